@@ -1,0 +1,114 @@
+"""`dev.py plan`: print the plan of a request as JSON and run nothing."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import binascii
+import json
+import secrets
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.request import url2pathname
+
+from .errors import HotswapError, ImageError, RequestError
+from .image_header import upright_size
+from .plan import Plan, make_plan
+from .request import Request, parse_request
+from .spec import RANDOM_SEED_LIMIT
+
+_PLAN_KEYS = (
+    "width", "height", "num_outputs", "mode", "route", "route_reason", "steps", "start_step",
+    "sigmas", "seed", "guidance", "t5_length", "loras", "output_format", "output_quality",
+    "safety_checker", "warnings",
+)  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command. Returns 0, or 2 for a request that cannot be planned."""
+    parser = argparse.ArgumentParser(
+        prog="dev.py plan", description="Print the plan of a request as JSON; nothing is run."
+    )
+    parser.add_argument(
+        "--input",
+        required=True,
+        metavar="FILE",
+        help="request.json in the schema's field names, - for standard input",
+    )
+    arguments = parser.parse_args(argv)
+    try:
+        plan = plan_request(read_request(arguments.input))
+    except HotswapError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    values = plan.to_dict()
+    json.dump({key: values[key] for key in _PLAN_KEYS}, sys.stdout, indent=1)
+    sys.stdout.write("\n")
+    return 0
+
+
+def read_request(path: str) -> dict[str, Any]:
+    """Return the JSON object in the file at path, or on standard input for "-".
+
+    Raises:
+        RequestError: no such file, not JSON, or not an object.
+    """
+    try:
+        text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+        raw: object = json.loads(text)
+    except (OSError, ValueError) as error:
+        raise RequestError(
+            "--input", path, "give a JSON file with the fields of a request", str(error)
+        ) from error
+    if not isinstance(raw, dict):
+        raise RequestError("--input", raw, 'give a JSON object such as {"prompt": "a cat"}')
+    return cast("dict[str, Any]", raw)
+
+
+def plan_request(raw: dict[str, Any]) -> Plan:
+    """Plan a request, drawing a seed if it names none and measuring its image."""
+    request = parse_request(raw)
+    return make_plan(
+        request,
+        seed=secrets.randbelow(RANDOM_SEED_LIMIT),
+        image=_measure(request),
+        mask=request.mask is not None,
+    )
+
+
+def _measure(request: Request) -> tuple[int, int] | None:
+    if request.image is None:
+        return None
+    return upright_size(_image_bytes(request.image))
+
+
+def _image_bytes(source: str) -> bytes:
+    scheme = urlsplit(source).scheme.lower()
+    if scheme in ("http", "https"):
+        raise ImageError(
+            "image: a plan needs the picture's size and fetches nothing; "
+            "give a local file or a data: URI"
+        )
+    try:
+        if scheme == "data":
+            return _data_uri(source)
+        path = url2pathname(urlsplit(source).path) if scheme == "file" else source
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as error:
+        raise ImageError(f"image: cannot be read ({error}); give a file or a data: URI") from error
+
+
+def _data_uri(source: str) -> bytes:
+    header, comma, body = source.partition(",")
+    if not comma:
+        raise ValueError("a data: URI needs a comma before the data")
+    data = unquote_to_bytes(body)
+    if not header.lower().endswith(";base64"):
+        return data
+    try:
+        return base64.b64decode(data, validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"broken base64: {error}") from error

@@ -1,0 +1,141 @@
+"""Writes what is made from the fields: schema.json, the README's tables.
+
+`python -m prediction.generate` writes the files, `--check` fails where one would change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .spec import FIELDS, Field, Kind
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write or check every generated file; returns 1 when --check finds a difference."""
+    parser = argparse.ArgumentParser(prog="prediction.generate", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing, fail on drift")
+    check = parser.parse_args(argv).check
+    drifted = 0
+    for path, text in generated(ROOT).items():
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            continue
+        drifted += 1
+        if check:
+            sys.stderr.write(f"{path.name} is out of date; run python -m prediction.generate\n")
+        else:
+            path.write_text(text, encoding="utf-8", newline="\n")
+    return int(check and drifted > 0)
+
+
+def generated(root: Path) -> dict[Path, str]:
+    """Return each generated file of the repository at root and the text it should hold."""
+    readme = root / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    text = replace_block(text, "fields", fields_table())
+    text = replace_block(text, "differences", differences_table())
+    return {
+        root / "prediction" / "schema.json": json.dumps(openapi(), indent=1) + "\n",
+        readme: text,
+    }
+
+
+def replace_block(text: str, name: str, block: str) -> str:
+    """Return text with what stands between the markers of block name replaced.
+
+    Raises:
+        ValueError: text lacks the markers.
+    """
+    start, end = f"<!-- {name}: generated -->", f"<!-- /{name} -->"
+    before, opened, rest = text.partition(start)
+    _, closed, after = rest.partition(end)
+    if not opened or not closed:
+        raise ValueError(f"the markers {start} and {end} are missing")
+    return f"{before}{start}\n{block}\n{end}{after}"
+
+
+def openapi() -> dict[str, Any]:
+    """Return the request and its answer as OpenAPI component schemas."""
+    properties = {field.name: _property(field, order) for order, field in enumerate(FIELDS)}
+    return {
+        "openapi": "3.0.2",
+        "info": {"title": "flux-hotswap", "version": "1"},
+        "paths": {},
+        "components": {
+            "schemas": {
+                "Input": {
+                    "title": "Input",
+                    "type": "object",
+                    "required": [field.name for field in FIELDS if field.required],
+                    "properties": properties,
+                    "additionalProperties": False,
+                },
+                "Output": {
+                    "title": "Output",
+                    "type": "array",
+                    "items": {"type": "string", "format": "uri"},
+                },
+            }
+        },
+    }
+
+
+def fields_table() -> str:
+    """Return the README's table of fields."""
+    rows = ["| field | type | default | what it does |", "|---|---|---|---|"]
+    rows += [
+        f"| `{field.name}` | {_type_text(field)} | {_default_text(field)} | {field.help} |"
+        for field in FIELDS
+    ]
+    return "\n".join(rows)
+
+
+def differences_table() -> str:
+    """Return the README's table of differences from the hosted model."""
+    rows = ["| field | the hosted model |", "|---|---|"]
+    rows += [f"| `{field.name}` | {field.hosted} |" for field in FIELDS if field.hosted]
+    return "\n".join(rows)
+
+
+def _property(field: Field, order: int) -> dict[str, Any]:
+    kind = {Kind.URI: "string", Kind.ENUM: "string"}.get(field.kind, field.kind.value)
+    optional: dict[str, Any] = {
+        "format": "uri" if field.kind is Kind.URI else None,
+        "enum": list(field.choices) or None,
+        "default": field.default,
+        "minimum": field.minimum,
+        "maximum": field.maximum,
+        "nullable": None if field.required else True,
+        "x-aliases": list(field.aliases) or None,
+    }
+    return {
+        "type": kind,
+        "title": field.name.replace("_", " ").capitalize(),
+        "description": field.help,
+        "x-order": order,
+    } | {key: value for key, value in optional.items() if value is not None}
+
+
+def _type_text(field: Field) -> str:
+    if field.kind is Kind.ENUM:
+        return " ".join(f"`{choice}`" for choice in field.choices)
+    if field.kind in (Kind.INTEGER, Kind.NUMBER):
+        high = "2^64-1" if field.name == "seed" else field.maximum
+        return f"{field.kind.value} {field.minimum}..{high}"
+    return field.kind.value
+
+
+def _default_text(field: Field) -> str:
+    if field.required:
+        return "required"
+    return "" if field.default is None else f"`{json.dumps(field.default)}`"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

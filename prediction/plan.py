@@ -1,0 +1,200 @@
+"""From a Request to a Plan: everything that is decided before anything runs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from .errors import RequestError
+from .request import Request
+from .schedule import full_schedule, start_step
+from .sizes import Size, custom_size, image_size, preset_size
+from .spec import CUSTOM, FIELD, GO_FAST_MULTIPLIER
+
+T5_LENGTH: Final = {"dev": 512, "schnell": 256}
+"""Tokens the prompt is padded and cut to for T5."""
+
+SCHNELL_STEPS: Final = 4
+
+
+@dataclass(frozen=True)
+class Lora:
+    """A LoRA as it is applied: strength is what multiplies (alpha / rank) * B @ A."""
+
+    source: str
+    strength: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What will run.
+
+    Attributes:
+        mode: "txt2img", "img2img" or "inpaint".
+        route: "fp8" or "bf16"; route_reason says why.
+        steps: denoising steps that run, len(sigmas) - 1.
+        start_step: steps of the full schedule that an input picture skips.
+        sigmas: noise levels from the first step to the final 0.
+        noise_draw: which draw of the seed's generator is the noise; an image uses the second (1).
+        guidance: distilled guidance, None for schnell.
+        t5_length: tokens for T5.
+        safety_checker: whether pictures are checked.
+        warnings: what was asked for and has no effect, or not the expected one.
+    """
+
+    model: str
+    width: int
+    height: int
+    num_outputs: int
+    mode: str
+    route: str
+    route_reason: str
+    steps: int
+    start_step: int
+    sigmas: tuple[float, ...]
+    seed: int
+    noise_draw: int
+    guidance: float | None
+    t5_length: int
+    loras: tuple[Lora, ...]
+    output_format: str
+    output_quality: int
+    safety_checker: bool
+    warnings: tuple[str, ...]
+
+    @property
+    def size(self) -> Size:
+        """The picture's size."""
+        return Size(self.width, self.height)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as JSON values."""
+        return asdict(self)
+
+
+def make_plan(
+    request: Request,
+    *,
+    seed: int,
+    image: tuple[int, int] | None = None,
+    mask: bool = False,
+    go_fast_multiplier: float = GO_FAST_MULTIPLIER,
+) -> Plan:
+    """Plan a request. Pure: the caller draws the seed and measures the picture.
+
+    Args:
+        request: what was asked for.
+        seed: the seed to use when the request names none, 0..2^32-1.
+        image: width and height of the upright input picture in pixels, None without one.
+        mask: whether a mask is given.
+        go_fast_multiplier: what LoRA strengths are multiplied by on the fp8 route.
+
+    Raises:
+        RequestError: a mask without an image, or a custom size without width or height.
+    """
+    if mask and image is None:
+        raise RequestError(
+            "mask", request.mask, "give the image it belongs to, or leave it out", "needs an image"
+        )
+    size = _size(request, image)
+    skipped = start_step(request.num_inference_steps, request.prompt_strength) if image else 0
+    sigmas = full_schedule(request.model, request.num_inference_steps, size.tokens)[skipped:]
+    route, reason = _route(request, image is not None)
+    return Plan(
+        model=request.model,
+        width=size.width,
+        height=size.height,
+        num_outputs=request.num_outputs,
+        mode="inpaint" if mask else "img2img" if image else "txt2img",
+        route=route,
+        route_reason=reason,
+        steps=len(sigmas) - 1,
+        start_step=skipped,
+        sigmas=sigmas,
+        seed=seed if request.seed is None else request.seed,
+        noise_draw=1 if image else 0,
+        guidance=None if request.model == "schnell" else request.guidance_scale,
+        t5_length=T5_LENGTH[request.model],
+        loras=_loras(request, go_fast_multiplier if route == "fp8" else 1.0),
+        output_format=request.output_format,
+        output_quality=request.output_quality,
+        safety_checker=not request.disable_safety_checker,
+        warnings=tuple(_warnings(request, size, image is not None)),
+    )
+
+
+def _size(request: Request, image: tuple[int, int] | None) -> Size:
+    if image is not None:
+        return image_size(*image)
+    if request.aspect_ratio != CUSTOM:
+        return preset_size(request.aspect_ratio, request.megapixels)
+    if request.width is None or request.height is None:
+        missing = "width" if request.width is None else "height"
+        raise RequestError(
+            missing,
+            None,
+            "give both width and height, from 256 to 1440, or another aspect_ratio",
+            "is missing, and aspect_ratio is custom",
+        )
+    return custom_size(request.width, request.height)
+
+
+def _route(request: Request, has_image: bool) -> tuple[str, str]:
+    if not request.go_fast:
+        return "bf16", "go_fast off"
+    if has_image:
+        return "bf16", "image input"
+    if request.aspect_ratio == CUSTOM:
+        return "bf16", "custom size"
+    return "fp8", "go_fast"
+
+
+def _loras(request: Request, multiplier: float) -> tuple[Lora, ...]:
+    pairs = (
+        (request.lora, request.lora_scale),
+        (request.extra_lora, request.extra_lora_scale),
+    )
+    return tuple(Lora(source, scale * multiplier) for source, scale in pairs if source)
+
+
+def _warnings(request: Request, size: Size, has_image: bool) -> list[str]:
+    found = _image_warnings(request) if has_image else _size_warnings(request, size)
+    if request.model == "schnell" and request.num_inference_steps > SCHNELL_STEPS:
+        found.append(
+            f"num_inference_steps: schnell needs only {SCHNELL_STEPS} steps, "
+            f"{request.num_inference_steps} run as asked"
+        )
+    return found
+
+
+def _size_warnings(request: Request, size: Size) -> list[str]:
+    asked = (request.width, request.height)
+    if request.aspect_ratio != CUSTOM:
+        named = [name for name, side in zip(("width", "height"), asked, strict=True) if side]
+        return [f"{' and '.join(named)}: ignored, aspect_ratio is not custom"] if named else []
+    found: list[str] = []
+    if asked != size:
+        found.append(f"width and height: {asked[0]}x{asked[1]} is rounded to {size}")
+    if request.megapixels != FIELD["megapixels"].default:
+        found.append("megapixels: ignored, aspect_ratio is custom")
+    return found
+
+
+def _image_warnings(request: Request) -> list[str]:
+    shape = {
+        "aspect_ratio": request.aspect_ratio,
+        "megapixels": request.megapixels,
+        "width": request.width,
+        "height": request.height,
+    }
+    ignored = [name for name, value in shape.items() if value != FIELD[name].default]
+    found = [f"{', '.join(ignored)}: ignored, the image sets the size"] if ignored else []
+    skipped = start_step(request.num_inference_steps, request.prompt_strength)
+    if skipped == 0:
+        found.append(
+            f"prompt_strength: {request.prompt_strength:g} of {request.num_inference_steps} steps "
+            "starts from pure noise, of the image only the size is used"
+        )
+    if skipped == request.num_inference_steps:
+        found.append("prompt_strength: 0 runs no step, the image only passes through the VAE")
+    return found
