@@ -1,0 +1,105 @@
+"""What every node shares: the category, and inputs that behave alike on all ComfyUI versions.
+
+ComfyUI 0.3.75 does not check the value of a V3 combo and does not let a V3 combo output feed a V3
+combo input. `Choice` emits its list of options as the type, as the older node API did, which every
+version checks and connects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from comfy_api.latest import io
+
+from ..prediction.spec import Field, Kind
+
+CATEGORY: Final = "flux hotswap"
+
+_WIDGET_DEFAULTS: Final = {"width": 1024, "height": 1024, "seed": 0}
+"""What a widget shows where the schema's default is "not given"; a widget cannot be empty."""
+
+_STEPS: Final = {"width": 16, "height": 16, "guidance_scale": 0.1}
+_NUMBER_STEP: Final = 0.01
+
+
+class Choice:
+    """A drop-down list: `Choice.Input` and `Choice.Output`, in the manner of `io.Combo`."""
+
+    class Input(io.Combo.Input):
+        """A drop-down input whose value every ComfyUI version checks."""
+
+        def get_io_type(self) -> Any:
+            """Return the list of options, the type that servers of any age validate."""
+            return list(self.options)
+
+    class Output(io.Combo.Output):
+        """An output that fits a `Choice.Input` of the same options."""
+
+    @staticmethod
+    def options(field: Field) -> list[str]:
+        """Return the options of an enum field."""
+        return list(field.choices)
+
+
+def field_input(field: Field, *, name: str | None = None, **overrides: Any) -> io.Input:
+    """Return the widget of a request's field.
+
+    Args:
+        field: from the spec, gives type, default, range and tooltip.
+        name: the input's id, the field's name if None.
+        overrides: passed on to the input, such as default, optional, tooltip or force_input.
+    """
+    default = field.default if field.default is not None else _WIDGET_DEFAULTS.get(field.name)
+    options: dict[str, Any] = {
+        "default": default,
+        "optional": not field.required,
+        "tooltip": field.help,
+    }
+    match field.kind:
+        case Kind.ENUM:
+            return Choice.Input(
+                name or field.name, **options | {"options": Choice.options(field)} | overrides
+            )
+        case Kind.BOOLEAN:
+            return io.Boolean.Input(name or field.name, **options | overrides)
+        case Kind.INTEGER | Kind.NUMBER:
+            return _number_input(name or field.name, field, options, overrides)
+        case _:
+            text = options | {"default": "", "multiline": field.name == "prompt"}
+            return io.String.Input(name or field.name, **text | overrides)
+
+
+def field_output(field: Field) -> io.Output:
+    """Return an output that carries a request's field and fits the widget of the same field."""
+    # An input and an output of one node may not share an id on 0.3.75.
+    identity = {"id": f"out_{field.name}", "display_name": field.name, "tooltip": field.help}
+    match field.kind:
+        case Kind.ENUM:
+            return Choice.Output(options=Choice.options(field), **identity)
+        case Kind.BOOLEAN:
+            return io.Boolean.Output(**identity)
+        case Kind.INTEGER:
+            return io.Int.Output(**identity)
+        case Kind.NUMBER:
+            return io.Float.Output(**identity)
+        case _:
+            return io.String.Output(**identity)
+
+
+def files_choice(name: str, files: Sequence[str], default: str, tooltip: str) -> Choice.Input:
+    """Return a drop-down of files; a workflow may name one that is not there yet."""
+    return Choice.Input(name, options=list(files), default=default, tooltip=tooltip)
+
+
+def _number_input(
+    name: str, field: Field, options: dict[str, Any], overrides: dict[str, Any]
+) -> io.Input:
+    limits = {"min": field.minimum, "max": field.maximum}
+    if field.kind is Kind.NUMBER:
+        step = {"step": _STEPS.get(field.name, _NUMBER_STEP)}
+        return io.Float.Input(name, **options | limits | step | overrides)
+    extra: dict[str, Any] = {"step": _STEPS.get(field.name, 1)}
+    if field.name == "seed":
+        extra["control_after_generate"] = True
+    return io.Int.Input(name, **options | limits | extra | overrides)

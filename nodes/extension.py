@@ -1,0 +1,29 @@
+"""The pack's nodes, as ComfyUI asks for them."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from .inputs import FluxHotswapInputs
+from .latent import FluxHotswapLatent
+from .loader import FluxHotswapLoader
+from .noise import FluxHotswapNoise
+from .prompt import FluxHotswapPrompt
+from .save import FluxHotswapSave
+from .schedule import FluxHotswapSchedule
+
+
+class FluxHotswapExtension(ComfyExtension):
+    """Everything the pack adds to ComfyUI."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """Return the node classes."""
+        return [
+            FluxHotswapInputs,
+            FluxHotswapLoader,
+            FluxHotswapPrompt,
+            FluxHotswapLatent,
+            FluxHotswapSchedule,
+            FluxHotswapNoise,
+            FluxHotswapSave,
+        ]

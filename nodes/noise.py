@@ -1,0 +1,107 @@
+"""FluxHotswapNoise: the noise that sampling starts from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..ops.noise import H100_MULTIPROCESSORS, LATENT_CHANNELS, hosted_noise
+from ..prediction.errors import HotswapError
+from ..prediction.spec import FIELD
+from .base import CATEGORY, Choice, field_input
+
+
+class FluxHotswapNoise(io.ComfyNode):
+    """Chooses between the hosted model's noise and ComfyUI's own."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node to ComfyUI."""
+        return io.Schema(
+            node_id="FluxHotswapNoise",
+            display_name="FLUX Hotswap Noise",
+            category=CATEGORY,
+            description="The noise of a seed: the hosted model's, bit for bit, or ComfyUI's.",
+            inputs=[
+                field_input(FIELD["seed"], optional=False),
+                Choice.Input(
+                    "source",
+                    options=["hosted", "comfy"],
+                    default="hosted",
+                    optional=True,
+                    tooltip="hosted draws what the hosted model's GPU draws for this seed, on any "
+                    "machine. comfy draws ComfyUI's usual noise.",
+                ),
+                io.Int.Input(
+                    "multiprocessors",
+                    default=H100_MULTIPROCESSORS,
+                    min=1,
+                    max=1024,
+                    optional=True,
+                    tooltip="Multiprocessors of the GPU whose noise is drawn: 132 for the hosted "
+                    "model's H100, 108 for an A100. It matters from 1024x1024 up.",
+                ),
+            ],
+            outputs=[io.Noise.Output("out_noise", display_name="NOISE", tooltip="For a sampler.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, seed: int, source: str = "hosted", multiprocessors: int = H100_MULTIPROCESSORS
+    ) -> io.NodeOutput:
+        """Hand out the noise; it is drawn when the sampler asks for it."""
+        if source == "comfy":
+            return io.NodeOutput(ComfyNoise(seed))
+        return io.NodeOutput(HostedNoise(seed, multiprocessors))
+
+
+@dataclass(frozen=True)
+class HostedNoise:
+    """ComfyUI's NOISE, drawn as the hosted model's GPU draws it."""
+
+    seed: int
+    multiprocessors: int
+
+    def generate_noise(self, input_latent: dict[str, Any]) -> Any:
+        """Return noise like the latent's samples, [B,16,H/8,W/8] float32 on the CPU.
+
+        A latent that holds a picture takes the generator's second draw, as the first one goes
+        into encoding the picture on the hosted model; an empty latent takes the first.
+
+        Raises:
+            HotswapError: the latent is not one of FLUX.
+        """
+        samples = input_latent["samples"]
+        if samples.ndim != 4 or samples.shape[1] != LATENT_CHANNELS:
+            raise HotswapError(
+                f"latent: hosted noise is for FLUX latents with {LATENT_CHANNELS} channels, this "
+                f"one has shape {list(samples.shape)}; use source comfy, or a FLUX latent"
+            )
+        batch, _, height, width = samples.shape
+        chosen = input_latent.get("batch_index") or list(range(batch))
+        noise = hosted_noise(
+            self.seed,
+            batch=max(chosen) + 1,
+            height=height,
+            width=width,
+            draw=int(bool(samples.any())),
+            multiprocessors=self.multiprocessors,
+        )
+        return noise[chosen]
+
+
+@dataclass(frozen=True)
+class ComfyNoise:
+    """ComfyUI's NOISE as its own RandomNoise node makes it."""
+
+    seed: int
+
+    def generate_noise(self, input_latent: dict[str, Any]) -> Any:
+        """Return noise like the latent's samples."""
+        import comfy.sample
+
+        return comfy.sample.prepare_noise(
+            input_latent["samples"], self.seed, input_latent.get("batch_index")
+        )

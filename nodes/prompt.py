@@ -1,0 +1,73 @@
+"""FluxHotswapPrompt: text to conditioning, with the hosted model's token lengths."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..ops.tokens import CLIP_LENGTH, padded_tokens
+from ..prediction.errors import HotswapError
+from ..prediction.plan import T5_LENGTH
+from ..prediction.spec import FIELD
+from .base import CATEGORY, field_input
+
+
+class FluxHotswapPrompt(io.ComfyNode):
+    """Encodes a prompt for FLUX.1 as the hosted model does."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node to ComfyUI."""
+        return io.Schema(
+            node_id="FluxHotswapPrompt",
+            display_name="FLUX Hotswap Prompt",
+            category=CATEGORY,
+            description="Encodes a prompt with T5 padded and cut at 512 tokens (dev) or 256 "
+            "(schnell). Parentheses and weights are plain text.",
+            inputs=[
+                io.Clip.Input("clip", tooltip="CLIP-L and T5-XXL, loaded for FLUX."),
+                field_input(FIELD["prompt"], name="text"),
+                field_input(FIELD["model"]),
+                field_input(FIELD["guidance_scale"], name="guidance"),
+            ],
+            outputs=[
+                io.Conditioning.Output(
+                    "out_conditioning",
+                    display_name="CONDITIONING",
+                    tooltip="The encoded prompt with its guidance.",
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, clip: Any, text: str, model: str = "dev", guidance: float = 3.0
+    ) -> io.NodeOutput:
+        """Encode the text."""
+        import node_helpers
+
+        tokens = flux_tokens(clip, text, T5_LENGTH[model])
+        conditioning = clip.encode_from_tokens_scheduled(tokens)
+        return io.NodeOutput(
+            node_helpers.conditioning_set_values(conditioning, {"guidance": guidance})
+        )
+
+
+def flux_tokens(clip: Any, text: str, t5_length: int) -> dict[str, list[list[tuple[int, float]]]]:
+    """Return text as tokens for ComfyUI's FLUX text encoders, each of weight 1.
+
+    Raises:
+        HotswapError: clip holds other text encoders than FLUX.1's.
+    """
+    encoders = [getattr(clip.tokenizer, name, None) for name in ("clip_l", "t5xxl")]
+    if None in encoders or hasattr(clip.tokenizer, "clip_g"):
+        raise HotswapError(
+            "clip: these are not FLUX's text encoders; "
+            "load clip_l and t5xxl with DualCLIPLoader, type flux"
+        )
+    lengths = {"l": CLIP_LENGTH, "t5xxl": t5_length}
+    return {
+        key: [[(token, 1.0) for token in padded_tokens(encoder.tokenizer, text, length)]]
+        for encoder, (key, length) in zip(encoders, lengths.items(), strict=True)
+    }
