@@ -1,1 +1,1 @@
-"""Thin nodes, one topic a file. Nothing is imported here: ComfyUI asks for them when it wants them."""
+"""Thin nodes, one topic a file. Imports nothing: ComfyUI asks for the nodes when it wants them."""

@@ -1,0 +1,201 @@
+"""A graph as a file of the graph editor, and such a file back as an API prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from .graph import Graph, Node, Prompt, Wire
+from .nodes_info import InputInfo, NodeInfo
+from .recipes import MODELS, Recipe
+
+PACK_ID: Final = "flux-hotswap"
+CORE_ID: Final = "comfy-core"
+
+_WIDTH: Final = 320
+_GAP: Final = 60
+_MARGIN: Final = 20
+_GROUP_TITLE: Final = 60
+_ROW: Final = 24
+_TITLE: Final = 34
+_TEXT_HEIGHT: Final = 120
+_NOTE_SIZE: Final = (420, 260)
+
+
+def to_ui(graph: Graph, recipe: Recipe) -> dict[str, Any]:
+    """Return graph as the editor's workflow file, laid out in the recipe's columns."""
+    links = list(_links(graph))
+    positions, groups = _layout(graph, recipe)
+    note_id = len(graph.nodes) + 1
+    nodes = [_node(node, positions[node.id], links) for node in graph.nodes]
+    return {
+        "id": f"{PACK_ID}-{recipe.name}",
+        "revision": 0,
+        "last_node_id": note_id,
+        "last_link_id": len(links),
+        "nodes": [*nodes, _note(recipe, note_id)],
+        "links": links,
+        "groups": groups,
+        "config": {},
+        "extra": {"title": recipe.title},
+        "version": 0.4,
+    }
+
+
+def to_prompt(workflow: dict[str, Any], classes: Mapping[str, NodeInfo]) -> Prompt:
+    """Return an editor's workflow file as an API prompt, as the editor's own export would."""
+    origin = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
+    prompt: Prompt = {}
+    for node in workflow["nodes"]:
+        info = classes.get(node["type"])
+        if info is None:  # notes have no class on the server
+            continue
+        inputs: dict[str, Any] = dict(_widget_values(info, node["widgets_values"]))
+        for slot in node["inputs"]:
+            if slot.get("link") is not None:
+                inputs[slot["name"]] = origin[slot["link"]]
+        ordered = {entry.name: inputs[entry.name] for entry in info.inputs if entry.name in inputs}
+        prompt[str(node["id"])] = {
+            "class_type": info.name,
+            "inputs": ordered,
+            "_meta": {"title": node.get("title", info.title)},
+        }
+    return prompt
+
+
+def _widget_values(info: NodeInfo, values: list[Any]) -> Iterator[tuple[str, Any]]:
+    remaining = iter(values)
+    for entry in info.inputs:
+        if not entry.is_widget:
+            continue
+        yield entry.name, next(remaining)
+        if entry.has_control:
+            next(remaining)
+
+
+def _links(graph: Graph) -> Iterator[list[Any]]:
+    """Yield [id, from node, from slot, to node, to slot, type] of each wire."""
+    number = 0
+    for node in graph.nodes:
+        for slot, entry in enumerate(_slots(node)):
+            value = node.inputs.get(entry.name)
+            if isinstance(value, Wire):
+                number += 1
+                yield [number, value.node, value.index, node.id, slot, value.type]
+
+
+def _slots(node: Node) -> list[InputInfo]:
+    """Return the inputs of a node in the order of its slots: wires first, then widgets."""
+    return sorted(node.info.inputs, key=lambda entry: entry.is_widget)
+
+
+def _node(node: Node, place: tuple[int, int], links: list[list[Any]]) -> dict[str, Any]:
+    into = {link[4]: link[0] for link in links if link[3] == node.id}
+    inputs: list[dict[str, Any]] = []
+    for slot, entry in enumerate(_slots(node)):
+        shown: dict[str, Any] = {"name": entry.name, "type": entry.type, "link": into.get(slot)}
+        if entry.is_widget:
+            shown["widget"] = {"name": entry.name}
+        inputs.append(shown)
+    outputs = [
+        {
+            "name": name,
+            "type": kind,
+            "links": [link[0] for link in links if link[1:3] == [node.id, index]] or None,
+        }
+        for index, (name, kind) in enumerate(node.info.outputs)
+    ]
+    is_ours = node.info.name.startswith("FluxHotswap")
+    properties: dict[str, Any] = {
+        "Node name for S&R": node.info.name,
+        "cnr_id": PACK_ID if is_ours else CORE_ID,
+    }
+    if node.info.name in MODELS:
+        properties["models"] = [vars(model) for model in MODELS[node.info.name]]
+    return {
+        "id": node.id,
+        "type": node.info.name,
+        "pos": list(place),
+        "size": [_WIDTH, _height(node)],
+        "flags": {},
+        "order": node.id - 1,
+        "mode": 0,
+        "inputs": inputs,
+        "outputs": outputs,
+        "title": node.info.title,
+        "properties": properties,
+        "widgets_values": list(_values(node)),
+    }
+
+
+def _values(node: Node) -> Iterator[Any]:
+    for entry in node.info.inputs:
+        if not entry.is_widget:
+            continue
+        value = node.inputs[entry.name]
+        yield entry.default if isinstance(value, Wire) else value
+        if entry.has_control:
+            yield "randomize"
+
+
+def _note(recipe: Recipe, number: int) -> dict[str, Any]:
+    width, height = _NOTE_SIZE
+    return {
+        "id": number,
+        "type": "MarkdownNote",
+        "pos": [-(width + _GAP + _MARGIN), 0],
+        "size": [width, height],
+        "flags": {},
+        "order": number - 1,
+        "mode": 0,
+        "inputs": [],
+        "outputs": [],
+        "title": recipe.title,
+        "properties": {},
+        "widgets_values": [recipe.note],
+        "color": "#432",
+        "bgcolor": "#653",
+    }
+
+
+def _layout(
+    graph: Graph, recipe: Recipe
+) -> tuple[dict[int, tuple[int, int]], list[dict[str, Any]]]:
+    """Return each node's position and the groups around the columns."""
+    positions: dict[int, tuple[int, int]] = {}
+    groups: list[dict[str, Any]] = []
+    by_class = {node.info.name: node for node in graph.nodes}
+    for column, (title, classes) in enumerate(recipe.columns):
+        x, y = column * (_WIDTH + _GAP + 2 * _MARGIN), 0
+        for class_type in classes:
+            node = by_class.pop(class_type)
+            positions[node.id] = (x, y)
+            y += _height(node) + _TITLE + _MARGIN
+        groups.append(_group(column + 1, title, x, y))
+    if by_class:
+        raise ValueError(f"{recipe.name}: no column holds {', '.join(by_class)}")
+    return positions, groups
+
+
+def _group(number: int, title: str, x: int, height: int) -> dict[str, Any]:
+    top = -(_GROUP_TITLE + _TITLE)
+    return {
+        "id": number,
+        "title": title,
+        "bounding": [x - _MARGIN, top, _WIDTH + 2 * _MARGIN, height - top - _TITLE],
+        "color": "#3f789e",
+        "font_size": 24,
+        "flags": {},
+    }
+
+
+def _height(node: Node) -> int:
+    """Return about how tall the editor draws a node, below its title."""
+    sockets = sum(not entry.is_widget for entry in node.info.inputs)
+    rows = max(sockets, len(node.info.outputs))
+    height = rows * _ROW
+    for entry in node.info.inputs:
+        if entry.is_widget:
+            height += _TEXT_HEIGHT if entry.options.get("multiline") else _ROW
+            height += _ROW if entry.has_control else 0
+    return height + _MARGIN
