@@ -7,6 +7,7 @@ version checks and connects.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -40,6 +41,14 @@ class Choice:
     def options(field: Field) -> list[str]:
         """Return the options of an enum field."""
         return list(field.choices)
+
+
+class Minimum(float):
+    """A lower limit that NaN is below too, so that ComfyUI's own range check refuses NaN."""
+
+    def __gt__(self, value: float) -> bool:
+        """Answer `value < self`, which Python asks a subclass of float first."""
+        return not value >= float(self)
 
 
 def field_input(field: Field, *, name: str | None = None, **overrides: Any) -> io.Input:
@@ -95,8 +104,9 @@ def files_choice(name: str, files: Sequence[str], default: str, tooltip: str) ->
 def _number_input(
     name: str, field: Field, options: dict[str, Any], overrides: dict[str, Any]
 ) -> io.Input:
-    limits = {"min": field.minimum, "max": field.maximum}
+    limits: dict[str, Any] = {"min": field.minimum, "max": field.maximum}
     if field.kind is Kind.NUMBER:
+        limits["min"] = Minimum(-math.inf if field.minimum is None else field.minimum)
         step = {"step": _STEPS.get(field.name, _NUMBER_STEP)}
         return io.Float.Input(name, **options | limits | step | overrides)
     extra: dict[str, Any] = {"step": _STEPS.get(field.name, 1)}

@@ -1,18 +1,23 @@
-"""FluxHotswapLatent: an empty FLUX latent of one of the hosted model's sizes."""
+"""FluxHotswapLatent: the latent of one of the hosted model's sizes, empty or from a picture."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
 from ..ops.noise import LATENT_CHANNELS
-from ..prediction.sizes import Size, custom_size, preset_size
+from ..ops.picture import LATENT_CELL, grid_mask, is_placeholder, mask_warning, resize_picture
+from ..prediction.errors import HotswapError, RequestError
+from ..prediction.sizes import Size, custom_size, image_size, preset_size
 from ..prediction.spec import CUSTOM, FIELD
 from .base import CATEGORY, field_input
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 
 class FluxHotswapLatent(io.ComfyNode):
@@ -26,12 +31,40 @@ class FluxHotswapLatent(io.ComfyNode):
             node_id="FluxHotswapLatent",
             display_name="FLUX Hotswap Latent",
             category=CATEGORY,
-            description="An empty FLUX latent of the hosted model's exact size.",
-            inputs=[field_input(FIELD[name]) for name in names],
+            description="A FLUX latent of the hosted model's exact size: empty, or a picture's.",
+            inputs=[
+                *(field_input(FIELD[name]) for name in names),
+                io.Image.Input(
+                    "image",
+                    optional=True,
+                    tooltip="A picture to start from. It sets the size: shrunk to fit 1440x1440, "
+                    "each side brought up to a multiple of 16.",
+                ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="White is repainted. It is brought to the picture's size and cut "
+                    "hard at half grey.",
+                ),
+                io.Vae.Input("vae", optional=True, tooltip="FLUX's VAE, to encode the picture."),
+            ],
             outputs=[
-                io.Latent.Output("out_latent", display_name="LATENT", tooltip="16 channels."),
+                io.Latent.Output(
+                    "out_latent", display_name="LATENT", tooltip="16 channels, with the mask."
+                ),
                 io.Int.Output("out_width", display_name="width", tooltip="Final width."),
                 io.Int.Output("out_height", display_name="height", tooltip="Final height."),
+                io.Boolean.Output(
+                    "out_has_image",
+                    display_name="has_image",
+                    tooltip="Whether the latent holds a picture, for the Schedule node.",
+                ),
+                io.Mask.Output(
+                    "out_mask",
+                    display_name="mask",
+                    tooltip="What is really repainted, in whole latent cells. Nothing without "
+                    "a mask.",
+                ),
             ],
         )
 
@@ -43,13 +76,28 @@ class FluxHotswapLatent(io.ComfyNode):
         width: int = 1024,
         height: int = 1024,
         num_outputs: int = 1,
+        image: Tensor | None = None,
+        mask: Tensor | None = None,
+        vae: Any = None,
     ) -> io.NodeOutput:
         """Make the latent."""
-        if aspect_ratio == CUSTOM:
-            size = custom_size(width, height)
-        else:
-            size = preset_size(aspect_ratio, megapixels)
-        return io.NodeOutput({"samples": empty_latent(size, num_outputs)}, *size)
+        if mask is not None and is_placeholder(mask, image):
+            mask = None
+        if image is None:
+            if mask is not None:
+                raise RequestError("mask", "a mask", "connect its image too", "needs an image")
+            custom = aspect_ratio == CUSTOM
+            size = custom_size(width, height) if custom else preset_size(aspect_ratio, megapixels)
+            return io.NodeOutput({"samples": empty_latent(size, num_outputs)}, *size, False, None)
+        size = image_size(image.shape[2], image.shape[1])
+        latent: dict[str, Tensor] = {"samples": encode(vae, image, size, num_outputs)}
+        if mask is None:
+            return io.NodeOutput(latent, *size, True, None)
+        cells = grid_mask(mask, *size)
+        if warning := mask_warning(mask, cells):
+            log.warning(warning)
+        latent["noise_mask"] = cells[:, None]
+        return io.NodeOutput(latent, *size, True, pixels_of(cells))
 
 
 def empty_latent(size: Size, batch: int) -> Tensor:
@@ -58,5 +106,30 @@ def empty_latent(size: Size, batch: int) -> Tensor:
     import torch
 
     device = comfy.model_management.intermediate_device()
-    shape = (batch, LATENT_CHANNELS, size.height // 8, size.width // 8)
+    shape = (batch, LATENT_CHANNELS, size.height // LATENT_CELL, size.width // LATENT_CELL)
     return torch.zeros(shape, device=device)
+
+
+def encode(vae: Any, image: Tensor, size: Size, batch: int) -> Tensor:
+    """Return the first picture of image [B,H,W,C], resized and encoded once for the batch.
+
+    Returns:
+        [batch,16,height/8,width/8].
+
+    Raises:
+        HotswapError: the VAE is missing, or not FLUX's.
+    """
+    if vae is None:
+        raise HotswapError("vae: an image has to be encoded; connect FLUX's VAE (ae.safetensors)")
+    samples = vae.encode(resize_picture(image, *size))
+    if samples.ndim != 4 or samples.shape[1] != LATENT_CHANNELS:
+        raise HotswapError(
+            f"vae: makes latents of shape {list(samples.shape)}, FLUX's have {LATENT_CHANNELS} "
+            "channels; load ae.safetensors"
+        )
+    return samples.repeat(batch, 1, 1, 1)
+
+
+def pixels_of(cells: Tensor) -> Tensor:
+    """Return a mask of latent cells [1,h,w] in pixels, [1,8h,8w]."""
+    return cells.repeat_interleave(LATENT_CELL, 1).repeat_interleave(LATENT_CELL, 2)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import base64
-import binascii
 import json
 import secrets
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from .data_uri import is_data_uri, read_data_uri
 from .errors import HotswapError, ImageError, RequestError
 from .image_header import upright_size
 from .plan import Plan, make_plan
@@ -93,22 +92,9 @@ def _image_bytes(source: str) -> bytes:
             "give a local file or a data: URI"
         )
     try:
-        if scheme == "data":
-            return _data_uri(source)
+        if is_data_uri(source):
+            return read_data_uri(source)
         path = url2pathname(urlsplit(source).path) if scheme == "file" else source
         return Path(path).read_bytes()
     except (OSError, ValueError) as error:
         raise ImageError(f"image: cannot be read ({error}); give a file or a data: URI") from error
-
-
-def _data_uri(source: str) -> bytes:
-    header, comma, body = source.partition(",")
-    if not comma:
-        raise ValueError("a data: URI needs a comma before the data")
-    data = unquote_to_bytes(body)
-    if not header.lower().endswith(";base64"):
-        return data
-    try:
-        return base64.b64decode(data, validate=True)
-    except binascii.Error as error:
-        raise ValueError(f"broken base64: {error}") from error

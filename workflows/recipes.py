@@ -13,6 +13,8 @@ EXAMPLE_PROMPT: Final = (
     "a photo of a lighthouse on a cliff at dusk, waves, warm light in the window"
 )
 EXAMPLE_SEED: Final = 42
+EXAMPLE_IMAGE: Final = "example.png"
+"""ComfyUI brings this file in its input folder."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,70 @@ class Recipe:
 def text_to_image(graph: Graph) -> None:
     """The request form, the models, and ComfyUI's own sampler."""
     inputs = graph.add("FluxHotswapInputs", prompt=EXAMPLE_PROMPT, seed=EXAMPLE_SEED)
+    models = _load_models(graph, inputs)
+    latent = _latent(graph, inputs)
+    sampled = _sample(graph, inputs, models, latent)
+    _save(graph, inputs, models, sampled)
+
+
+def image_to_image(graph: Graph) -> None:
+    """Text to image, starting from a picture."""
+    picture = graph.add("LoadImage", image=EXAMPLE_IMAGE)
+    inputs = graph.add(
+        "FluxHotswapInputs",
+        prompt=EXAMPLE_PROMPT,
+        seed=EXAMPLE_SEED,
+        input_image=picture["IMAGE"],
+    )
+    models = _load_models(graph, inputs)
+    latent = _picture_latent(graph, inputs, models)
+    sampled = _sample(graph, inputs, models, latent)
+    _save(graph, inputs, models, sampled)
+
+
+def inpaint(graph: Graph) -> None:
+    """Image to image where only the mask's white area changes."""
+    picture = graph.add("LoadImage", image=EXAMPLE_IMAGE)
+    inputs = graph.add(
+        "FluxHotswapInputs",
+        prompt=EXAMPLE_PROMPT,
+        seed=EXAMPLE_SEED,
+        input_image=picture["IMAGE"],
+        input_mask=picture["MASK"],
+    )
+    _any_request(graph, inputs)
+
+
+def every_field(graph: Graph) -> None:
+    """The one graph for every request: what is not given is left out."""
+    _any_request(graph, graph.add("FluxHotswapInputs", prompt=EXAMPLE_PROMPT, seed=EXAMPLE_SEED))
+
+
+def _any_request(graph: Graph, inputs: Node) -> None:
+    models = _load_models(graph, inputs)
+    latent = _picture_latent(graph, inputs, models)
+    sampled = _sample(graph, inputs, models, latent)
+    # Sampling ends with the kept cells equal to the picture's up to rounding. Laying the result
+    # over the picture's own latent makes them equal bit for bit; without a mask it changes nothing.
+    kept = graph.add(
+        "LatentCompositeMasked",
+        destination=latent["LATENT"],
+        source=sampled,
+        mask=latent["mask"],
+    )
+    _save(graph, inputs, models, kept["LATENT"])
+
+
+@dataclass(frozen=True)
+class _Models:
+    """The wires of the loaded models."""
+
+    model: Wire
+    clip: Wire
+    vae: Wire
+
+
+def _load_models(graph: Graph, inputs: Node) -> _Models:
     loader = graph.add(
         "FluxHotswapLoader",
         dev_file=DEV.name,
@@ -96,28 +162,30 @@ def text_to_image(graph: Graph) -> None:
     )
     clip = graph.add("DualCLIPLoader", clip_name1=CLIP_L.name, clip_name2=T5.name, type="flux")
     vae = graph.add("VAELoader", vae_name=AE.name)
-    latent = graph.add(
+    return _Models(loader["MODEL"], clip["CLIP"], vae["VAE"])
+
+
+def _latent(graph: Graph, inputs: Node, **pictures: Wire) -> Node:
+    return graph.add(
         "FluxHotswapLatent",
         aspect_ratio=inputs["aspect_ratio"],
         megapixels=inputs["megapixels"],
         width=inputs["width"],
         height=inputs["height"],
         num_outputs=inputs["num_outputs"],
-    )
-    pictures = _sample(graph, inputs, loader["MODEL"], clip["CLIP"], vae["VAE"], latent)
-    graph.add(
-        "FluxHotswapSave",
-        images=pictures,
-        output_format=inputs["output_format"],
-        output_quality=inputs["output_quality"],
+        **pictures,
     )
 
 
-def _sample(graph: Graph, inputs: Node, model: Wire, clip: Wire, vae: Wire, latent: Node) -> Wire:
-    """Add everything between the latent and the pictures."""
+def _picture_latent(graph: Graph, inputs: Node, models: _Models) -> Node:
+    return _latent(graph, inputs, image=inputs["image"], mask=inputs["mask"], vae=models.vae)
+
+
+def _sample(graph: Graph, inputs: Node, models: _Models, latent: Node) -> Wire:
+    """Add everything between the latent and the finished latent."""
     prompt = graph.add(
         "FluxHotswapPrompt",
-        clip=clip,
+        clip=models.clip,
         text=inputs["prompt"],
         model=inputs["model"],
         guidance=inputs["guidance_scale"],
@@ -129,9 +197,10 @@ def _sample(graph: Graph, inputs: Node, model: Wire, clip: Wire, vae: Wire, late
         width=latent["width"],
         height=latent["height"],
         prompt_strength=inputs["prompt_strength"],
+        has_image=latent["has_image"],
     )
     noise = graph.add("FluxHotswapNoise", seed=inputs["seed"])
-    guider = graph.add("BasicGuider", model=model, conditioning=prompt["CONDITIONING"])
+    guider = graph.add("BasicGuider", model=models.model, conditioning=prompt["CONDITIONING"])
     sampler = graph.add("KSamplerSelect", sampler_name="euler")
     sampled = graph.add(
         "SamplerCustomAdvanced",
@@ -141,43 +210,90 @@ def _sample(graph: Graph, inputs: Node, model: Wire, clip: Wire, vae: Wire, late
         sigmas=schedule["SIGMAS"],
         latent_image=latent["LATENT"],
     )
-    return graph.add("VAEDecode", samples=sampled["output"], vae=vae)["IMAGE"]
+    return sampled["output"]
+
+
+def _save(graph: Graph, inputs: Node, models: _Models, latent: Wire) -> None:
+    pictures = graph.add("VAEDecode", samples=latent, vae=models.vae)
+    graph.add(
+        "FluxHotswapSave",
+        images=pictures["IMAGE"],
+        output_format=inputs["output_format"],
+        output_quality=inputs["output_quality"],
+    )
 
 
 _NOTE: Final = """## {title}
 
-The form holds the fields of the hosted model, with its names, defaults and ranges.
-Fill it in and queue.
+{about}
 
 Files this needs, in ComfyUI's `models` folder:
 
 {files}
 """
+_FORM: Final = (
+    "The form holds the fields of the hosted model: same names, same defaults, same ranges."
+)
 
 
-def _note(title: str) -> str:
+def _note(title: str, about: str) -> str:
     files = "\n".join(
         f"- `{model.directory}/`[{model.name}]({model.url})"
         for group in MODELS.values()
         for model in group
     )
-    return _NOTE.format(title=title, files=files)
+    return _NOTE.format(title=title, about=about, files=files)
 
 
-_COLUMNS: Final = (
-    ("Request", ("FluxHotswapInputs",)),
+_REQUEST: Final = ("Request", ("FluxHotswapInputs",))
+_PICTURE_REQUEST: Final = ("Request", ("LoadImage", "FluxHotswapInputs"))
+_MIDDLE: Final = (
     ("Models", ("FluxHotswapLoader", "DualCLIPLoader", "VAELoader")),
     ("Plan", ("FluxHotswapPrompt", "FluxHotswapLatent", "FluxHotswapSchedule")),
     ("Sampling", ("BasicGuider", "FluxHotswapNoise", "KSamplerSelect", "SamplerCustomAdvanced")),
-    ("Pictures", ("VAEDecode", "FluxHotswapSave")),
 )
+_PICTURES: Final = ("Pictures", ("VAEDecode", "FluxHotswapSave"))
+_KEPT_PICTURES: Final = ("Pictures", ("LatentCompositeMasked", "VAEDecode", "FluxHotswapSave"))
 
 RECIPES: Final[tuple[Recipe, ...]] = (
     Recipe(
         "text_to_image",
         "FLUX Hotswap: text to image",
-        _note("Text to image"),
+        _note("Text to image", f"{_FORM} Fill it in and queue."),
         text_to_image,
-        _COLUMNS,
+        (_REQUEST, *_MIDDLE, _PICTURES),
+    ),
+    Recipe(
+        "image_to_image",
+        "FLUX Hotswap: image to image",
+        _note(
+            "Image to image",
+            f"{_FORM} Load your picture on the left; `prompt_strength` says how much of it is "
+            "repainted.",
+        ),
+        image_to_image,
+        (_PICTURE_REQUEST, *_MIDDLE, _PICTURES),
+    ),
+    Recipe(
+        "inpaint",
+        "FLUX Hotswap: inpaint",
+        _note(
+            "Inpaint",
+            f"{_FORM} Load your picture on the left and paint what is to change with "
+            "*Open in MaskEditor*. What you leave stays as it was, up to the VAE.",
+        ),
+        inpaint,
+        (_PICTURE_REQUEST, *_MIDDLE, _KEPT_PICTURES),
+    ),
+    Recipe(
+        "flux_lora_schema",
+        "FLUX Hotswap: every field",
+        _note(
+            "Every field",
+            f"{_FORM} This one graph serves every request: text to image, image to image with "
+            "`image`, inpainting with `image` and `mask`.",
+        ),
+        every_field,
+        (_REQUEST, *_MIDDLE, _KEPT_PICTURES),
     ),
 )

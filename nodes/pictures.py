@@ -1,0 +1,74 @@
+"""Input pictures that are named by text: files of ComfyUI's folders and data: URIs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..prediction.data_uri import is_data_uri, read_data_uri
+from ..prediction.errors import RequestError
+
+_FORMS = "give the name of a file in ComfyUI's input folder, or a data: URI"
+
+
+def read_source(field: str, source: str) -> bytes:
+    """Return the bytes of the picture that source names.
+
+    Args:
+        field: "image" or "mask", for errors.
+        source: what the field holds.
+
+    Raises:
+        RequestError: no such file, or not a form that is understood.
+    """
+    if is_data_uri(source):
+        try:
+            return read_data_uri(source)
+        except ValueError as error:
+            raise RequestError(field, source, _FORMS, str(error)) from error
+    return input_file(field, source).read_bytes()
+
+
+def fingerprint(field: str, source: str) -> str:
+    """Return a text that changes when the picture behind source does."""
+    if not source or is_data_uri(source):
+        return ""
+    state = input_file(field, source).stat()
+    return f"{state.st_mtime_ns}-{state.st_size}"
+
+
+def check_source(field: str, source: str) -> None:
+    """Raise what reading source would raise, without reading a file.
+
+    Raises:
+        RequestError: no such file, or not a form that is understood.
+    """
+    if is_data_uri(source):
+        read_source(field, source)
+    else:
+        input_file(field, source)
+
+
+def input_file(field: str, name: str) -> Path:
+    """Return where the file called name lies: in ComfyUI's input folder, or "x.png [output]".
+
+    Raises:
+        RequestError: it is not there, or name leads out of ComfyUI's folders.
+    """
+    import folder_paths
+
+    if "://" in name:
+        raise RequestError(field, name, _FORMS, "links are not fetched")
+    folders = (
+        folder_paths.get_input_directory(),
+        folder_paths.get_output_directory(),
+        folder_paths.get_temp_directory(),
+    )
+    try:
+        path = Path(folder_paths.get_annotated_filepath(name)).resolve()
+    except ValueError as error:  # newer versions refuse to leave the folder themselves
+        raise RequestError(field, name, _FORMS, "lies outside of ComfyUI's folders") from error
+    if not any(path.is_relative_to(Path(folder).resolve()) for folder in folders):
+        raise RequestError(field, name, _FORMS, "lies outside of ComfyUI's folders")
+    if not path.is_file():
+        raise RequestError(field, name, _FORMS, f"{name} is not in ComfyUI's input folder")
+    return path
