@@ -1,0 +1,99 @@
+"""FluxHotswapSave: pictures as webp, jpg or png files under ComfyUI's output folder."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+from comfy.cli_args import args
+from comfy_api.latest import io
+
+from ..ops import metadata
+from ..ops.naming import DEFAULT_PREFIX, clean_prefix
+from ..ops.save import Place, save_batch
+from ..prediction.spec import FIELD
+from .base import CATEGORY, field_input
+
+logger = logging.getLogger(__name__)
+
+
+class FluxHotswapSave(io.ComfyNode):
+    """Encodes a batch and writes it to the output folder."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node to ComfyUI."""
+        return io.Schema(
+            node_id="FluxHotswapSave",
+            display_name="FLUX Hotswap Save",
+            category=CATEGORY,
+            description="Saves pictures as webp, jpg or png in the output folder, with the graph "
+            "inside, and returns their addresses in batch order.",
+            inputs=[
+                io.Image.Input("images", tooltip="The pictures to save, as one batch."),
+                field_input(
+                    FIELD["output_format"],
+                    tooltip="webp is lossy and small, jpg is lossy, png is lossless. Dropping a "
+                    "webp or png file on the graph brings the graph back; a jpg does not.",
+                ),
+                field_input(FIELD["output_quality"]),
+                io.String.Input(
+                    "filename_prefix",
+                    default=DEFAULT_PREFIX,
+                    optional=True,
+                    tooltip="Start of the file names, with folders below the output folder: "
+                    "portraits/%date:yyyy-MM-dd%/anna. Also %year% %month% %day% %hour% %minute% "
+                    "%second% %width% %height% and %batch_num%.",
+                ),
+            ],
+            outputs=[
+                io.String.Output(
+                    "uris",
+                    display_name="uris",
+                    is_output_list=True,
+                    tooltip="One file: URI a picture, in batch order.",
+                ),
+                io.String.Output(
+                    "report",
+                    display_name="report",
+                    tooltip="The files with their sizes, and warnings.",
+                ),
+            ],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        images: Any,
+        output_format: Any = "webp",
+        output_quality: int = 80,
+        filename_prefix: str = DEFAULT_PREFIX,
+    ) -> io.NodeOutput:
+        """Save the batch; show the files in the node, in the history and under `/view`."""
+        prefix = clean_prefix(filename_prefix, datetime.now().astimezone())
+        folder, filename, counter, subfolder, _ = folder_paths.get_save_image_path(
+            prefix, folder_paths.get_output_directory(), images.shape[2], images.shape[1]
+        )
+        saved = save_batch(
+            images,
+            output_format,
+            output_quality,
+            texts=cls._texts(),
+            place=Place(Path(folder), filename, counter, subfolder),
+        )
+        logger.info("%s", saved.report)
+        return io.NodeOutput(saved.uris, saved.report, ui={"images": saved.images})
+
+    @classmethod
+    def _texts(cls) -> metadata.Texts:
+        if args.disable_metadata:
+            return metadata.Texts()
+        graph = {"prompt": cls.hidden.prompt, **(cls.hidden.extra_pnginfo or {})}
+        if graph["prompt"] is None:
+            del graph["prompt"]
+        return metadata.pack(graph, home=str(Path.home()))
