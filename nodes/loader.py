@@ -99,7 +99,9 @@ class FluxHotswapLoader(io.ComfyNode):
         report = route_report(go_fast, route_reason)
         log.info("FLUX.1 %s runs in %s", model, report)
         path = model_path(dev_file if model == "dev" else schnell_file, model)
-        return io.NodeOutput(load_flux(path), report)
+        route, _, reason = report.partition(" ")
+        shown = {"route": route, "route_reason": reason.strip("()")}
+        return io.NodeOutput(load_flux(path), report, ui={"flux_hotswap": [shown]})
 
 
 def route_report(go_fast: bool, reason: str) -> str:
