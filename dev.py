@@ -1,0 +1,187 @@
+"""Run, try and check flux-hotswap. Needs Python 3.10 or later and nothing else.
+
+    python3 dev.py demo      draw a picture through a real ComfyUI, on this machine, without a GPU
+    python3 dev.py serve     leave that ComfyUI open, graph editor included
+    python3 dev.py plan      print what a request means, run nothing
+    python3 dev.py test      run all tests; further arguments go to pytest
+    python3 dev.py check     formatting, lint, types, generated files
+
+The first run sets up `.venv` and `.runtime` beside this file; later ones start at once.
+COMFYUI_DIR names a ComfyUI to use instead of our own, COMFYUI_PYTHON the Python that runs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+TESTS = ROOT / "tests"
+
+
+def say(text: str) -> None:
+    """Tell the user how it goes; standard output is for results."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def set_up() -> Path:
+    """Make everything that is missing; the Python of `.venv`."""
+    from runtime import comfyui, environment, models
+
+    python = environment.ensure_tools(say)
+    comfyui.ensure_comfyui(say)
+    models.ensure_small_models(say)
+    return python
+
+
+def plan(argv: list[str]) -> int:
+    """Print the plan of a request."""
+    from prediction.cli import main as plan_main
+
+    return plan_main(argv)
+
+
+def demo(argv: list[str]) -> int:
+    """Check the request, set up, draw."""
+    import json
+
+    from runtime import demo as drawing
+
+    from prediction.errors import HotswapError
+
+    parser = argparse.ArgumentParser(prog="dev.py demo", description=demo.__doc__)
+    drawing.add_arguments(parser)
+    arguments = parser.parse_args(argv)
+    try:
+        request = drawing.load_request(arguments.input)
+    except HotswapError as error:
+        say(str(error))
+        return drawing.BAD_REQUEST
+    python = set_up()
+    options = ["--input", "-", "--keep", str(arguments.keep)]
+    options += ["--json"] if arguments.json else []
+    command = [str(python), "-m", "runtime.demo", *options]
+    return run(command, stdin=json.dumps(request), paths=True, keep_secrets=True)
+
+
+def serve(argv: list[str]) -> int:
+    """Start ComfyUI with this pack and keep it open."""
+    from runtime import models
+    from runtime.comfyui import find_comfyui
+    from runtime.environment import RUNTIME
+    from runtime.server import ComfyServer
+
+    parser = argparse.ArgumentParser(prog="dev.py serve", description=serve.__doc__)
+    parser.add_argument("--port", type=int, default=8188, help="0 for any free one")
+    arguments = parser.parse_args(argv)
+    set_up()
+    comfyui = find_comfyui()
+    choice = models.choose_models(comfyui, "dev")
+    say(choice.report)
+    base = RUNTIME / ("serve" if not choice.real else "serve-real")
+    server = ComfyServer(
+        comfyui, port=arguments.port, base=base, keep_secrets=True, **choice.server
+    )
+    with server:
+        say(f"ComfyUI {comfyui.version} is open at {server.url}; Ctrl-C ends it")
+        say(f"its log: {server.log_path}")
+        try:
+            status = server.wait()
+        except KeyboardInterrupt:
+            say("\nstopping")
+            return 0
+        say(f"ComfyUI ended (exit {status})\n{server.log_tail()}")
+        return 1
+
+
+def test(argv: list[str]) -> int:
+    """Run pytest on the tests that `argv` names, on all of them if it names none."""
+    python = set_up()
+    named = any(not word.startswith("-") and Path(word.split("::")[0]).exists() for word in argv)
+    where = [] if named else [str(TESTS)]
+    return run([str(python), "-m", "pytest", "-c", str(TESTS / "pytest.ini"), *argv, *where])
+
+
+def check(argv: list[str]) -> int:
+    """Run every check, and say at the end which failed."""
+    argparse.ArgumentParser(prog="dev.py check", description=check.__doc__).parse_args(argv)
+    from runtime import environment
+
+    python = str(environment.ensure_tools(say))
+    checks = {
+        "format": ["ruff", "format", "--check", "."],
+        "lint": ["ruff", "check", "."],
+        "types": ["pyright"],
+        "generated schema": ["prediction.generate", "--check"],
+        "generated workflows": ["workflows.build", "--check"],
+    }
+    failed = []
+    for name, words in checks.items():
+        say(f"--- {name} ---")
+        if run([python, "-m", *words], cwd=ROOT):
+            failed.append(name)
+    say(f"failed: {', '.join(failed)}" if failed else "all checks passed")
+    return 1 if failed else 0
+
+
+def run(
+    command: Sequence[str],
+    *,
+    stdin: str | None = None,
+    paths: bool = False,
+    keep_secrets: bool = False,
+    cwd: Path | None = None,
+) -> int:
+    """Run a command in the foreground; its exit status.
+
+    Args:
+        command: what to run.
+        stdin: text for its standard input.
+        paths: whether it may import the repository and the tests.
+        keep_secrets: whether it may see model hub tokens.
+        cwd: where it runs, the current directory if not given.
+    """
+    from runtime.environment import clean_env
+
+    env = clean_env(keep_secrets=keep_secrets)
+    if paths:
+        env["PYTHONPATH"] = os.pathsep.join([str(TESTS), str(ROOT)])
+    try:
+        return subprocess.run(
+            command, input=stdin, text=True, encoding="utf-8", env=env, cwd=cwd, check=False
+        ).returncode
+    except KeyboardInterrupt:
+        return 130
+
+
+COMMANDS = {"demo": demo, "serve": serve, "plan": plan, "test": test, "check": check}
+
+
+def main(argv: list[str]) -> int:
+    """Run the sub-command that `argv` starts with."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0 if argv else 2
+    command = COMMANDS.get(argv[0])
+    if command is None:
+        say(f"dev.py: no command {argv[0]!r}; there are {', '.join(COMMANDS)}")
+        return 2
+    sys.path[:0] = [str(TESTS), str(ROOT)]
+    try:
+        return command(argv[1:])
+    except KeyboardInterrupt:
+        return 130
+    except RuntimeError as error:
+        # What the set-up and the server raise says what to do; a traceback would bury it.
+        if type(error).__module__.partition(".")[0] != "runtime":
+            raise
+        say(str(error))
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

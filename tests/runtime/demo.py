@@ -1,0 +1,201 @@
+"""Draw one request on a real ComfyUI over HTTP: `python -m runtime.demo`, run by `dev.py demo`.
+
+Progress goes to standard error, so that standard output holds the answer alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prediction.cli import read_request
+from prediction.errors import HotswapError
+from workflows.fill import fill_prompt
+
+from .client import Client, ExecutionError, PromptRejectedError, Result, ServerGoneError
+from .comfyui import ComfyUI, find_comfyui
+from .environment import ROOT, SetupError
+from .models import choose_models
+from .server import ComfyServer, ServerError
+
+WORKFLOW = ROOT / "workflows" / "api" / "text_to_image.json"
+DEFAULT_FOLDER = ROOT / "demo_output"
+DEFAULT_REQUEST: dict[str, Any] = {
+    "prompt": "a lighthouse on a cliff at dusk, waves, warm light in the window, watercolour",
+    "megapixels": "0.25",
+    "num_inference_steps": 6,
+    "output_format": "png",
+}
+BAD_REQUEST = 2
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a demo run made."""
+
+    output: list[Path]
+    plan: dict[str, Any]
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The one object that `--json` prints."""
+        shown = {key: self.plan.get(key) for key in ("seed", "route", "width", "height")}
+        files = [str(path) for path in self.output]
+        return {"output": files, **shown, "seconds": round(self.seconds, 2)}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `dev.py demo`."""
+    parser.add_argument(
+        "--input",
+        metavar="FILE",
+        help="request.json in the schema's field names, - for standard input",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print the result as one JSON object on stdout"
+    )
+    parser.add_argument(
+        "--keep",
+        metavar="FOLDER",
+        type=Path,
+        default=DEFAULT_FOLDER,
+        help="put the files here (default: demo_output)",
+    )
+
+
+def load_request(source: str | None) -> dict[str, Any]:
+    """The request in a file, on standard input (`-`), or the default one; checked.
+
+    Raises:
+        HotswapError: it cannot be read or is not valid.
+    """
+    request = dict(DEFAULT_REQUEST) if source is None else read_request(source)
+    fill_prompt(load_workflow(), request)
+    return request
+
+
+def load_workflow() -> dict[str, Any]:
+    """The shipped API workflow."""
+    return json.loads(WORKFLOW.read_text(encoding="utf-8"))
+
+
+def draw(comfyui: ComfyUI, request: dict[str, Any], folder: Path) -> Drawn:
+    """Start ComfyUI, run the request, copy the files into `folder`."""
+    prompt = fill_prompt(load_workflow(), request)
+    choice = choose_models(comfyui, str(request.get("model") or "dev"))
+    _say(choice.report)
+    _say(f"starting ComfyUI {comfyui.version}")
+    with ComfyServer(comfyui, keep_secrets=True, **choice.server) as server:
+        client = Client(server.url)
+        begun = time.monotonic()
+        try:
+            result = client.run(prompt, on_progress=_Progress(prompt), timeout=24 * 3600)
+        except (PromptRejectedError, ExecutionError):
+            # The log may say more: a pack that did not load shows only as unknown nodes.
+            _say(f"--- the end of ComfyUI's log ---\n{server.log_tail()}")
+            raise
+        seconds = time.monotonic() - begun
+        files = _copy_files(server, result, folder)
+    plan: dict[str, Any] = {}
+    for part in result.shown("flux_hotswap"):
+        plan |= part
+    return Drawn(files, plan, seconds)
+
+
+def _copy_files(server: ComfyServer, result: Result, folder: Path) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    copied = []
+    for image in result.images():
+        if image["type"] == "output":
+            made = server.output_dir / image.get("subfolder", "") / image["filename"]
+            target = _free_name(folder / image["filename"])
+            shutil.copyfile(made, target)
+            copied.append(target.resolve())
+    return copied
+
+
+def _free_name(path: Path) -> Path:
+    """`path`, or the next free name like it: every server counts from 1 again."""
+    number = 2
+    free = path
+    while free.exists():
+        free = path.with_name(f"{path.stem.rstrip('_')}-{number}{path.suffix}")
+        number += 1
+    return free
+
+
+class _Progress:
+    """Shows nodes and sampling steps: one line that changes on a terminal, else a few lines."""
+
+    def __init__(self, prompt: dict[str, Any]) -> None:
+        self._names = {
+            node: (entry.get("_meta") or {}).get("title") or entry["class_type"]
+            for node, entry in prompt.items()
+        }
+        self._terminal = sys.stderr.isatty()
+
+    def __call__(self, node: str, value: int, maximum: int) -> None:
+        name = self._names.get(node, f"node {node}")
+        if not maximum:
+            self._line(f"running: {name}")
+        elif value and (self._terminal or self._worth_a_line(value, maximum)):
+            self._line(f"{name}: step {value} of {maximum}", last=value == maximum)
+
+    @staticmethod
+    def _worth_a_line(value: int, maximum: int) -> bool:
+        return value == maximum or value % -(-maximum // 5) == 0
+
+    def _line(self, text: str, *, last: bool = False) -> None:
+        if self._terminal:
+            sys.stderr.write(f"\r\x1b[K{text}" + ("\n" if last else ""))
+            sys.stderr.flush()
+        else:
+            _say(text)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _report(drawn: Drawn) -> None:
+    plan = drawn.plan
+    print(f"seed   {plan.get('seed')}")
+    reason = f" ({plan['route_reason']})" if plan.get("route_reason") else ""
+    print(f"route  {plan.get('route')}{reason}")
+    print(f"size   {plan.get('width')}x{plan.get('height')}")
+    print(f"time   {drawn.seconds:.1f} s")
+    for path in drawn.output:
+        print(f"file   {path}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the demo; the exit status: 0, 1 for a failed run, 2 for a bad request."""
+    parser = argparse.ArgumentParser(prog="dev.py demo")
+    add_arguments(parser)
+    arguments = parser.parse_args(argv)
+    try:
+        request = load_request(arguments.input)
+        drawn = draw(find_comfyui(), request, arguments.keep)
+    except HotswapError as error:
+        _say(str(error))
+        return BAD_REQUEST
+    except (SetupError, ServerError, ServerGoneError, PromptRejectedError, ExecutionError) as error:
+        _say(str(error))
+        return 1
+    if arguments.json:
+        print(json.dumps(drawn.to_json()))
+    else:
+        _say("")
+        _report(drawn)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
