@@ -12,9 +12,7 @@ from prediction.plan import Plan, make_plan
 from prediction.request import parse_request
 
 
-def planned(
-    raw: dict[str, Any], image: tuple[int, int] | None = None, **options: Any
-) -> Plan:
+def planned(raw: dict[str, Any], image: tuple[int, int] | None = None, **options: Any) -> Plan:
     return make_plan(parse_request({"prompt": "a cat", **raw}), seed=7, image=image, **options)
 
 
@@ -30,9 +28,7 @@ def planned(
         ({"model": "schnell", "num_outputs": 4}, None, "fp8", "go_fast"),
     ],
 )
-def test_route(
-    raw: dict[str, Any], image: tuple[int, int] | None, route: str, reason: str
-) -> None:
+def test_route(raw: dict[str, Any], image: tuple[int, int] | None, route: str, reason: str) -> None:
     plan = planned(raw, image)
     assert (plan.route, plan.route_reason) == (route, reason)
 
@@ -72,9 +68,7 @@ def test_route(
         ),
     ],
 )
-def test_warnings(
-    raw: dict[str, Any], image: tuple[int, int] | None, fragments: list[str]
-) -> None:
+def test_warnings(raw: dict[str, Any], image: tuple[int, int] | None, fragments: list[str]) -> None:
     warnings = planned(raw, image).warnings
     assert len(warnings) == len(fragments)
     for warning, fragment in zip(warnings, fragments, strict=True):
@@ -97,9 +91,7 @@ def test_custom_without_a_side(raw: dict[str, Any], missing: str) -> None:
     assert planned(raw, (100, 50)).size == (112, 64)
 
 
-@pytest.mark.parametrize(
-    ("given", "used"), [(None, 7), (0, 0), (42, 42), (2**64 - 1, 2**64 - 1)]
-)
+@pytest.mark.parametrize(("given", "used"), [(None, 7), (0, 0), (42, 42), (2**64 - 1, 2**64 - 1)])
 def test_seed(given: int | None, used: int) -> None:
     assert planned({"seed": given}).seed == used
 
@@ -125,9 +117,7 @@ def test_multiplier(raw: dict[str, Any], multiplier: float, strengths: list[floa
 
 
 def test_output_fields() -> None:
-    plan = planned(
-        {"output_format": "jpg", "output_quality": 0, "disable_safety_checker": True}
-    )
+    plan = planned({"output_format": "jpg", "output_quality": 0, "disable_safety_checker": True})
     assert (plan.output_format, plan.output_quality, plan.safety_checker) == ("jpg", 0, False)
 
 
