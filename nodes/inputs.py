@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -114,7 +113,7 @@ class FluxHotswapInputs(io.ComfyNode):
     ) -> float | str:
         """Run anew when a picture's file changes, or no seed is given and each run draws one."""
         if seed is None:
-            return math.nan
+            return float("nan")  # a new one each time: a NaN equals itself when it is one object
         return fingerprint("image", image or "") + fingerprint("mask", mask or "")
 
     @classmethod

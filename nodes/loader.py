@@ -120,14 +120,15 @@ def model_path(name: str, model: str) -> Path:
     import folder_paths
 
     path = folder_paths.get_full_path(FOLDER, name)
-    if path is None:
-        folders = folder_paths.get_folder_paths(FOLDER)
-        raise MissingFileError(
-            name,
-            f"{name} is not in {' or '.join(folders)}; "
-            f"download FLUX.1 {model} from {DOWNLOADS[model]} and put it there",
-        )
-    return Path(path)
+    if path is not None:
+        return Path(path)
+    folders = folder_paths.get_folder_paths(FOLDER)  # the older models/unet may stand first
+    folder = next((entry for entry in folders if Path(entry).name == FOLDER), folders[0])
+    raise MissingFileError(
+        name,
+        f"{name} is not in {folder}; "
+        f"download FLUX.1 {model} from {DOWNLOADS[model]} and put it there",
+    )
 
 
 def load_flux(path: Path) -> ModelPatcher:

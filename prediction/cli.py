@@ -57,7 +57,8 @@ def read_request(path: str) -> dict[str, Any]:
     """
     try:
         text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
-        raw: object = json.loads(text)
+        # Windows editors put a byte order mark at the start of a file.
+        raw: object = json.loads(text.removeprefix("\ufeff"))
     except (OSError, ValueError) as error:
         raise RequestError(
             "--input", path, "give a JSON file with the fields of a request", str(error)

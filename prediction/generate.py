@@ -1,4 +1,4 @@
-"""Writes what is made from the fields: schema.json, the README's tables.
+"""Writes what is made from the fields: schema.json, the README's tables, the page of fields.
 
 `python -m prediction.generate` writes the files, `--check` fails where one would change.
 """
@@ -12,7 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .spec import FIELDS, Field, Kind
+from .differences import DIFFERENCES, NOT_YET
+from .field_notes import FIELD_NOTES
+from .sizes import PRESETS, preset_size
+from .spec import FIELDS, MEGAPIXELS, Field, Kind
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -30,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if check:
             sys.stderr.write(f"{path.name} is out of date; run python -m prediction.generate\n")
         else:
+            path.parent.mkdir(exist_ok=True)
             path.write_text(text, encoding="utf-8", newline="\n")
     return int(check and drifted > 0)
 
@@ -39,10 +43,12 @@ def generated(root: Path) -> dict[Path, str]:
     readme = root / "README.md"
     text = readme.read_text(encoding="utf-8")
     text = replace_block(text, "fields", fields_table())
-    text = replace_block(text, "differences", differences_table())
+    text = replace_block(text, "not yet", not_yet_list())
+    text = replace_block(text, "differences", f"{differences_table()}\n\n{topics_table()}")
     return {
         root / "prediction" / "schema.json": json.dumps(openapi(), indent=1) + "\n",
         readme: text,
+        root / "docs" / "fields.md": fields_page(),
     }
 
 
@@ -97,10 +103,73 @@ def fields_table() -> str:
 
 
 def differences_table() -> str:
-    """Return the README's table of differences from the hosted model."""
+    """Return the table of fields that differ from the hosted model."""
     rows = ["| field | the hosted model |", "|---|---|"]
     rows += [f"| `{field.name}` | {field.hosted} |" for field in FIELDS if field.hosted]
     return "\n".join(rows)
+
+
+def topics_table() -> str:
+    """Return the table of differences that concern no single field."""
+    rows = ["| topic | the hosted model | here |", "|---|---|---|"]
+    rows += [f"| {row.topic} | {row.hosted} | {row.ours} |" for row in DIFFERENCES]
+    return "\n".join(rows)
+
+
+def not_yet_list() -> str:
+    """Return the README's list of what is missing."""
+    return "\n".join(
+        f"- **{gap.topic}** ({', '.join(f'`{name}`' for name in gap.fields)}): {gap.text}"
+        for gap in NOT_YET
+    )
+
+
+def sizes_table() -> str:
+    """Return the table of preset sizes."""
+    heads = " | ".join(f"megapixels `{value}`" for value in MEGAPIXELS)
+    rows = [f"| aspect_ratio | {heads} |", "|---|" + "---|" * len(MEGAPIXELS)]
+    for name in PRESETS:
+        sizes = " | ".join(str(preset_size(name, value)) for value in MEGAPIXELS)
+        rows.append(f"| `{name}` | {sizes} |")
+    return "\n".join(rows)
+
+
+_PAGE_HEAD = """\
+<!-- Written by python -m prediction.generate. -->
+
+# The fields
+
+A request is one JSON object with these fields. Only `prompt` is required. null means "not given".
+An unknown field, a number in quotes or a value out of range is refused with a message that names
+the field, the value and what is allowed.
+"""
+
+
+def fields_page() -> str:
+    """Return the page that tells of each field what it does here and on the hosted model."""
+    parts = [
+        _PAGE_HEAD,
+        *(_field_section(field) for field in FIELDS),
+        f"## Sizes\n\n{sizes_table()}\n",
+        f"## Differences that concern no single field\n\n{topics_table()}\n",
+    ]
+    return "\n".join(parts)
+
+
+def _field_section(field: Field) -> str:
+    note = FIELD_NOTES[field.name]
+    facts = [
+        f"- Accepts: {_type_text(field)}",
+        f"- Default: {_default_text(field) or 'not given'}",
+        f"- The hosted model: {field.hosted or 'The same.'}",
+    ]
+    facts += [f"- Not yet: {gap.text}" for gap in NOT_YET if field.name in gap.fields]
+    if field.aliases:
+        names = ", ".join(f"`{alias}`" for alias in field.aliases)
+        facts.append(f"- Other names for it in JSON: {names}")
+    example = json.dumps(note.example, ensure_ascii=False)
+    texts = [f"## `{field.name}`", field.help, note.detail, "\n".join(facts)]
+    return "\n\n".join([*filter(None, texts), f"```json\n{example}\n```"]) + "\n"
 
 
 def _property(field: Field, order: int) -> dict[str, Any]:

@@ -1,0 +1,127 @@
+"""What differs from the hosted model beyond single fields, and what is not there yet.
+
+The README and the page of fields are made from these rows. How a single field differs stands with
+the field, in `spec.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A topic on which the hosted model and this pack are compared.
+
+    Attributes:
+        topic: a few words.
+        hosted: what the hosted model does.
+        ours: what this pack does.
+    """
+
+    topic: str
+    hosted: str
+    ours: str
+
+
+@dataclass(frozen=True)
+class NotYet:
+    """Something of the hosted model that is still missing.
+
+    Attributes:
+        topic: a few words.
+        fields: the fields that have no effect, or not the full one, because of it.
+        text: what happens instead.
+    """
+
+    topic: str
+    fields: tuple[str, ...]
+    text: str
+
+
+DIFFERENCES: Final[tuple[Difference, ...]] = (
+    Difference(
+        "noise",
+        "One draw of an H100's generator in bf16, for all outputs at once.",
+        "The same values on any machine (`hosted`, the default), or ComfyUI's usual noise "
+        "(`comfy`).",
+    ),
+    Difference(
+        "noise with an image",
+        "Encoding the image takes the generator's first draw, the noise is the second.",
+        "The image is encoded without a draw (the posterior's mode, a tiny difference). The noise "
+        "is still the second draw.",
+    ),
+    Difference(
+        "seed that is left out",
+        "16 or 32 random bits, written to the log only.",
+        "Drawn from 0 to 4294967295 and reported by the node and in the result.",
+    ),
+    Difference(
+        "text",
+        "T5 padded and cut at 512 tokens (dev) or 256 (schnell) without an attention mask, CLIP at "
+        "77, no weighting syntax.",
+        "The same. Parentheses and weights are plain text, unlike in ComfyUI's own text nodes.",
+    ),
+    Difference(
+        "mask grid",
+        "A latent cell follows the top-left pixel of its 8x8 block, so a small white area can "
+        "vanish unnoticed.",
+        "The same grid, with a warning when the whole white area vanishes on it.",
+    ),
+    Difference(
+        "route",
+        "go_fast is switched off for a custom size or an image, which only the log says.",
+        "The same, and the nodes report the route and the reason.",
+    ),
+    Difference(
+        "LoRA strength",
+        "Differs between the routes by mistake: squared for a single LoRA in bf16, times 1.5 only "
+        "on the main LoRA in fp8.",
+        "The scale itself in bf16, times 1.5 for both LoRAs in fp8. The same LoRA given twice "
+        "adds up, as there.",
+    ),
+    Difference(
+        "pixels to 8 bit",
+        "Rounded in bf16, cut off in fp8.",
+        "Rounded.",
+    ),
+    Difference(
+        "file names",
+        "out-0.webp, out-1.webp, with gaps where a picture was dropped.",
+        "ComfyUI's: a prefix and a counter in the output folder, listed in batch order.",
+    ),
+    Difference(
+        "metadata in files",
+        "None.",
+        "The graph. The editor reads it back from png and webp, not from jpg. ComfyUI's "
+        "--disable-metadata leaves it out.",
+    ),
+)
+
+NOT_YET: Final[tuple[NotYet, ...]] = (
+    NotYet(
+        "fp8",
+        ("go_fast",),
+        "The request is planned for the fp8 route, but the loader runs bf16 and says so in its "
+        "report.",
+    ),
+    NotYet(
+        "LoRAs",
+        ("lora", "lora_scale", "extra_lora", "extra_lora_scale"),
+        "These fields are checked and planned, but nothing fetches or applies a LoRA: the picture "
+        "is the base model's. ComfyUI's own LoraLoaderModelOnly, behind the loader, applies a file "
+        "that you have.",
+    ),
+    NotYet(
+        "safety checker",
+        ("disable_safety_checker",),
+        "No picture is checked, whatever the field says.",
+    ),
+    NotYet(
+        "links as input pictures",
+        ("image", "mask"),
+        "A file in ComfyUI's input folder and a data: URI work; an https link is refused.",
+    ),
+)

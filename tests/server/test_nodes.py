@@ -1,0 +1,275 @@
+"""The pack's nodes as a client of ComfyUI meets them: schema, refusals, caching."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from runtime.client import ExecutionError, Prompt, PromptRejectedError
+from runtime.session import Comfy
+
+from workflows.fill import fill_prompt
+
+DATA = Path(__file__).parent.parent / "data" / "object_info.json"
+WORKFLOWS = Path(__file__).parent.parent.parent / "workflows" / "api"
+OURS = "FluxHotswap"
+FAST = {"prompt": "a cat", "aspect_ratio": "custom", "width": 256, "height": 256}
+FAST |= {"num_inference_steps": 1, "seed": 7}
+SMALL_PRESET = {"prompt": "a cat", "megapixels": "0.25", "num_inference_steps": 1, "seed": 5}
+
+
+def load(name: str) -> Prompt:
+    return json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def node_id(prompt: Prompt, class_type: str) -> str:
+    return next(key for key, node in prompt.items() if node["class_type"] == class_type)
+
+
+def fast_prompt(name: str = "flux_lora_schema", **fields: Any) -> Prompt:
+    return fill_prompt(load(name), FAST | fields)
+
+
+def latent_only(prompt: Prompt) -> Prompt:
+    """Return prompt with its pictures replaced by their latent: no time goes into the VAE."""
+    kept = {
+        key: node
+        for key, node in prompt.items()
+        if node["class_type"] not in ("VAEDecode", "FluxHotswapSave")
+    }
+    sampled = [node_id(kept, "SamplerCustomAdvanced"), 0]
+    inputs = {"latent": sampled, "filename": "latent_only"}
+    return kept | {"latent": {"class_type": "TestSaveTensor", "inputs": inputs}}
+
+
+def picture_bytes(colour: str, size: tuple[int, int] = (64, 48)) -> bytes:
+    buffer = BytesIO()
+    Image.new("RGB", size, colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+# --- the schema ---------------------------------------------------------------------------------
+
+
+def test_object_info_is_as_recorded(comfy: Comfy) -> None:
+    """Ids, inputs, order, types and defaults are a promise to saved workflows."""
+    live = {name: entry for name, entry in comfy.client.object_info().items() if OURS in name}
+    recorded = json.loads(DATA.read_text(encoding="utf-8"))
+    if os.environ.get("FLUX_HOTSWAP_UPDATE"):
+        core = comfy.client.object_info()
+        updated = {name: core[name] for name in sorted({*recorded, *live})}
+        text = json.dumps(updated, indent=1, ensure_ascii=False) + "\n"
+        DATA.write_text(text, encoding="utf-8", newline="\n")
+        recorded = updated
+    ours = {name: entry for name, entry in recorded.items() if OURS in name}
+    assert sorted(live) == sorted(ours)
+    for name, entry in ours.items():
+        assert public(live[name]) == public(entry), name
+
+
+def public(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return what a saved workflow or an API client depends on."""
+    inputs = {
+        group: {name: stable(spec) for name, spec in entry["input"].get(group, {}).items()}
+        for group in ("required", "optional")
+    }
+    kept = ("output", "output_name", "output_is_list", "output_node", "category", "display_name")
+    return {"input": inputs, "input_order": entry["input_order"]} | {
+        key: entry[key] for key in kept
+    }
+
+
+def stable(spec: list[Any]) -> list[Any]:
+    kind, options = spec[0], dict(spec[1])
+    # Versions differ in which empty options they list, and a tooltip is no promise.
+    kept = ("default", "min", "max", "step", "options", "multiline", "forceInput")
+    return [kind, {key: options[key] for key in kept if options.get(key) is not None}]
+
+
+def test_every_input_has_a_tooltip(comfy: Comfy) -> None:
+    bare = [
+        f"{name}.{key}"
+        for name, entry in comfy.client.object_info().items()
+        if OURS in name
+        for group in ("required", "optional")
+        for key, spec in entry["input"].get(group, {}).items()
+        if not spec[1].get("tooltip")
+    ]
+    assert bare == []
+
+
+# --- refusals before anything runs --------------------------------------------------------------
+
+BAD_VALUES: dict[str, tuple[str, str, Any]] = {
+    "enum": ("FluxHotswapInputs", "aspect_ratio", "1:2"),
+    "enum of another node": ("FluxHotswapNoise", "source", "gpu"),
+    "megapixels as number": ("FluxHotswapInputs", "megapixels", 1),
+    "above the range": ("FluxHotswapInputs", "num_outputs", 5),
+    "below the range": ("FluxHotswapInputs", "num_inference_steps", 0),
+    "negative seed": ("FluxHotswapInputs", "seed", -1),
+    "seed past 64 bits": ("FluxHotswapInputs", "seed", 2**64),
+    "nan": ("FluxHotswapInputs", "guidance_scale", float("nan")),
+    "nan of another node": ("FluxHotswapSchedule", "prompt_strength", float("nan")),
+    "infinity": ("FluxHotswapInputs", "lora_scale", float("inf")),
+    "minus infinity": ("FluxHotswapInputs", "lora_scale", float("-inf")),
+    "no number": ("FluxHotswapInputs", "seed", "abc"),
+    "format": ("FluxHotswapInputs", "output_format", "gif"),
+    "quality": ("FluxHotswapSave", "output_quality", 101),
+    "width": ("FluxHotswapInputs", "width", 1441),
+    "height": ("FluxHotswapInputs", "height", 255),
+}
+
+
+@pytest.mark.parametrize(("class_type", "name", "value"), BAD_VALUES.values(), ids=BAD_VALUES)
+def test_a_bad_value_is_refused_by_name(
+    comfy: Comfy, class_type: str, name: str, value: Any
+) -> None:
+    prompt = fast_prompt()
+    bad = node_id(prompt, class_type)
+    prompt[bad]["inputs"][name] = value
+    with pytest.raises(PromptRejectedError) as refused:
+        comfy.run(prompt)
+    errors = refused.value.node_errors[bad]["errors"]
+    assert name in {error["extra_info"]["input_name"] for error in errors}
+
+
+def test_custom_without_a_side_is_refused(comfy: Comfy) -> None:
+    prompt = fast_prompt()
+    inputs = prompt[node_id(prompt, "FluxHotswapInputs")]["inputs"]
+    del inputs["height"]
+    with pytest.raises(PromptRejectedError, match="height: is missing, and aspect_ratio is custom"):
+        comfy.run(prompt)
+
+
+def test_a_missing_prompt_is_refused(comfy: Comfy) -> None:
+    prompt = fast_prompt()
+    del prompt[node_id(prompt, "FluxHotswapInputs")]["inputs"]["prompt"]
+    with pytest.raises(PromptRejectedError, match="required_input_missing"):
+        comfy.run(prompt)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"image": "nope.png"}, "nope.png is not in ComfyUI's input folder"),
+        ({"image": "../../secret.png"}, "lies outside of ComfyUI's folders"),
+        ({"image": "/etc/hostname"}, "lies outside of ComfyUI's folders"),
+        ({"image": "https://example.com/a.png"}, "links are not fetched"),
+        ({"image": "data:image/png;base64,@@@"}, "broken base64"),
+    ],
+    ids=["missing", "traversal", "absolute", "link", "broken data URI"],
+)
+def test_a_picture_that_cannot_be_had_is_refused(
+    comfy: Comfy, fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(PromptRejectedError, match=message):
+        comfy.run(fast_prompt(**fields))
+
+
+def test_a_mask_without_an_image_is_refused(comfy: Comfy) -> None:
+    prompt = fast_prompt()
+    prompt[node_id(prompt, "FluxHotswapInputs")]["inputs"]["mask"] = "mask.png"
+    with pytest.raises(PromptRejectedError, match="mask: needs an image"):
+        comfy.run(prompt)
+
+
+# --- models that are not there ------------------------------------------------------------------
+
+
+def test_a_missing_model_says_where_to_get_it(comfy: Comfy) -> None:
+    prompt = fast_prompt()
+    loader = prompt[node_id(prompt, "FluxHotswapLoader")]["inputs"]
+    loader["dev_file"] = "flux1-dev-missing.safetensors"
+    comfy.expect_traceback("flux1-dev-missing.safetensors")
+    with pytest.raises(ExecutionError) as failed:
+        comfy.run(prompt)
+    message = str(failed.value)
+    assert "flux1-dev-missing.safetensors is not in" in message
+    assert "diffusion_models" in message
+    assert "huggingface.co/black-forest-labs/FLUX.1-dev" in message
+
+
+def test_a_missing_model_is_refused_early_when_it_is_known(comfy: Comfy) -> None:
+    prompt = fast_prompt()
+    loader = prompt[node_id(prompt, "FluxHotswapLoader")]["inputs"]
+    loader |= {"schnell_file": "gone.safetensors", "model": "schnell"}
+    with pytest.raises(PromptRejectedError, match=r"gone\.safetensors is not in"):
+        comfy.run(prompt)
+
+
+def test_the_model_that_is_not_asked_for_may_be_missing(comfy: Comfy) -> None:
+    prompt = latent_only(fast_prompt())
+    loader = prompt[node_id(prompt, "FluxHotswapLoader")]["inputs"]
+    loader["schnell_file"] = "gone.safetensors"
+    assert comfy.run(prompt).shown("flux_hotswap")
+
+
+def test_another_architecture_is_refused(comfy: Comfy) -> None:
+    """A text encoder in the folder for diffusion models is not taken for FLUX."""
+    folder = comfy.server.models_dir / "diffusion_models"
+    wrong = folder / "not_flux.safetensors"
+    wrong.write_bytes((comfy.models / "text_encoders" / "clip_l.safetensors").read_bytes())
+    comfy.expect_traceback("not_flux.safetensors")
+    try:
+        prompt = fast_prompt()
+        prompt[node_id(prompt, "FluxHotswapLoader")]["inputs"]["dev_file"] = wrong.name
+        with pytest.raises(ExecutionError, match=r"does not hold a FLUX\.1 model"):
+            comfy.run(prompt)
+    finally:
+        wrong.unlink()
+
+
+# --- what a run reports, and what a second one does ----------------------------------------------
+
+
+def test_a_drawn_seed_is_reported_and_drawn_anew(comfy: Comfy) -> None:
+    prompt = latent_only(fast_prompt(seed=None))
+    assert "seed" not in prompt[node_id(prompt, "FluxHotswapInputs")]["inputs"]
+    seeds = {comfy.run(prompt).shown("flux_hotswap")[0]["seed"] for _ in range(3)}
+    assert len(seeds) == 3
+    assert all(0 <= seed < 2**32 for seed in seeds)
+
+
+def test_the_same_request_again_runs_nothing(comfy: Comfy) -> None:
+    prompt = latent_only(fast_prompt(seed=11))
+    assert comfy.run(prompt).executed_nodes
+    assert not comfy.run(prompt).executed_nodes
+
+
+def test_a_new_seed_runs_only_what_depends_on_it(comfy: Comfy) -> None:
+    comfy.run(latent_only(fast_prompt(seed=21)))
+    prompt = latent_only(fast_prompt(seed=22))
+    ran = {prompt[node]["class_type"] for node in comfy.run(prompt).executed_nodes}
+    assert "DualCLIPLoader" not in ran
+    assert {"FluxHotswapInputs", "FluxHotswapNoise", "SamplerCustomAdvanced"} <= ran
+
+
+def test_the_loader_says_that_bf16_runs(comfy: Comfy) -> None:
+    prompt = latent_only(fill_prompt(load("text_to_image"), SMALL_PRESET))
+    planned, loaded = comfy.run(prompt).shown("flux_hotswap")
+    assert (planned["route"], planned["route_reason"]) == ("fp8", "go_fast")
+    assert (loaded["route"], loaded["route_reason"]) == ("bf16", "go_fast is not available yet")
+
+
+def test_an_input_picture_that_changes_is_read_again(comfy: Comfy) -> None:
+    prompt = latent_only(fast_prompt(image="changing.png", prompt_strength=1, seed=4))
+    comfy.client.upload("changing.png", picture_bytes("red"))
+    comfy.run(prompt)
+    assert not comfy.run(prompt).executed_nodes
+    comfy.client.upload("changing.png", picture_bytes("blue"))
+    assert comfy.run(prompt).executed_nodes
+
+
+@pytest.fixture(autouse=True)
+def the_queue_goes_on(comfy: Comfy) -> Iterator[None]:
+    """Whatever a test did, the server still answers and holds nothing back."""
+    yield
+    queue = comfy.client.queue()
+    assert not queue["queue_running"]
+    assert not queue["queue_pending"]
