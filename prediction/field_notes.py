@@ -76,7 +76,10 @@ FIELD_NOTES: Final[dict[str, FieldNote]] = {
         {**_PROMPT, "output_format": "jpg", "output_quality": 95},
         "100 is not lossless in webp either.",
     ),
-    "disable_safety_checker": FieldNote({**_PROMPT, "disable_safety_checker": True}),
+    "disable_safety_checker": FieldNote(
+        {**_PROMPT, "disable_safety_checker": True},
+        "The hosted model drops every picture that its checker flags, and fails if none is left.",
+    ),
     "go_fast": FieldNote({**_PROMPT, "go_fast": False}),
     "megapixels": FieldNote(
         {**_PROMPT, "megapixels": "0.25"},

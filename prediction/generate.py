@@ -161,9 +161,11 @@ def _field_section(field: Field) -> str:
     facts = [
         f"- Accepts: {_type_text(field)}",
         f"- Default: {_default_text(field) or 'not given'}",
-        f"- The hosted model: {field.hosted or 'The same.'}",
     ]
-    facts += [f"- Not yet: {gap.text}" for gap in NOT_YET if field.name in gap.fields]
+    gaps = [f"- Not yet: {gap.text}" for gap in NOT_YET if field.name in gap.fields]
+    if field.hosted or not gaps:
+        facts.append(f"- The hosted model: {field.hosted or 'The same.'}")
+    facts += gaps
     if field.aliases:
         names = ", ".join(f"`{alias}`" for alias in field.aliases)
         facts.append(f"- Other names for it in JSON: {names}")
