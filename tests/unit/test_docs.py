@@ -1,0 +1,363 @@
+"""The documents: complete, in step with the code, and without dead links."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import fnmatch
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from runtime import demo
+
+import dev
+from prediction.differences import DIFFERENCES, NOT_YET
+from prediction.field_notes import FIELD_NOTES
+from prediction.plan import make_plan
+from prediction.request import parse_request
+from prediction.spec import FIELD, FIELDS
+from workflows.recipes import MODELS, RECIPES
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DEVELOPMENT = (ROOT / "docs" / "development.md").read_text(encoding="utf-8")
+RECORDED: dict[str, dict[str, Any]] = json.loads(
+    (ROOT / "tests" / "data" / "object_info.json").read_text(encoding="utf-8")
+)
+NODES = {name: entry for name, entry in RECORDED.items() if name.startswith("FluxHotswap")}
+
+SHIPPED = ("prediction", "ops", "nodes", "lora_fetch")
+COMFYUI_BRINGS = {
+    "torch", "numpy", "PIL", "aiohttp", "safetensors", "transformers", "yaml", "tqdm", "psutil",
+    "comfy", "comfy_api", "comfy_extras", "folder_paths", "node_helpers", "nodes", "server",
+}  # fmt: skip
+"""Top-level modules that are there wherever ComfyUI 0.3.75 or later runs."""
+
+
+def tracked() -> list[str]:
+    """Return the repository's files, those that git ignores left out."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    ).stdout.splitlines()
+    return [name for name in listed if (ROOT / name).is_file()]
+
+
+def code_words(text: str) -> set[str]:
+    """Return what stands in backticks."""
+    return set(re.findall(r"`([^`\n]+)`", text))
+
+
+def section(text: str, heading: str) -> str:
+    """Return a section of a Markdown text, without the sections below it."""
+    found = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#|\Z)", text, re.M | re.S)
+    assert found, f"no section {heading}"
+    return found[1]
+
+
+# Help pages
+
+
+def test_there_are_nodes_and_every_page_is_of_one() -> None:
+    assert len(NODES) >= 7
+    pages = {path.stem for path in (ROOT / "js" / "docs").glob("*.md")}
+    assert pages == set(NODES)
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_help_page(name: str) -> None:
+    page = (ROOT / "js" / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    entry = NODES[name]
+    assert page.startswith(f"# {entry['display_name']}\n")
+    rows = re.findall(r"^\| `(\w+)` \|", section(page, "Inputs"), re.M)
+    order = entry["input_order"]
+    assert sorted(rows) == sorted([*order.get("required", []), *order.get("optional", [])])
+    cells = re.findall(r"^\|([^|]*`[^|]*)\|", section(page, "Outputs"), re.M)
+    outputs = [word for cell in cells for word in re.findall(r"`(\w+)`", cell)]
+    assert sorted(outputs) == sorted(entry["output_name"])
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_help_page_defaults_and_ranges(name: str) -> None:
+    page = (ROOT / "js" / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) ?\| (.*?) ?\| ", section(page, "Inputs"), re.M)
+    written = {row[0]: (row[1].strip("`"), row[2]) for row in rows}
+    for group in ("required", "optional"):
+        for key, spec in NODES[name]["input"].get(group, {}).items():
+            options = spec[1]
+            default = options.get("default")
+            if options.get("forceInput") or default is None:
+                assert written[key][0] == ""
+                assert written[key][1].startswith("connection")
+                continue
+            expected = default if isinstance(default, str) else json.dumps(default)
+            assert written[key][0] == (expected or "empty"), key
+            if "min" in options:
+                high = "2^64-1" if options["max"] == 2**64 - 1 else options["max"]
+                assert written[key][1] == f"{options['min']} to {high}", key
+
+
+# README
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_readme_names_the_node(name: str) -> None:
+    rows = re.findall(r"^\| \[`(\w+)`\]\((.*?)\) \| .+ \|$", section(README, "Nodes"), re.M)
+    assert (name, f"js/docs/{name}.md") in rows
+
+
+@pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
+def test_readme_and_page_name_the_field(field: Any) -> None:
+    assert f"| `{field.name}` |" in section(README, "Fields")
+    page = (ROOT / "docs" / "fields.md").read_text(encoding="utf-8")
+    assert field.help in section(page, f"`{field.name}`")
+
+
+@pytest.mark.parametrize("name", dev.COMMANDS)
+def test_readme_names_the_command(name: str) -> None:
+    commands = re.findall(r"^\| `python3 dev.py (\w+)", section(README, "Two commands"), re.M)
+    assert name in commands
+
+
+def test_readme_names_the_options_of_demo() -> None:
+    parser = argparse.ArgumentParser(add_help=False)
+    demo.add_arguments(parser)
+    options = set(re.findall(r"^  (--\w+)", parser.format_help(), re.M))
+    assert options >= {"--input", "--json", "--keep"}
+    written = set(re.findall(r"^\| `(--\w+)", section(README, "Two commands"), re.M))
+    assert written == options
+
+
+@pytest.mark.parametrize("name", ["COMFYUI_DIR", "COMFYUI_PYTHON"])
+def test_readme_names_the_variable(name: str) -> None:
+    source = (ROOT / "tests" / "runtime" / "comfyui.py").read_text(encoding="utf-8")
+    assert f'environ.get("{name}")' in source
+    assert f"- `{name}` is " in README
+
+
+def test_readme_names_the_files_of_the_workflows() -> None:
+    rows = re.findall(
+        r"^\| `([^`]+)` \| `([^`]+)` \| \[.*?\]\((.*?)\) \|$", section(README, "Real weights"), re.M
+    )
+    wanted = [
+        (model.name, model.directory, model.url) for group in MODELS.values() for model in group
+    ]
+    assert sorted(rows) == sorted(wanted)
+
+
+def test_readme_names_the_templates() -> None:
+    rows = re.findall(r"^\| \[(\w+)\]\(", section(README, "In the graph editor"), re.M)
+    assert rows == [recipe.name for recipe in RECIPES]
+
+
+def test_readme_example_fits_the_workflow() -> None:
+    """The nodes that the API example names, and the field it fills in."""
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    ast.parse(code)
+    paths = re.findall(r'Path\("([^"]+)"\)', code)
+    assert paths == ["workflows/api/flux_lora_schema.json"]
+    prompt = json.loads((ROOT / paths[0]).read_text(encoding="utf-8"))
+    numbers = re.findall(r'(?:prompt|outputs)\["(\d+)"\]', code)
+    kinds = {prompt[number]["class_type"] for number in numbers}
+    assert kinds == {"FluxHotswapInputs", "FluxHotswapSave"}
+    given = re.search(r'\["inputs"\] = (\{.*?\})', code)
+    assert given
+    parse_request(ast.literal_eval(given[1]))
+
+
+def test_readme_example_request() -> None:
+    found = re.search(r"^echo '(\{.*\})' > request.json$", README, re.M)
+    assert found
+    make_plan(parse_request(json.loads(found[1])), seed=0)
+
+
+# The page of fields
+
+
+def test_every_field_has_a_note() -> None:
+    assert list(FIELD_NOTES) == list(FIELD)
+
+
+@pytest.mark.parametrize("name", FIELD_NOTES)
+def test_example_is_a_request_that_uses_its_field(name: str) -> None:
+    example = FIELD_NOTES[name].example
+    request = parse_request(example)
+    assert getattr(request, name) == example[name]
+    image = (640, 480) if request.image else None
+    plan = make_plan(request, seed=0, image=image, mask=request.mask is not None)
+    ignored = [warning for warning in plan.warnings if "ignored" in warning]
+    assert not ignored
+
+
+def test_rows_of_the_tables() -> None:
+    texts = [text for row in DIFFERENCES for text in (row.topic, row.hosted, row.ours)]
+    texts += [gap.text for gap in NOT_YET]
+    assert texts
+    for text in texts:
+        assert text.strip() == text != ""
+        assert "|" not in text
+        assert "\n" not in text
+    topics = [row.topic for row in DIFFERENCES]
+    assert len(set(topics)) == len(topics) >= 8
+
+
+@pytest.mark.parametrize("gap", NOT_YET, ids=lambda gap: gap.topic)
+def test_what_is_missing_is_said_at_its_fields(gap: Any) -> None:
+    page = (ROOT / "docs" / "fields.md").read_text(encoding="utf-8")
+    assert gap.text in section(README, "Not yet")
+    assert set(gap.fields) <= set(FIELD)
+    for name in gap.fields:
+        assert f"- Not yet: {gap.text}" in section(page, f"`{name}`")
+
+
+# Development
+
+
+def test_map_names_every_module() -> None:
+    table = section(DEVELOPMENT, "What is where")
+    cells = re.findall(r"^\| (`.*?) \|", table, re.M)
+    named: set[str] = set()
+    for cell in cells:
+        folder = ""
+        for word in re.findall(r"`([^`]+)`", cell):  # `a/b.py` `c.py` is a/b.py and a/c.py
+            folder = word.rpartition("/")[0] or folder
+            named.add(f"{folder}/{word}" if folder and "/" not in word else word)
+    for name in named:
+        assert (ROOT / name).exists(), name
+    folders = ("prediction/", "ops/", "nodes/", "workflows/")
+    modules = {name for name in tracked() if name.startswith(folders) and name.endswith(".py")}
+    assert {name for name in modules if not name.endswith("__init__.py")} - named == set()
+
+
+def test_documented_update_switch() -> None:
+    (name,) = set(re.findall(r"`(\w+)=1 python3 dev.py test", DEVELOPMENT))
+    test = re.findall(r"dev.py test (tests/\S+) -k (\w+)`", DEVELOPMENT)
+    assert len(test) == 1
+    source = (ROOT / test[0][0]).read_text(encoding="utf-8")
+    assert f'environ.get("{name}")' in source
+    assert re.search(rf"^def test_\w*{test[0][1]}", source, re.M)
+
+
+# Links
+
+PAGES = [name for name in tracked() if name.endswith(".md")]
+
+
+def test_pages() -> None:
+    assert {"README.md", "CHANGELOG.md", "docs/fields.md", "docs/development.md"} <= set(PAGES)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    prose = re.sub(r"```.*?```", "", text, flags=re.S)
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if re.match(r"[a-z]+:", link):
+            assert link.startswith("https://"), link
+            continue
+        file, _, anchor = link.partition("#")
+        target = (ROOT / name).parent / file if file else ROOT / name
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target.read_text(encoding="utf-8")), link
+
+
+def anchors(text: str) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    heads = re.findall(r"^#+ (.+)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+def test_anchors() -> None:
+    assert anchors("# Real weights\ntext\n## `a_b`\n### What's new?") == {
+        "real-weights",
+        "a_b",
+        "whats-new",
+    }
+
+
+# Packaging
+
+
+def requirements() -> list[str]:
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    return [text for line in lines if (text := line.partition("#")[0].strip())]
+
+
+def dependencies() -> list[str]:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    found = re.search(r"^dependencies = (\[.*?\])$", text, re.M | re.S)  # tomllib needs 3.11
+    assert found
+    return ast.literal_eval(found[1])
+
+
+def test_requirements_are_the_projects_dependencies() -> None:
+    assert requirements() == dependencies()
+
+
+def imported_packages() -> set[str]:
+    """Return the top-level names that the shipped code imports from outside."""
+    found: set[str] = set()
+    files = [
+        ROOT / "__init__.py",
+        *(path for top in SHIPPED for path in (ROOT / top).rglob("*.py")),
+    ]
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                found.add((node.module or "").partition(".")[0])
+    return found - sys.stdlib_module_names
+
+
+def test_requirements_hold_what_is_imported() -> None:
+    """Nothing that ComfyUI does not bring is missing, nothing is asked for in vain."""
+    names = {re.split(r"[<>=!~;\[ ]", line)[0].replace("-", "_") for line in requirements()}
+    imported = imported_packages()
+    assert {"torch", "numpy", "PIL", "comfy_api"} <= imported, "the walk finds no imports"
+    assert imported - COMFYUI_BRINGS == names
+
+
+def ignored_by_comfy(name: str) -> bool:
+    lines = (ROOT / ".comfyignore").read_text(encoding="utf-8").splitlines()
+    patterns = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    assert patterns
+    assert all(pattern.startswith("/") for pattern in patterns), "others match at any depth"
+    return any(
+        name.startswith(pattern[1:])
+        if pattern.endswith("/")
+        else fnmatch.fnmatchcase(name, pattern[1:])
+        for pattern in patterns
+    )
+
+
+def test_archive_holds_what_an_installed_pack_needs() -> None:
+    files = tracked()
+    kept = {name for name in files if not ignored_by_comfy(name)}
+    tops = ("__init__.py", "LICENSE", "README.md", "pyproject.toml", "requirements.txt")
+    assert kept >= set(tops)
+    needed = ("prediction/", "ops/", "nodes/", "lora_fetch/", "js/")
+    needed_files = {name for name in files if name.startswith(needed)}
+    needed_files |= {name for name in files if re.fullmatch(r"workflows/(api/)?\w+\.json", name)}
+    assert len(needed_files) > 30
+    assert needed_files <= kept
+    dropped = ("tests/", "bench/", ".ci/", "docs/")
+    assert not [name for name in kept if name.startswith(dropped)]
+    assert "dev.py" not in kept
+
+
+def test_licence() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert 'license = { file = "LICENSE" }' in text
+    assert "Apache License" in (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert "Apache-2.0" in section(README, "More")
