@@ -136,7 +136,7 @@ def distinct_elements(count: int) -> list[int]:
     return sorted({index for index in (*edges, *drawn, count - 1) if 0 <= index < count})
 
 
-@pytest.mark.parametrize("seed", [0, 1, 42, 2**32 - 1, 2**32, 2**64 - 1, 0x0123456789ABCDEF])
+@pytest.mark.parametrize("seed", [0, 42, 2**32, 2**64 - 1])
 @pytest.mark.parametrize(
     ("batch", "width", "height"),
     [
@@ -201,9 +201,10 @@ def test_grid(count: int, cores: int, threads: int, blocks: int) -> None:
     ],
 )
 @pytest.mark.parametrize(
-    "size", [(256, 256), (512, 512), (1024, 1024), (1344, 768), (1440, 1440)], ids=str
+    ("size", "batch"),
+    [((256, 256), 1), ((512, 512), 4), ((1024, 1024), 1), ((1344, 768), 2), ((1440, 1440), 1)],
+    ids=str,
 )
-@pytest.mark.parametrize("batch", [1, 4])
 def test_first_values(seed: int, values: list[float], size: tuple[int, int], batch: int) -> None:
     drawn = hosted_noise(seed, batch=batch, **latent(*size))
     assert drawn[0, 0, 0, :6].tolist() == values
@@ -270,14 +271,25 @@ def test_shape_and_type(size: tuple[int, int], batch: int, shape: tuple[int, ...
 # Draws, batches and multiprocessors
 
 
-@pytest.mark.parametrize("draw", [0, 1])
-@pytest.mark.parametrize("cores", [A100, H100_PCIE, H100])
 @pytest.mark.parametrize(
-    "size", [(256, 256), (512, 512), (1024, 1024), (1536, 640), (1440, 1440)], ids=str
+    ("size", "cores", "draw"),
+    [
+        ((256, 256), H100, 0),
+        ((256, 256), A100, 1),
+        ((512, 512), H100_PCIE, 0),
+        ((512, 512), H100, 1),
+        ((1024, 1024), A100, 0),
+        ((1024, 1024), H100_PCIE, 0),
+        ((1024, 1024), H100, 0),
+        ((1024, 1024), H100, 1),
+        ((1536, 640), A100, 1),
+        ((1440, 1440), H100, 0),
+    ],
+    ids=str,
 )
 def test_output_does_not_depend_on_the_batch(size: tuple[int, int], cores: int, draw: int) -> None:
     four = hosted_noise(42, batch=4, **latent(*size), draw=draw, multiprocessors=cores)
-    for batch in (1, 2, 3):
+    for batch in (1, 3):
         fewer = hosted_noise(42, batch=batch, **latent(*size), draw=draw, multiprocessors=cores)
         assert torch.equal(fewer, four[:batch])
     assert not torch.equal(four[0], four[1])

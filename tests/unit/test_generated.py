@@ -46,7 +46,7 @@ def test_committed_files_are_current() -> None:
 
 def test_what_is_generated() -> None:
     names = [path.relative_to(ROOT).as_posix() for path in generate.generated(ROOT)]
-    assert names == ["prediction/schema.json", "README.md"]
+    assert names == ["prediction/schema.json", "README.md", "docs/fields.md"]
 
 
 def test_check_passes_on_a_copy(copy: Path) -> None:
@@ -56,11 +56,11 @@ def test_check_passes_on_a_copy(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "drifted"),
     [
-        ({"default": 3}, ["schema.json", "README.md"]),
-        ({"maximum": 5}, ["schema.json", "README.md"]),
-        ({"help": "Another text."}, ["schema.json", "README.md"]),
-        ({"hosted": "Another number."}, ["README.md"]),
-        ({"aliases": ("count",)}, ["schema.json"]),
+        ({"default": 3}, ["schema.json", "README.md", "fields.md"]),
+        ({"maximum": 5}, ["schema.json", "README.md", "fields.md"]),
+        ({"help": "Another text."}, ["schema.json", "README.md", "fields.md"]),
+        ({"hosted": "Another number."}, ["README.md", "fields.md"]),
+        ({"aliases": ("count",)}, ["schema.json", "fields.md"]),
     ],
     ids="+".join,
 )

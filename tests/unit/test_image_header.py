@@ -241,10 +241,36 @@ def test_png_exif_after_the_pixels() -> None:
     assert upright_size(turned) == (21, 37) == shown_size(turned)
 
 
-def test_webp_exif_with_a_jpeg_prefix() -> None:
-    """Some writers keep the prefix that only JPEG needs; Pillow takes it too."""
-    prefixed = encoded("WEBP", (37, 21), exif=b"Exif\0\0" + tiff("<", [(ORIENTATION, 6)]))
-    assert upright_size(prefixed) == (21, 37)
+def riff(*chunks: tuple[bytes, bytes]) -> bytes:
+    body = b"WEBP" + b"".join(
+        kind + struct.pack("<I", len(data)) + data + bytes(len(data) % 2) for kind, data in chunks
+    )
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+@pytest.mark.parametrize("prefix", [b"", b"Exif\0\0"], ids=["none", "as in JPEG"])
+def test_webp_exif_prefix(prefix: bytes) -> None:
+    """Some writers keep the prefix that only JPEG needs."""
+    canvas = struct.pack("<IHBHB", 8, 36, 0, 20, 0)
+    exif = prefix + tiff("<", [(ORIENTATION, 6)])
+    assert upright_size(riff((b"VP8X", canvas), (b"EXIF", exif))) == (21, 37)
+
+
+def test_webp_canvas_of_24_bits() -> None:
+    canvas = struct.pack("<IHBHB", 0, 0xFFFF, 1, 0x0203, 4)
+    assert upright_size(riff((b"VP8X", canvas))) == (0x20000, 0x40204)
+
+
+def test_webp_canvas_wins_over_the_frames_in_it() -> None:
+    canvas = struct.pack("<IHBHB", 2, 36, 0, 20, 0)
+    frame_header = b"\0\0\0\x9d\x01\x2a" + struct.pack("<HH", 5, 5)
+    assert upright_size(riff((b"VP8X", canvas), (b"VP8 ", frame_header))) == (37, 21)
+
+
+def test_webp_scaling_bits_are_no_size() -> None:
+    """The two high bits of a lossy frame's sides tell how to scale it up."""
+    frame_header = b"\0\0\0\x9d\x01\x2a" + struct.pack("<HH", 37 | 1 << 14, 21 | 3 << 14)
+    assert upright_size(riff((b"VP8 ", frame_header))) == (37, 21)
 
 
 def test_webp_odd_chunks_are_padded() -> None:
