@@ -23,8 +23,8 @@ from .environment import (
     clean_env,
     ensure_venv,
     locked,
-    pinned,
     pip,
+    project,
     requirement_lines,
     venv_python,
 )
@@ -129,10 +129,8 @@ def _own_python_for(folder: Path, say: Say) -> Path:
     """A Python of ours for a ComfyUI that has none; it also holds what the pack itself needs."""
     say(f"{folder} has no Python of its own (COMFYUI_PYTHON names one): making one for it")
     needed = requirement_lines(folder / "requirements.txt")
-    named = {line.split("=")[0].split(">")[0].split("<")[0].strip().lower() for line in needed}
-    for name in ("requests", "huggingface_hub"):
-        if name not in named:
-            needed.append(pinned(name))
+    missing = {"requests", "huggingface_hub"} - {project(line) for line in needed}
+    needed += [line for line in requirement_lines(REQUIREMENTS) if project(line) in missing]
     return ensure_venv(_own_venv(folder), needed, say)
 
 

@@ -62,7 +62,7 @@ def requirement_lines(path: Path) -> list[str]:
     """The requirements in a file, without comments, without what is installed on its own."""
     apart = {"torch", "torchvision", "torchaudio"}
     lines = [line.split("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    return [line for line in lines if line and _project(line) not in apart]
+    return [line for line in lines if line and project(line) not in apart]
 
 
 def ensure_venv(venv: Path, requirements: list[str], say: Say) -> Path:
@@ -213,7 +213,8 @@ else:
         fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
-def _project(requirement: str) -> str:
+def project(requirement: str) -> str:
+    """The name that a line of a requirements file starts with, in lower case."""
     for index, letter in enumerate(requirement):
         if not (letter.isalnum() or letter in "-_."):
             return requirement[:index].lower()
