@@ -37,11 +37,6 @@ class Choice:
     class Output(io.Combo.Output):
         """An output that fits a `Choice.Input` of the same options."""
 
-    @staticmethod
-    def options(field: Field) -> list[str]:
-        """Return the options of an enum field."""
-        return list(field.choices)
-
 
 class Minimum(float):
     """A lower limit that NaN is below too, so that ComfyUI's own range check refuses NaN."""
@@ -67,9 +62,8 @@ def field_input(field: Field, *, name: str | None = None, **overrides: Any) -> i
     }
     match field.kind:
         case Kind.ENUM:
-            return Choice.Input(
-                name or field.name, **options | {"options": Choice.options(field)} | overrides
-            )
+            choices: dict[str, Any] = {"options": list(field.choices)}
+            return Choice.Input(name or field.name, **options | choices | overrides)
         case Kind.BOOLEAN:
             return io.Boolean.Input(name or field.name, **options | overrides)
         case Kind.INTEGER | Kind.NUMBER:
@@ -82,18 +76,19 @@ def field_input(field: Field, *, name: str | None = None, **overrides: Any) -> i
 def field_output(field: Field) -> io.Output:
     """Return an output that carries a request's field and fits the widget of the same field."""
     # An input and an output of one node may not share an id on 0.3.75.
-    identity = {"id": f"out_{field.name}", "display_name": field.name, "tooltip": field.help}
+    name, title = f"out_{field.name}", field.name
     match field.kind:
         case Kind.ENUM:
-            return Choice.Output(options=Choice.options(field), **identity)
+            options = list(field.choices)
+            return Choice.Output(name, display_name=title, options=options, tooltip=field.help)
         case Kind.BOOLEAN:
-            return io.Boolean.Output(**identity)
+            return io.Boolean.Output(name, display_name=title, tooltip=field.help)
         case Kind.INTEGER:
-            return io.Int.Output(**identity)
+            return io.Int.Output(name, display_name=title, tooltip=field.help)
         case Kind.NUMBER:
-            return io.Float.Output(**identity)
+            return io.Float.Output(name, display_name=title, tooltip=field.help)
         case _:
-            return io.String.Output(**identity)
+            return io.String.Output(name, display_name=title, tooltip=field.help)
 
 
 def files_choice(name: str, files: Sequence[str], default: str, tooltip: str) -> Choice.Input:

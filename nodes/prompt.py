@@ -60,14 +60,14 @@ def flux_tokens(clip: Any, text: str, t5_length: int) -> dict[str, list[list[tup
     Raises:
         HotswapError: clip holds other text encoders than FLUX.1's.
     """
-    encoders = [getattr(clip.tokenizer, name, None) for name in ("clip_l", "t5xxl")]
-    if None in encoders or hasattr(clip.tokenizer, "clip_g"):
+    tokenizer = clip.tokenizer
+    if not hasattr(tokenizer, "t5xxl") or hasattr(tokenizer, "clip_g"):
         raise HotswapError(
             "clip: these are not FLUX's text encoders; "
             "load clip_l and t5xxl with DualCLIPLoader, type flux"
         )
-    lengths = {"l": CLIP_LENGTH, "t5xxl": t5_length}
-    return {
-        key: [[(token, 1.0) for token in padded_tokens(encoder.tokenizer, text, length)]]
-        for encoder, (key, length) in zip(encoders, lengths.items(), strict=True)
+    ids = {
+        "l": padded_tokens(tokenizer.clip_l.tokenizer, text, CLIP_LENGTH),
+        "t5xxl": padded_tokens(tokenizer.t5xxl.tokenizer, text, t5_length),
     }
+    return {name: [[(token, 1.0) for token in tokens]] for name, tokens in ids.items()}

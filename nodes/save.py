@@ -48,6 +48,13 @@ class FluxHotswapSave(io.ComfyNode):
                     "portraits/%date:yyyy-MM-dd%/anna. Also %year% %month% %day% %hour% %minute% "
                     "%second% %width% %height% and %batch_num%.",
                 ),
+                io.String.Input(
+                    "parameters",
+                    optional=True,
+                    force_input=True,
+                    tooltip="Text to keep in the files beside the workflow, such as the report "
+                    "of the Inputs node, which holds the seed that was drawn.",
+                ),
             ],
             outputs=[
                 io.String.Output(
@@ -73,6 +80,7 @@ class FluxHotswapSave(io.ComfyNode):
         output_format: Any = "webp",
         output_quality: int = 80,
         filename_prefix: str = DEFAULT_PREFIX,
+        parameters: str = "",
     ) -> io.NodeOutput:
         """Save the batch; show the files in the node, in the history and under `/view`."""
         prefix = clean_prefix(filename_prefix, datetime.now().astimezone())
@@ -83,17 +91,17 @@ class FluxHotswapSave(io.ComfyNode):
             images,
             output_format,
             output_quality,
-            texts=cls._texts(),
+            texts=cls._texts(parameters),
             place=Place(Path(folder), filename, counter, subfolder),
         )
         logger.info("%s", saved.report)
         return io.NodeOutput(saved.uris, saved.report, ui={"images": saved.images})
 
     @classmethod
-    def _texts(cls) -> metadata.Texts:
+    def _texts(cls, parameters: str) -> metadata.Texts:
         if args.disable_metadata:
             return metadata.Texts()
         graph = {"prompt": cls.hidden.prompt, **(cls.hidden.extra_pnginfo or {})}
-        if graph["prompt"] is None:
-            del graph["prompt"]
-        return metadata.pack(graph, home=str(Path.home()))
+        graph["flux_hotswap"] = parameters or None
+        kept = {key: value for key, value in graph.items() if value is not None}
+        return metadata.pack(kept, home=str(Path.home()))

@@ -5,22 +5,28 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 from prediction.errors import RequestError
 from prediction.plan import make_plan
 from prediction.request import parse_request
 
 from .graph import Prompt
+from .nodes_info import read_nodes
 
-INPUTS_CLASS = "FluxHotswapInputs"
+INPUTS_CLASS: Final = "FluxHotswapInputs"
+
+
+def workflow_for(request: Mapping[str, Any]) -> str:
+    """Return the name of the simplest shipped workflow that can run request."""
+    return "flux_lora_schema" if request.get("image") else "text_to_image"
 
 
 def fill_prompt(prompt: Prompt, request: Mapping[str, Any]) -> Prompt:
     """Return a copy of prompt whose Inputs node asks for request.
 
     Fields that the request leaves out are left out, so that the node's own defaults apply and a
-    missing seed is drawn anew.
+    missing seed is drawn anew. A picture that is connected stays so unless the request names one.
 
     Args:
         prompt: an API prompt with one Inputs node; other nodes stay as they are.
@@ -33,13 +39,26 @@ def fill_prompt(prompt: Prompt, request: Mapping[str, Any]) -> Prompt:
     if parsed.image is None:
         make_plan(parsed, seed=0, mask=parsed.mask is not None)
     filled = copy.deepcopy(prompt)
-    nodes = [node for node in filled.values() if node["class_type"] == INPUTS_CLASS]
-    if len(nodes) != 1:
-        raise ValueError(f"the prompt has {len(nodes)} {INPUTS_CLASS} nodes, not one")
-    takes: set[str] = set(nodes[0]["inputs"])
+    ids = [key for key, node in filled.items() if node["class_type"] == INPUTS_CLASS]
+    if len(ids) != 1:
+        raise ValueError(f"the prompt has {len(ids)} {INPUTS_CLASS} nodes, not one")
+    before: dict[str, Any] = filled[ids[0]]["inputs"]
+    wires: dict[str, Any] = {
+        name: value for name, value in before.items() if isinstance(value, list)
+    }
     given = {name: value for name, value in asdict(parsed).items() if value is not None}
-    for name, value in given.items():
-        if name not in takes:
-            raise RequestError(name, value, "leave it out", "this workflow does not take it")
-    nodes[0]["inputs"] = given
+    for name in ("image", "mask"):
+        if name in given:
+            _check_taken(filled, ids[0], name, given[name])
+            wires.pop(f"input_{name}", None)
+    filled[ids[0]]["inputs"] = given | wires
     return filled
+
+
+def _check_taken(prompt: Prompt, inputs: str, name: str, value: object) -> None:
+    """Raise if no node takes the picture that the Inputs node hands out."""
+    wire = [inputs, read_nodes()[INPUTS_CLASS].output(name)]
+    if not any(wire in node["inputs"].values() for node in prompt.values()):
+        raise RequestError(
+            name, value, "use flux_lora_schema", "this workflow takes no input picture"
+        )

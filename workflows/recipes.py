@@ -220,6 +220,7 @@ def _save(graph: Graph, inputs: Node, models: _Models, latent: Wire) -> None:
         images=pictures["IMAGE"],
         output_format=inputs["output_format"],
         output_quality=inputs["output_quality"],
+        parameters=inputs["report"],
     )
 
 

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from prediction.cli import read_request
-from prediction.errors import HotswapError
-from workflows.fill import fill_prompt
+from prediction.data_uri import is_data_uri
+from prediction.errors import HotswapError, RequestError
+from workflows.fill import fill_prompt, workflow_for
 
 from .client import Client, ExecutionError, PromptRejectedError, Result, ServerGoneError
 from .comfyui import ComfyUI, find_comfyui
@@ -25,7 +26,7 @@ from .environment import ROOT, SetupError
 from .models import choose_models
 from .server import ComfyServer, ServerError
 
-WORKFLOW = ROOT / "workflows" / "api" / "text_to_image.json"
+WORKFLOWS = ROOT / "workflows" / "api"
 DEFAULT_FOLDER = ROOT / "demo_output"
 DEFAULT_REQUEST: dict[str, Any] = {
     "prompt": "a lighthouse on a cliff at dusk, waves, warm light in the window, watercolour",
@@ -77,23 +78,35 @@ def load_request(source: str | None) -> dict[str, Any]:
         HotswapError: it cannot be read or is not valid.
     """
     request = dict(DEFAULT_REQUEST) if source is None else read_request(source)
-    fill_prompt(load_workflow(), request)
+    fill_prompt(load_workflow(request), request)
+    for field in ("image", "mask"):
+        source = request.get(field)
+        if source and "://" not in source and not is_data_uri(source):
+            request[field] = _absolute(field, source)
     return request
 
 
-def load_workflow() -> dict[str, Any]:
-    """The shipped API workflow."""
-    return json.loads(WORKFLOW.read_text(encoding="utf-8"))
+def _absolute(field: str, source: str) -> str:
+    path = Path(source).resolve()
+    if not path.is_file():
+        raise RequestError(field, source, "give a file or a data: URI", "there is no such file")
+    return str(path)
+
+
+def load_workflow(request: dict[str, Any]) -> dict[str, Any]:
+    """The shipped API workflow that serves a request."""
+    path = WORKFLOWS / f"{workflow_for(request)}.json"
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def draw(comfyui: ComfyUI, request: dict[str, Any], folder: Path) -> Drawn:
     """Start ComfyUI, run the request, copy the files into `folder`."""
-    prompt = fill_prompt(load_workflow(), request)
     choice = choose_models(comfyui, str(request.get("model") or "dev"))
     _say(choice.report)
     _say(f"starting ComfyUI {comfyui.version}")
     with ComfyServer(comfyui, keep_secrets=True, **choice.server) as server:
         client = Client(server.url)
+        prompt = fill_prompt(load_workflow(request), _upload(client, request))
         begun = time.monotonic()
         try:
             result = client.run(prompt, on_progress=_Progress(prompt), timeout=24 * 3600)
@@ -107,6 +120,16 @@ def draw(comfyui: ComfyUI, request: dict[str, Any], folder: Path) -> Drawn:
     for part in result.shown("flux_hotswap"):
         plan |= part
     return Drawn(files, plan, seconds)
+
+
+def _upload(client: Client, request: dict[str, Any]) -> dict[str, Any]:
+    """The request with its local pictures uploaded, as an API client does it."""
+    uploaded = dict(request)
+    for field in ("image", "mask"):
+        path = Path(str(request.get(field) or ""))
+        if path.is_absolute():
+            uploaded[field] = client.upload(f"{field}-{path.name}", path.read_bytes())
+    return uploaded
 
 
 def _copy_files(server: ComfyServer, result: Result, folder: Path) -> list[Path]:
@@ -171,6 +194,8 @@ def _report(drawn: Drawn) -> None:
     print(f"route  {plan.get('route')}{reason}")
     print(f"size   {plan.get('width')}x{plan.get('height')}")
     print(f"time   {drawn.seconds:.1f} s")
+    for warning in plan.get("warnings", []):
+        print(f"note   {warning}")
     for path in drawn.output:
         print(f"file   {path}")
 

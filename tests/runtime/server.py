@@ -30,6 +30,8 @@ LAUNCHER = Path(__file__).with_name("launch.py")
 PLUGIN = Path(__file__).with_name("plugin")
 PACK_NAME = "flux-hotswap"
 PLUGIN_NAME = "flux-hotswap-test-plugin"
+# ComfyUI's own choice on a CPU, sub-quadratic attention, saves memory that nobody here needs.
+CPU_ARGUMENTS = ("--cpu", "--use-pytorch-cross-attention")
 FOLDERS = ("custom_nodes", "models", "input", "output", "temp", "user")
 START_SECONDS = 240.0
 STOP_SECONDS = 10.0
@@ -77,7 +79,7 @@ class ComfyServer:
         self.comfyui = comfyui
         self.port = port
         self._models = models
-        self._arguments = [*(["--cpu"] if cpu else []), *arguments]
+        self._arguments = [*(CPU_ARGUMENTS if cpu else ()), *arguments]
         self._wanted_base = base
         self._links = {PACK_NAME: ROOT} if pack else {}
         if plugin:

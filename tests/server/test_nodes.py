@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from runtime.client import ExecutionError, Prompt, PromptRejectedError
+from runtime.client import ExecutionError, PromptRejectedError
 from runtime.session import Comfy
 
 from workflows.fill import fill_prompt
+from workflows.graph import Prompt
 
 DATA = Path(__file__).parent.parent / "data" / "object_info.json"
 WORKFLOWS = Path(__file__).parent.parent.parent / "workflows" / "api"
