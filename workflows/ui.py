@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -29,7 +30,7 @@ def to_ui(graph: Graph, recipe: Recipe) -> dict[str, Any]:
     note_id = len(graph.nodes) + 1
     nodes = [_node(node, positions[node.id], links) for node in graph.nodes]
     return {
-        "id": f"{PACK_ID}-{recipe.name}",
+        "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"{PACK_ID}/{recipe.name}")),
         "revision": 0,
         "last_node_id": note_id,
         "last_link_id": len(links),
