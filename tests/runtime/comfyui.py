@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .environment import (
+    REQUIREMENTS,
     RUNTIME,
     VENV,
     Say,
