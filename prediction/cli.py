@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from .data_uri import is_data_uri, read_data_uri
-from .errors import HotswapError, ImageError, RequestError
+from .errors import HotswapError, ImageError, RequestError, shorten
 from .image_header import upright_size
 from .plan import Plan, make_plan
 from .request import Request, parse_request
@@ -59,7 +59,7 @@ def read_request(path: str) -> dict[str, Any]:
         text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
         # Windows editors put a byte order mark at the start of a file.
         raw: object = json.loads(text.removeprefix("\ufeff"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RequestError(
             "--input", path, "give a JSON file with the fields of a request", str(error)
         ) from error
@@ -86,16 +86,19 @@ def _measure(request: Request) -> tuple[int, int] | None:
 
 
 def _image_bytes(source: str) -> bytes:
-    scheme = urlsplit(source).scheme.lower()
-    if scheme in ("http", "https"):
-        raise ImageError(
-            "image: a plan needs the picture's size and fetches nothing; "
-            "give a local file or a data: URI"
-        )
     try:
         if is_data_uri(source):
             return read_data_uri(source)
-        path = url2pathname(urlsplit(source).path) if scheme == "file" else source
-        return Path(path).read_bytes()
+        scheme = urlsplit(source).scheme.lower()
+        if scheme not in ("http", "https"):
+            path = url2pathname(urlsplit(source).path) if scheme == "file" else source
+            return Path(path).read_bytes()
     except (OSError, ValueError) as error:
-        raise ImageError(f"image: cannot be read ({error}); give a file or a data: URI") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ImageError(
+            f"image: {shorten(source)} cannot be read ({reason}); give a file or a data: URI"
+        ) from error
+    raise ImageError(
+        "image: a plan needs the picture's size and fetches nothing; "
+        "give a local file or a data: URI"
+    )

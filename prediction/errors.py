@@ -10,6 +10,11 @@ Each message names the field or file, what is wrong with it, and what to do.
 
 from __future__ import annotations
 
+from typing import Final
+
+_SHOWN: Final = 60
+"""Most characters of a value that a message shows."""
+
 
 class HotswapError(Exception):
     """Root of everything this pack raises on purpose."""
@@ -28,8 +33,10 @@ class RequestError(HotswapError, ValueError):
         self.field = field
         self.value = value
         self.allowed = allowed
-        shown = shorten(value)
-        super().__init__(f"{field}: {problem or f'{shown} is not allowed'}; {allowed}")
+        # An unknown field can have any name; the message stays short and on one line.
+        plain = field.isprintable() and field.strip() != "" and len(field) <= _SHOWN
+        problem = problem or f"{shorten(value)} is not allowed"
+        super().__init__(f"{field if plain else shorten(field)}: {problem}; {allowed}")
 
 
 class ImageError(HotswapError, ValueError):
@@ -51,7 +58,7 @@ class MissingFileError(HotswapError, FileNotFoundError):
         return str(self.args[0])
 
 
-def shorten(value: object, limit: int = 60) -> str:
+def shorten(value: object, limit: int = _SHOWN) -> str:
     """Return value as it would stand in JSON or Python, cut to limit characters on one line."""
     text = repr(value)
     return text if len(text) <= limit else f"{text[: limit - 3]}..."

@@ -54,8 +54,8 @@ def _read(data: bytes) -> tuple[tuple[int, int] | None, bytes]:
 
 def _read_png(data: bytes) -> tuple[tuple[int, int], bytes]:
     size = struct.unpack(">II", data[16:24])
-    position, exif = 8, b""
-    while position + 8 <= len(data):
+    position, kind, exif = 8, b"", b""
+    while kind != b"IEND":  # eXIf may stand anywhere before it
         length, kind = struct.unpack(">I4s", data[position : position + 8])
         if kind == b"eXIf":
             exif = data[position + 8 : position + 8 + length]
@@ -92,6 +92,9 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _read_webp(data: bytes) -> tuple[tuple[int, int] | None, bytes]:
+    (riff,) = struct.unpack("<I", data[4:8])
+    if len(data) < 8 + riff:
+        raise IndexError("the container ends early")  # its EXIF stands last
     size: tuple[int, int] | None = None
     position, exif = 12, b""
     while position + 8 <= len(data):
@@ -107,10 +110,10 @@ def _read_webp(data: bytes) -> tuple[tuple[int, int] | None, bytes]:
 
 def _webp_size(kind: bytes, body: bytes) -> tuple[int, int] | None:
     if kind == b"VP8X":
-        width = int.from_bytes(body[4:7], "little") + 1
-        return width, int.from_bytes(body[7:10], "little") + 1
+        width, width_high, height, height_high = struct.unpack("<HBHB", body[4:10])
+        return (width | width_high << 16) + 1, (height | height_high << 16) + 1
     if kind == b"VP8L":
-        bits = int.from_bytes(body[1:5], "little")
+        (bits,) = struct.unpack("<I", body[1:5])
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
     if kind == b"VP8 ":
         width, height = struct.unpack("<HH", body[6:10])
