@@ -10,6 +10,7 @@ every round; the table shows medians. Writes bench/results/save.json.
 from __future__ import annotations
 
 import argparse
+import importlib
 import io
 import json
 import os
@@ -66,7 +67,7 @@ def plain_pillow(fmt: Format) -> Saver:
 
     def save(images: torch.Tensor, folder: Path) -> None:
         texts = metadata.pack(GRAPH)
-        extra = {"pnginfo": metadata.png_info(texts)}
+        extra: dict[str, Any] = {"pnginfo": metadata.png_info(texts)}
         if fmt != "png":
             extra = {"exif": metadata.exif(texts)}
         for index, image in enumerate(images):
@@ -79,19 +80,13 @@ def plain_pillow(fmt: Format) -> Saver:
 def comfyui_save_image(comfyui: Path) -> Saver:
     """Return ComfyUI's own SaveImage, from a ComfyUI folder."""
     sys.path.insert(0, str(comfyui))
-    sys.path.append(str(ROOT / "tests" / "runtime"))
+    sys.path.append(str(ROOT / "tests"))
+    from runtime import rescue
+
+    rescue.install()  # where torchvision cannot be imported
     arguments, sys.argv = sys.argv, [sys.argv[0], "--cpu"]
-    try:
-        import rescue
-
-        rescue.install()
-    except ImportError:
-        pass  # only needed where torchvision cannot be imported
-    import comfy.options
-
-    comfy.options.enable_args_parsing()
-    import nodes
-
+    importlib.import_module("comfy.options").enable_args_parsing()
+    nodes = importlib.import_module("nodes")
     sys.argv = arguments
     node = nodes.SaveImage()
 
