@@ -1,6 +1,6 @@
 """Pictures to file bytes: WebP, JPEG and PNG with the hosted model's settings.
 
-Pixels are rounded to the nearest of 256 levels. Imports torch and PIL, never comfy.
+Pixels are rounded to the nearest of 256 levels. Imports torch, numpy and PIL, never comfy.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -30,6 +31,8 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 MAX_SIDE: Mapping[Format, int] = {"webp": 16383, "jpg": 65500, "png": 2**31 - 1}
 _TITLES: Mapping[Format, str] = {"webp": "WebP", "jpg": "JPEG", "png": "PNG"}
 _MAX_THREADS = 8
+_PNG_LEVEL = 4
+"""ComfyUI's own. The hosted model's 6 is the same picture, 2 % smaller, in twice the time."""
 
 
 class SaveError(ValueError):
@@ -101,6 +104,7 @@ def encode_batch(
         return list(pool.map(one, range(len(images))))
 
 
+@np.errstate(invalid="ignore", over="ignore")  # sums and products of infinities are expected
 def to_pil(image: ImageHWC, *, flatten: bool = False) -> tuple[Image.Image, int]:
     """Turn one picture into an 8-bit Pillow image, rounding to nearest.
 
@@ -111,16 +115,19 @@ def to_pil(image: ImageHWC, *, flatten: bool = False) -> tuple[Image.Image, int]
     Returns:
         The image, and how many values were NaN (they become 0). Values outside 0..1 are clamped.
     """
-    pixels = image.detach().to("cpu", torch.float32)
-    bad = int(torch.isnan(pixels).sum())
-    pixels = torch.nan_to_num(pixels, nan=0.0, posinf=1.0, neginf=0.0).clamp(0, 1)
-    channels = pixels.shape[-1]
-    if flatten and channels in (2, 4):
+    # numpy on purpose: torch's own threads would compete with the encoders' threads.
+    pixels = image.detach().to("cpu", torch.float32).numpy()
+    bad = 0
+    if np.isnan(pixels.sum()) and (bad := int(np.isnan(pixels).sum())):
+        pixels = np.nan_to_num(pixels, nan=0.0, posinf=1.0, neginf=0.0)
+    if flatten and pixels.shape[-1] in (2, 4):
+        pixels = np.clip(pixels, 0, 1)
         alpha = pixels[..., -1:]
         pixels = pixels[..., :-1] * alpha + (1 - alpha)
-        channels -= 1
-    array = pixels.mul(255).round().to(torch.uint8).contiguous().numpy()
-    return Image.fromarray(array[..., 0] if channels == 1 else array), bad
+    levels = np.multiply(pixels, np.float32(255))
+    np.clip(np.rint(levels, out=levels), 0, 255, out=levels)
+    array = np.ascontiguousarray(levels.astype(np.uint8))
+    return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array), bad
 
 
 def _check(images: ImageBHWC, fmt: Format, quality: int) -> None:
@@ -149,7 +156,8 @@ def _encode_one(image: ImageHWC, fmt: Format, quality: int, texts: meta.Texts) -
     if bad:
         warnings.append(f"{bad} values are NaN, saved as 0; the model or VAE overflowed")
     if fmt == "png":
-        data = _save(picture, "PNG", pnginfo=meta.png_info(texts))
+        options = {"compress_level": _PNG_LEVEL, "pnginfo": meta.png_info(texts)}
+        data = _save(picture, "PNG", **options)
     elif fmt == "webp":
         data = _even_chunks(_save(picture, "WEBP", quality=quality, exif=meta.exif(texts)))
     else:

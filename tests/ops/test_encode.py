@@ -47,6 +47,13 @@ def test_level(value: float, level: int) -> None:
     assert (np.asarray(opened(data)) == level).all()
 
 
+def test_all_kinds_of_broken_values_at_once() -> None:
+    image = torch.tensor([math.inf, -math.inf, 3e38, 0.5]).reshape(2, 2, 1)
+    pixels, bad = to_pil(image)
+    assert np.asarray(pixels).ravel().tolist() == [255, 0, 255, 128]
+    assert bad == 0
+
+
 def test_every_level_survives_png() -> None:
     levels = torch.arange(256, dtype=torch.float32).reshape(16, 16, 1).expand(16, 16, 3) / 255
     for dtype in (torch.float32, torch.float64):
@@ -130,9 +137,9 @@ def test_same_bytes_as_pillow(fmt: Format, kind: str, options: dict, quality: in
     assert encode(image, fmt, quality) == expected.getvalue()
 
 
-def test_png_has_no_options() -> None:
+def test_png_is_as_comfyui_writes_it() -> None:
     expected = io.BytesIO()
-    to_pil(picture())[0].save(expected, "PNG")
+    to_pil(picture())[0].save(expected, "PNG", compress_level=4)
     assert encode(picture(), "png", 3) == expected.getvalue()
 
 

