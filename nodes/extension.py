@@ -9,6 +9,7 @@ from .latent import FluxHotswapLatent
 from .loader import FluxHotswapLoader
 from .noise import FluxHotswapNoise
 from .prompt import FluxHotswapPrompt
+from .safety import FluxHotswapSafety
 from .save import FluxHotswapSave
 from .schedule import FluxHotswapSchedule
 
@@ -25,5 +26,6 @@ class FluxHotswapExtension(ComfyExtension):
             FluxHotswapLatent,
             FluxHotswapSchedule,
             FluxHotswapNoise,
+            FluxHotswapSafety,
             FluxHotswapSave,
         ]

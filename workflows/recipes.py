@@ -214,10 +214,16 @@ def _sample(graph: Graph, inputs: Node, models: _Models, latent: Node) -> Wire:
 
 
 def _save(graph: Graph, inputs: Node, models: _Models, latent: Wire) -> None:
+    """Add everything behind the finished latent."""
     pictures = graph.add("VAEDecode", samples=latent, vae=models.vae)
+    safe = graph.add(
+        "FluxHotswapSafety",
+        images=pictures["IMAGE"],
+        disable_safety_checker=inputs["disable_safety_checker"],
+    )
     graph.add(
         "FluxHotswapSave",
-        images=pictures["IMAGE"],
+        images=safe["images"],
         output_format=inputs["output_format"],
         output_quality=inputs["output_quality"],
         parameters=inputs["report"],
@@ -253,8 +259,8 @@ _MIDDLE: Final = (
     ("Plan", ("FluxHotswapPrompt", "FluxHotswapLatent", "FluxHotswapSchedule")),
     ("Sampling", ("BasicGuider", "FluxHotswapNoise", "KSamplerSelect", "SamplerCustomAdvanced")),
 )
-_PICTURES: Final = ("Pictures", ("VAEDecode", "FluxHotswapSave"))
-_KEPT_PICTURES: Final = ("Pictures", ("LatentCompositeMasked", "VAEDecode", "FluxHotswapSave"))
+_PICTURES: Final = ("Pictures", ("VAEDecode", "FluxHotswapSafety", "FluxHotswapSave"))
+_KEPT_PICTURES: Final = ("Pictures", ("LatentCompositeMasked", *_PICTURES[1]))
 
 RECIPES: Final[tuple[Recipe, ...]] = (
     Recipe(

@@ -11,13 +11,15 @@ FILES = {
     "text_encoders/t5xxl_fp16.safetensors": "t5",
     "text_encoders/clip_l.safetensors": "clip",
     "vae/ae.safetensors": "vae",
+    "safety_checker/compvis-safety-checker.safetensors": "compvis",
+    "safety_checker/falconsai-nsfw-image-detection.safetensors": "falcon",
 }
 STAMP = "stamp.txt"
 
 
 def recipe() -> str:
     """A fingerprint of the code that decides the weights."""
-    sources = [Path(__file__).with_name(name) for name in ("make.py", "shapes.py")]
+    sources = [Path(__file__).with_name(name) for name in ("make.py", "safety.py", "shapes.py")]
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
 
 

