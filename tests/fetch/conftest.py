@@ -1,0 +1,3 @@
+from fetch.world import clock, server, world
+
+__all__ = ["clock", "server", "world"]
