@@ -139,12 +139,12 @@ class _Job:
             logger.warning("%s", warning)
             self.store.update(self.source, check_after=now + self.settings.retry_check_after)
             return self._hit(entry, warning)
-        self.store.update(
+        fresh = self.store.update(
             self.source,
             check_after=now + self.settings.recheck_after,
             revision=resolved.revision or entry.revision,
         )
-        return self._hit(entry, *resolved.warnings)
+        return self._hit(fresh or entry, *resolved.warnings)
 
     def _download(self, resolved: Resolved, client: Client) -> Fetched:
         part = self.store.part(self.source)

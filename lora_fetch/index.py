@@ -67,10 +67,11 @@ class Index:
 
     def read(self) -> Document:
         """The present document, from memory while the file is the same; do not change it."""
-        try:
-            stat = self._path.stat()
-        except FileNotFoundError:
-            return Document()
+        with disk_errors(self._path):
+            try:
+                stat = self._path.stat()
+            except FileNotFoundError:
+                return Document()
         stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
         seen, document = self._seen
         if stamp != seen:

@@ -13,7 +13,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol, cast
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
@@ -139,11 +139,13 @@ class Client:
             location = answer.header("Location")
             if answer.status not in _REDIRECTS or not location:
                 return answer
-            target = _join(url, location)
-            if not follow and origin(target) != origin(url):
-                return answer
-            answer.close()
-            url = target
+            with ExitStack() as stack:
+                stack.enter_context(answer)
+                target = _join(url, location)
+                if not follow and origin(target) != origin(url):
+                    stack.pop_all()
+                    return answer
+                url = target
         raise RefusedError(
             f"{bare_url(start)} redirects more than {MAX_HOPS} times. Check the address."
         )

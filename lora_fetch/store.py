@@ -123,7 +123,7 @@ class Store:
         now = self.settings.clock()
         with self._index.change() as document, disk_errors(self.root):
             twins = [e for e in document.loras.values() if e.sha256 == entry.sha256]
-            twins = [e for e in twins if self._is_there(e)]
+            twins = [e for e in twins if self._is_sound(e)]
             file = twins[0].file if twins else file_name(source, entry.name, entry.sha256)
             if twins:
                 part.unlink()
@@ -150,12 +150,13 @@ class Store:
         if not 0 <= now - entry.used < TOUCH_EVERY:
             self.update(source, used=now)
 
-    def update(self, source: Source, **values: object) -> None:
-        """Change some values of an entry, if it is still there."""
+    def update(self, source: Source, **values: object) -> Entry | None:
+        """Change some values of an entry, if it is still there, and give it back."""
         with self._index.change() as document:
             entry = document.loras.get(key_of(source))
             for name, value in values.items() if entry is not None else ():
                 setattr(entry, name, value)
+        return entry
 
     def make_room(self, needed: int) -> None:
         """Evict until so many bytes fit below the store's limit and on the disk.
@@ -241,9 +242,9 @@ class Store:
             document.local[str(path)] = Known(stat.st_size, stat.st_mtime_ns, digest)
         return digest
 
-    def _is_there(self, entry: Entry) -> bool:
+    def _is_sound(self, entry: Entry) -> bool:
         path = self.path(entry)
-        return path.is_file() and path.stat().st_size == entry.size
+        return path.is_file() and file_hash(path) == entry.sha256
 
     def _evictable(self) -> list[tuple[str, int, float]]:
         """Files that may go with size and last use, the least recently used first."""
