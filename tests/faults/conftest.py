@@ -1,3 +1,3 @@
-from fetch.world import clock, server, world
+from fetch.world import clock, server, services, world
 
-__all__ = ["clock", "server", "world"]
+__all__ = ["clock", "server", "services", "world"]

@@ -84,10 +84,8 @@ class Server:
     """A server on a free port of 127.0.0.1."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
-        self.routes: dict[str, Callable[[Request], None]] = {}
-        self.fallback: Callable[[Request], None] = nothing
-        self.seen: list[Seen] = []
         self.lock = threading.Lock()
+        self.reset()
         self._listener = Listener(("127.0.0.1", 0), Request)
         self._listener.owner = self
         if tls is not None:
@@ -98,6 +96,12 @@ class Server:
             target=self._listener.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
         )
         self._thread.start()
+
+    def reset(self) -> None:
+        """Forget what it serves and what it was asked."""
+        self.routes: dict[str, Callable[[Request], None]] = {}
+        self.fallback: Callable[[Request], None] = nothing
+        self.seen: list[Seen] = []
 
     def file(self, path: str, data: bytes, **faults: Any) -> str:
         """Serve these bytes at a path; see `File` for what can go wrong with it."""

@@ -76,14 +76,25 @@ def server() -> Iterator[Callable[..., Server]]:
         one.close()
 
 
+@pytest.fixture(scope="session")
+def services() -> Iterator[list[Server]]:
+    """Servers for all tests; to start and stop five of them takes longer than most tests."""
+    made = [Server() for _ in range(5)]
+    yield made
+    for one in made:
+        one.close()
+
+
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
 
 
 @pytest.fixture
-def world(server: Callable[..., Server], clock: Clock, tmp_path: Path) -> World:
-    hub, civitai, replicate, api, cdn = (server() for _ in range(5))
+def world(services: list[Server], clock: Clock, tmp_path: Path) -> World:
+    for one in services:
+        one.reset()
+    hub, civitai, replicate, api, cdn = services
     endpoints = Endpoints(
         hub=hub.url, civitai=civitai.url, replicate=replicate.url, replicate_api=api.url
     )
