@@ -226,5 +226,5 @@ _COMMANDS: Mapping[str, Callable[[Store, argparse.Namespace], int]] = {
     "prune": _prune,
 }
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # pragma: no cover, tests run it as a program of its own
     sys.exit(main(sys.argv[1:], os.environ))

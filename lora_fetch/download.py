@@ -156,10 +156,11 @@ class Download:
             wait(seconds, sleep=self._settings.sleep, cancelled=self._cancelled)
 
     def _attempt(self) -> None:
-        if self._stream():
+        sink = self._sink
+        if self._stream() or not isinstance(sink, FileSink):
             return
         try:
-            self._split()
+            self._split(sink, self._part.note.total or 0)
         except OfflineError:
             self._alone = True
             raise
@@ -197,7 +198,10 @@ class Download:
 
     def _take(self, chunk: bytes, watch: _Watch) -> None:
         if chunk:
-            self._limit(self._sink.position + len(chunk))
+            end, total = self._sink.position + len(chunk), self._part.note.total
+            self._limit(end)
+            if total is not None and end > total:
+                raise BadFileError(f"{self._label}: the server sends more than it says. Try later.")
             self._sink.write(chunk)
             self._tell(self._sink.position)
         watch.count(len(chunk))
@@ -312,25 +316,22 @@ class Download:
             and (note.total or 0) - self._sink.position >= settings.parallel_from
         )
 
-    def _split(self) -> None:
+    def _split(self, sink: FileSink, total: int) -> None:
         """Take the rest over several connections."""
-        sink, note = self._sink, self._part.note
-        if not isinstance(sink, FileSink) or note.total is None:
-            raise TypeError("only a plain file of known size can be split")
         pieces = Pieces(
             url=self._url,
             label=self._label,
             part=self._part,
             client=self._client,
             start=sink.position,
-            end=note.total,
+            end=total,
         )
         sink.close()
-        note.have = sink.position
+        self._part.note.have = sink.position
         self._part.save()
         try:
             self._collect(pieces, sink)
-            if sink.position < note.total:
+            if sink.position < total:
                 raise OfflineError(f"{self._label}: the connections ended early.")
         finally:
             pieces.close()

@@ -18,7 +18,7 @@ from .errors import BadFileError
 
 __all__ = ["Header", "Tensor", "looks_like", "read"]
 
-MAX_HEADER = 100_000_000
+MAX_HEADER = 16 * 2**20  # the format allows 100 MB, which could cost gigabytes to read
 _BITS = {
     **dict.fromkeys(("F4",), 4),
     **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
@@ -105,7 +105,7 @@ def read(path: Path, *, name: str | None = None) -> Header:
             _bad(label, f"it is only {size} bytes long")
         length = _length(first)
         if length > MAX_HEADER:
-            _bad(label, f"its head claims {length} bytes, more than the format allows")
+            _bad(label, f"its head claims {length} bytes, more than any LoRA needs")
         if 8 + length > size:
             _bad(label, f"its head claims {length} bytes and the file has only {size}")
         file.seek(8)

@@ -175,15 +175,21 @@ class Client:
         token = self.settings.tokens.for_url(url)
         if token:
             headers["Authorization"] = f"Bearer {token}"
-        for number, address in enumerate(target.addresses, 1):
-            last = number == len(target.addresses)
-            try:
-                return self._send(method, url, target, address, headers)
-            except OfflineError as error:
-                if last:
-                    raise
-                logger.info("Trying the next address. %s", error)
-        raise AssertionError("a checked target has an address")
+        *others, last = target.addresses
+        for address in others:
+            answer = self._try(method, url, target, address, headers)
+            if answer is not None:
+                return answer
+        return self._send(method, url, target, last, headers)
+
+    def _try(
+        self, method: str, url: str, target: Target, address: str, headers: Mapping[str, str]
+    ) -> Answer | None:
+        try:
+            return self._send(method, url, target, address, headers)
+        except OfflineError as error:
+            logger.info("Trying the next address. %s", error)
+            return None
 
     def _send(
         self, method: str, url: str, target: Target, address: str, headers: Mapping[str, str]

@@ -96,6 +96,7 @@ class Pieces:
         return (
             answer.status == 206
             and not answer.encoded
+            and answer.header("Content-Length") == str(end - at)
             and content_range(answer) == (at, end, self._total)
             and state == expected
         )

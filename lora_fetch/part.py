@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -23,7 +24,7 @@ from .tarsource import Member, TarReader
 __all__ = ["FileSink", "Note", "Part", "Sink", "TarSink", "disk_errors"]
 
 BLOCK = 2**20
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 @dataclass
@@ -112,6 +113,7 @@ class FileSink:
         self._hash = hashlib.sha256()
         self._head = b""
         self._file: BinaryIO | None = None
+        self._pool = ThreadPoolExecutor(1, "lora-hash")
 
     def resume(self, have: int) -> None:
         """Go on after the bytes that an earlier try left: read them again for the hash."""
@@ -137,12 +139,16 @@ class FileSink:
         """
         if len(self._head) < BLOCK // 2048:
             self._sniff(bytes(chunk[:512]))
-        with disk_errors(self.part.path):
-            file = self._open_file()
-            rest = memoryview(chunk)
-            while rest:
-                rest = rest[file.write(rest) :]
-        self._count(chunk)
+        hashed = self._pool.submit(self._hash.update, chunk)  # both let go of the interpreter
+        try:
+            with disk_errors(self.part.path):
+                file = self._open_file()
+                rest = memoryview(chunk)
+                while rest:
+                    rest = rest[file.write(rest) :]
+        finally:
+            hashed.result()
+        self._count(len(chunk))
 
     def absorb(self, end: int) -> None:
         """Hash bytes that are in the file already, up to this position."""
@@ -151,7 +157,8 @@ class FileSink:
             while self.written < end and (chunk := file.read(min(BLOCK, end - self.written))):
                 if len(self._head) < BLOCK // 2048:
                     self._sniff(chunk[:512])
-                self._count(chunk)
+                self._hash.update(chunk)
+                self._count(len(chunk))
 
     def finish(self) -> tuple[int, str]:
         """Put everything on the disk; the size and the hash of the file."""
@@ -162,6 +169,8 @@ class FileSink:
 
     def close(self) -> None:
         """Close the file; what was written stays."""
+        self._pool.shutdown()
+        self._pool = ThreadPoolExecutor(1, "lora-hash")
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -175,10 +184,9 @@ class FileSink:
                 "the source gives out the file itself, without a login."
             )
 
-    def _count(self, chunk: bytes | memoryview) -> None:
-        self._hash.update(chunk)
-        self.position += len(chunk)
-        self.written += len(chunk)
+    def _count(self, size: int) -> None:
+        self.position += size
+        self.written += size
 
     def _open_file(self) -> BinaryIO:
         return self._file if self._file is not None else self._open("wb")
