@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import sys
 from pathlib import Path
 
@@ -13,6 +12,8 @@ from lora_fetch.addresses import AllowList
 
 def main(folder: str, text: str, *, limit: int) -> int:
     if limit:
+        import resource
+
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     settings = Settings(
         allow=AllowList.parse("127.0.0.1"),

@@ -19,6 +19,7 @@ from fetch.world import World
 
 from lora_fetch import CancelledError, NoRoomError, OfflineError, RefusedError, StoreError
 from lora_fetch.lock import locked, try_lock
+from lora_fetch.pump import ask
 
 TOP = Path(__file__).parents[2]
 DATA = lora(300_000)
@@ -294,6 +295,12 @@ def test_several_connections(split: World) -> None:
     assert {seen.headers.get("if-range") for seen in split.cdn.seen[1:]} == {'"one"'}
 
 
+def test_several_connections_with_only_the_hash_to_go_by(split: World) -> None:
+    url = split.cdn.file("/a.safetensors", BIG, rate=4_000_000, etags=[""])
+    assert split.fetch(f"{url}#sha256={sha256(BIG)}").path.read_bytes() == BIG
+    assert len(split.cdn.seen) > 4
+
+
 def test_server_that_allows_only_a_few_connections(split: World) -> None:
     url = split.cdn.file("/a.safetensors", BIG, rate=4_000_000, connections=2)
     assert split.fetch(url).path.read_bytes() == BIG
@@ -315,7 +322,45 @@ def test_connections_that_break(split: World) -> None:
     assert split.fetch(url).path.read_bytes() == BIG
 
 
-@pytest.mark.parametrize("fault", ["refused", "whole", "other-state"])
+def test_connections_that_end_without_a_word(split: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lora_fetch.parallel.Pieces.workers", lambda _: [])
+    url = split.cdn.file("/a.safetensors", BIG, rate=20_000_000)
+    assert split.fetch(url).path.read_bytes() == BIG
+
+
+def test_a_slow_disk_slows_the_network_down(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lora_fetch.pump.DEPTH", 1)
+    monkeypatch.setattr("lora_fetch.pump.TICK", 0.01)
+    url = world.cdn.file("/a.safetensors", lora(2_000_000))
+
+    def slow(done: int, total: int | None) -> None:
+        time.sleep(0.05)
+
+    assert world.fetch(url, progress=slow).size > 2_000_000
+
+
+def test_a_part_of_a_tar_without_its_place(world: World) -> None:
+    """A note that says nothing of the file in the tar: from the start."""
+    data = tar(("o/lora.safetensors", DATA))
+    url = world.cdn.file("/a.tar", data, cut=[100_000])
+    world.use(attempts=1)
+    with pytest.raises(OfflineError):
+        world.fetch(url)
+    note = parts(world)[0].with_suffix(".json")
+    note.write_text(json.dumps({"validator": '"one"', "total": len(data)}))
+    assert world.fetch(url).path.read_bytes() == DATA
+    assert world.cdn.seen[-1].headers["range"] == "bytes=0-"
+
+
+def test_a_mistake_of_ours_in_a_thread_is_not_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr("threading.excepthook", told.append)
+    with pytest.raises(AssertionError, match="without an answer"):
+        ask(lambda: 1 // 0, cancelled=lambda: False)
+    until(lambda: bool(told))
+
+
+@pytest.mark.parametrize("fault", ["refused", "whole", "other-state", "too-much"])
 def test_back_to_one_connection(split: World, fault: str) -> None:
     """A server whose second connection gives nothing usable still gives the file over one."""
     url = split.cdn.file("/a.safetensors", BIG, rate=20_000_000)
@@ -329,6 +374,11 @@ def test_back_to_one_connection(split: World, fault: str) -> None:
                 return
             if fault == "whole":
                 request.reply(200, b"x" * 100)
+                return
+            if fault == "too-much":
+                start, last = request.headers["Range"].removeprefix("bytes=").split("-")
+                span = f"bytes {start}-{last}/{len(BIG)}"
+                request.reply(206, b"x" * 2**21, etag='"one"', content_range=span)
                 return
             request.reply(206, b"x", etag='"two"', content_range=f"bytes 0-0/{len(BIG)}")
             return

@@ -15,6 +15,7 @@ from fetch.world import SECRETS, World
 
 from lora_fetch import OfflineError, RefusedError, SettingsError
 from lora_fetch.addresses import AllowList, check, is_public, origin, system_resolver
+from lora_fetch.net import Client
 from lora_fetch.tokens import Tokens
 
 DATA = lora(20_000)
@@ -205,10 +206,18 @@ def test_connection_errors_hold_no_query(world: World) -> None:
         seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
 
 
-def test_next_address_is_tried(world: World) -> None:
+@pytest.mark.parametrize("addresses", [["127.0.0.2", "127.0.0.1"], ["127.0.0.1", "127.0.0.2"]])
+def test_next_address_is_tried(world: World, addresses: list[str]) -> None:
     url = world.cdn.file("/a.safetensors", DATA)
-    world.use(resolver=lambda *_: ["127.0.0.2", "127.0.0.1"])
+    world.use(resolver=lambda *_: addresses)
     assert world.fetch(url).sha256 == sha256(DATA)
+
+
+def test_the_log_of_others_is_left_alone(world: World, caplog: Any) -> None:
+    with Client(world.settings):
+        caplog.set_level(logging.DEBUG)
+        logging.getLogger("urllib3.connectionpool").debug("%s", "/x?of=others")
+    assert "/x?of=others" in caplog.text
 
 
 @pytest.fixture(scope="module")

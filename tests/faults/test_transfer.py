@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import gzip
 import threading
+import time
 from typing import Any
 
 import pytest
-from fetch.servers import lora, sha256
+from fetch.servers import lora, sha256, tar
 from fetch.world import World
 
 from lora_fetch import BadFileError, FetchError, NotFoundError, OfflineError, RefusedError
@@ -159,6 +160,67 @@ def test_slow_drip_is_given_up_in_time(world: World) -> None:
     url = world.cdn.file("/a.safetensors", DATA, rate=2_000)
     with pytest.raises(OfflineError, match="all but stopped"):
         world.fetch(url)
+
+
+def test_slow_but_steady_is_not_given_up(world: World) -> None:
+    world.use(stall_seconds=0.05, stall_bytes=100)
+    url = world.cdn.file("/a.safetensors", DATA, rate=1_500_000)
+    assert world.fetch(url).path.read_bytes() == DATA
+
+
+def test_server_that_answers_only_a_part_at_a_time(world: World) -> None:
+    def partly(request: Any) -> None:
+        start = int(request.headers["Range"].removeprefix("bytes=").rstrip("-"))
+        end = min(start + 70_000, len(DATA))
+        span = f"bytes {start}-{end - 1}/{len(DATA)}"
+        request.reply(206, DATA[start:end], content_range=span, etag='"one"')
+
+    world.cdn.routes["/a.safetensors"] = partly
+    assert world.fetch(world.cdn.url + "/a.safetensors").path.read_bytes() == DATA
+    assert len(world.cdn.seen) == 5
+
+
+def test_server_that_sends_more_than_it_says(world: World) -> None:
+    world.cdn.routes["/a.safetensors"] = lambda request: request.reply(
+        206, DATA, content_range="bytes 0-9/10", etag='"one"'
+    )
+    with pytest.raises(BadFileError, match="more than it says"):
+        world.fetch(world.cdn.url + "/a.safetensors")
+    assert world.leftovers() == []
+
+
+@pytest.mark.parametrize("cut", [700, 200_000], ids=["before-the-file", "inside-the-file"])
+def test_tar_that_changes_in_between(world: World, cut: int) -> None:
+    name, data = "o/lora.safetensors", tar(("notes.txt", b"x" * 600), ("o/lora.safetensors", DATA))
+    other = tar((name, OTHER), ("notes.txt", b"x" * 600))
+    url = world.cdn.file("/a.tar", data, cut=[cut], etags=['"one"', '"two"'])
+    route: Any = world.cdn.routes["/a.tar"]
+
+    def change(request: Any) -> None:
+        if request.headers["Range"] != "bytes=0-":
+            route.data = other
+        route(request)
+
+    world.cdn.routes["/a.tar"] = change
+    assert world.fetch(url).path.read_bytes() == OTHER
+
+
+def test_tar_cut_often(world: World) -> None:
+    data = tar(("notes.txt", b"x" * 600), ("o/lora.safetensors", DATA), ("b.txt", b"y"))
+    url = world.cdn.file("/a.tar", data, cut=[700, 500, 70_000, 100_000, 130_000, 400])
+    assert world.fetch(url).path.read_bytes() == DATA
+
+
+def test_server_that_takes_its_time_to_answer(world: World) -> None:
+    world.cdn.file("/a.safetensors", DATA)
+    route = world.cdn.routes["/a.safetensors"]
+
+    def late(request: Any) -> None:
+        time.sleep(0.2)
+        route(request)
+
+    world.cdn.routes["/a.safetensors"] = late
+    assert world.fetch(world.cdn.url + "/a.safetensors").path.read_bytes() == DATA
 
 
 def test_silence_is_given_up_in_time(world: World) -> None:

@@ -34,7 +34,7 @@ def zipped() -> bytes:
 BAD: list[tuple[str, bytes, str]] = [
     ("empty", b"", "only 0 bytes"),
     ("tiny", b"\x02\0\0\0\0\0\0\0{", "only 9 bytes"),
-    ("huge-head", struct.pack("<Q", 2**40) + b"{}" + b" " * 50, "more than the format allows"),
+    ("huge-head", struct.pack("<Q", 2**40) + b"{}" + b" " * 50, "more than any LoRA needs"),
     ("lying-head", struct.pack("<Q", 5000) + b"{}" + b" " * 50, "and the file has only 60"),
     ("no-json", raw(b"{nope", b""), "not valid JSON"),
     ("no-utf8", raw(b'{"\xff":1}', b""), "not valid JSON"),

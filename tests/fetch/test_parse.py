@@ -201,6 +201,8 @@ def test_hosted_table(text: str, expected: Source | None) -> None:
 @pytest.mark.parametrize(("text", "expected"), MORE, ids=text_id)
 def test_more_forms(text: str, expected: Source) -> None:
     assert parse(text) == expected
+    assert parse(expected.canonical()) == expected
+    assert expected.shown()
 
 
 @pytest.mark.parametrize(("text", "words"), WRONG, ids=text_id)
@@ -239,7 +241,9 @@ def test_data_is_bounded(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_what_can_move(text: str, moving: bool) -> None:
-    assert parse(text).moving is moving
+    source = parse(text)
+    assert source.moving is moving
+    assert source.label
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,9 @@ from fetch.servers import Request, Server, lora, sha256, tar
 from fetch.world import CIVITAI_TOKEN, HUB_TOKEN, REPLICATE_TOKEN, World
 from lora_fetch import FetchError, NotAuthorisedError, NotFoundError, OfflineError, RefusedError
 from lora_fetch.hub import choose
-from lora_fetch.source import HuggingFace
+from lora_fetch.net import Client
+from lora_fetch.resolve import resolve
+from lora_fetch.source import HuggingFace, LocalFile
 from lora_fetch.tokens import Tokens
 
 DATA = lora(20_000)
@@ -108,6 +110,28 @@ def test_hub_size_is_checked_before_the_bytes(world: World) -> None:
     world.cdn.file(f"/{sha256(DATA)}", OTHER + b"more")
     with pytest.raises(FetchError, match="the source says"):
         world.fetch("hf:a/b")
+
+
+def test_hub_size_is_checked_at_the_end_where_it_was_not_told(world: World) -> None:
+    repository(world, "x.safetensors")
+    target = f"/{sha256(DATA)}"
+    longer = lora(20_500)
+
+    def untold(request: Request) -> None:
+        request.send_response(200)
+        request.send_header("Connection", "close")
+        request.end_headers()
+        request.wfile.write(longer)
+        request.close_connection = True
+
+    world.cdn.routes[target] = untold
+    with pytest.raises(FetchError, match="the source says"):
+        world.fetch("hf:a/b")
+
+
+def test_local_sources_have_no_address(world: World) -> None:
+    with Client(world.settings) as client, pytest.raises(TypeError):
+        resolve(LocalFile("a.safetensors"), client=client, cancelled=lambda: False)
 
 
 def test_hub_moved_repository_is_followed_within_the_hub(world: World) -> None:

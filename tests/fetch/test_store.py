@@ -50,13 +50,15 @@ def test_a_hit_asks_nobody_and_is_fast(world: World) -> None:
     index(world).write_text(json.dumps(document))
     before, store = asked(world), world.store
     fetch("hf:a/b", store=store, settings=world.settings)
-    found, begun = world.fetch("hf:a/b"), time.perf_counter()
+    taken: list[float] = []
     for _ in range(20):
+        begun = time.perf_counter()
         found = fetch("https://hf.co/a/b", store=store, settings=world.settings)
-    assert (time.perf_counter() - begun) / 20 < 0.005
+        taken.append(time.perf_counter() - begun)
+        assert found.from_cache
+        assert found.path.read_bytes() == DATA
+    assert sorted(taken)[10] < 0.005
     assert asked(world) == before
-    assert found.from_cache
-    assert found.path.read_bytes() == DATA
 
 
 def entry_of(world: World) -> Any:
