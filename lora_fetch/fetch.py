@@ -147,6 +147,10 @@ class _Job:
         return self._hit(fresh or entry, *resolved.warnings)
 
     def _download(self, resolved: Resolved, client: Client) -> Fetched:
+        if resolved.sha256 is not None:
+            shared = self.store.share(self.source, self._entry(resolved, sha256=resolved.sha256))
+            if shared is not None:
+                return _fetched(self.store, shared, from_cache=True, warnings=resolved.warnings)
         part = self.store.part(self.source)
         arrived = Download(
             self.source,
@@ -186,27 +190,28 @@ class _Job:
         except BadFileError:
             part.remove()
             raise
-        phrase = head.metadata.get("modelspec.trigger_phrase", "").strip()
-        words = list(resolved.trigger_words) or ([phrase] if phrase else [])
-        moving = self.source.moving
-        later = self.settings.clock() + self.settings.recheck_after
-        entry = self.store.add(
-            self.source,
-            arrived.path,
-            Entry(
-                source=self.source.shown(),
-                file="",
-                size=arrived.size,
-                sha256=arrived.sha256,
-                mtime_ns=0,
-                url=bare_url(resolved.url),
-                revision=resolved.revision or arrived.validator,
-                name=resolved.name,
-                trigger_words=words,
-                check_after=later if moving else FOREVER,
-            ),
-        )
+        entry = self._entry(resolved, sha256=arrived.sha256)
+        entry.size = arrived.size
+        entry.revision = resolved.revision or arrived.validator
+        entry.trigger_words = entry.trigger_words or _phrase(head)
+        entry = self.store.add(self.source, arrived.path, entry)
         return _fetched(self.store, entry, from_cache=False, warnings=resolved.warnings)
+
+    def _entry(self, resolved: Resolved, *, sha256: str) -> Entry:
+        """What the index shall say, as far as the source tells."""
+        later = self.settings.clock() + self.settings.recheck_after
+        return Entry(
+            source=self.source.shown(),
+            file="",
+            size=0,
+            sha256=sha256,
+            mtime_ns=0,
+            url=bare_url(resolved.url),
+            revision=resolved.revision,
+            name=resolved.name,
+            trigger_words=list(resolved.trigger_words),
+            check_after=later if self.source.moving else FOREVER,
+        )
 
 
 def _same(entry: Entry, resolved: Resolved) -> bool:
@@ -219,14 +224,13 @@ def _same(entry: Entry, resolved: Resolved) -> bool:
 def _local(source: LocalFile, store: Store) -> Fetched:
     path = store.local(source)
     head = header.read(path, name=source.name)
-    phrase = head.metadata.get("modelspec.trigger_phrase", "").strip()
     return Fetched(
         path=path,
         source=source.shown(),
         sha256=store.local_hash(path),
         size=path.stat().st_size,
         name=path.name,
-        trigger_words=(phrase,) if phrase else (),
+        trigger_words=tuple(_phrase(head)),
         from_cache=True,
     )
 
@@ -243,6 +247,12 @@ def _fetched(store: Store, entry: Entry, *, from_cache: bool, warnings: tuple[st
         from_cache=from_cache,
         warnings=warnings,
     )
+
+
+def _phrase(head: header.Header) -> list[str]:
+    """The trigger words that the file itself names."""
+    phrase = head.metadata.get("modelspec.trigger_phrase", "").strip()
+    return [phrase] if phrase else []
 
 
 def _silent(done: int, total: int | None) -> None:

@@ -14,7 +14,7 @@ from typing import Any, cast
 from .lock import locked
 from .part import disk_errors
 
-__all__ = ["Entry", "Index", "Known"]
+__all__ = ["Document", "Entry", "Index", "Known"]
 
 VERSION = 1
 

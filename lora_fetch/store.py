@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .errors import NoRoomError, NotFoundError
-from .index import Entry, Index, Known
+from .index import Document, Entry, Index, Known
 from .lock import locked, try_lock
 from .part import Part, disk_errors
 from .settings import Settings
@@ -120,29 +120,23 @@ class Store:
             part: The file, whole and checked.
             entry: What is known about it; its ``file`` and times are filled in here.
         """
-        now = self.settings.clock()
         with self._index.change() as document, disk_errors(self.root):
-            twins = [e for e in document.loras.values() if e.sha256 == entry.sha256]
-            twins = [e for e in twins if self._is_sound(e)]
-            file = twins[0].file if twins else file_name(source, entry.name, entry.sha256)
-            if twins:
+            file = self._twin(document, entry.sha256)
+            if file is not None:
                 part.unlink()
             else:
+                file = file_name(source, entry.name, entry.sha256)
                 part.replace(self.root / file)
-            old = document.loras.get(key_of(source))
-            fresh = replace(
-                entry,
-                file=file,
-                mtime_ns=(self.root / file).stat().st_mtime_ns,
-                fetched=now,
-                used=now,
-                pinned=old.pinned if old else entry.pinned,
-            )
-            document.loras[key_of(source)] = fresh
-            kept = {e.file for e in document.loras.values()}
-        if old is not None and old.file not in kept:
-            self._unlink(old.file)
-        return fresh
+            return self._enter(document, source, replace(entry, file=file))
+
+    def share(self, source: Source, entry: Entry) -> Entry | None:
+        """Enter a source whose very bytes are here from another source; None if they are not."""
+        with self._index.change() as document, disk_errors(self.root):
+            file = self._twin(document, entry.sha256)
+            if file is None:
+                return None
+            size = (self.root / file).stat().st_size
+            return self._enter(document, source, replace(entry, file=file, size=size))
 
     def touch(self, source: Source, entry: Entry) -> None:
         """Note that an entry was used; not more often than matters."""
@@ -242,9 +236,28 @@ class Store:
             document.local[str(path)] = Known(stat.st_size, stat.st_mtime_ns, digest)
         return digest
 
-    def _is_sound(self, entry: Entry) -> bool:
-        path = self.path(entry)
-        return path.is_file() and file_hash(path) == entry.sha256
+    def _twin(self, document: Document, sha256: str) -> str | None:
+        """The file that has these bytes already."""
+        for entry in document.loras.values():
+            path = self.path(entry)
+            if entry.sha256 == sha256 and path.is_file() and file_hash(path) == sha256:
+                return entry.file
+        return None
+
+    def _enter(self, document: Document, source: Source, entry: Entry) -> Entry:
+        """Write an entry whose file is in place; the file that it had before may go."""
+        now, old = self.settings.clock(), document.loras.get(key_of(source))
+        fresh = replace(
+            entry,
+            mtime_ns=(self.root / entry.file).stat().st_mtime_ns,
+            fetched=now,
+            used=now,
+            pinned=old.pinned if old else entry.pinned,
+        )
+        document.loras[key_of(source)] = fresh
+        if old is not None and old.file not in {e.file for e in document.loras.values()}:
+            self._unlink(old.file)
+        return fresh
 
     def _evictable(self) -> list[tuple[str, int, float]]:
         """Files that may go with size and last use, the least recently used first."""
