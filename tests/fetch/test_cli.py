@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -203,6 +204,21 @@ assert not heavy & set(sys.modules), heavy & set(sys.modules)
 assert module.parse("a/b").owner == "a"
 """
     subprocess.run([sys.executable, "-c", script], cwd="/", check=True, timeout=30)
+
+
+def test_documented_variables_and_examples() -> None:
+    text = (TOP / "docs" / "lora_sources.md").read_text(encoding="utf-8")
+    code = "".join(p.read_text(encoding="utf-8") for p in (TOP / "lora_fetch").glob("*.py"))
+    variables = re.compile(r"FLUX_HOTSWAP_[A-Z_]+")
+    assert set(variables.findall(text)) == set(variables.findall(code))
+    forms = text.split("## Accepted forms")[1].split("\n\n")[1]
+    written = [
+        form for row in forms.splitlines()[2:] for form in row.split("|")[1].split("`")[1::2]
+    ]
+    examples = [f for f in written if "..." not in f and "/" in f and f not in ("blob", "tree")]
+    assert len(examples) > 15
+    for example in examples:
+        lora_fetch.parse(example)
 
 
 def test_exports_are_what_is_named() -> None:

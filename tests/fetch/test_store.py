@@ -195,6 +195,20 @@ def test_two_sources_of_the_same_bytes_share_a_file(world: World) -> None:
     assert first.path.exists()
 
 
+def test_bytes_that_are_here_from_another_source_are_not_fetched(world: World) -> None:
+    repository(world, "x.safetensors")
+    civitai(world)
+    first = world.fetch("hf:a/b")
+    fetched = len(world.cdn.seen)
+    found = world.fetch("civitai:12345")
+    assert (found.path, found.from_cache) == (first.path, True)
+    assert (found.size, found.trigger_words) == (first.size, ("TOK", "in the style of TOK"))
+    assert len(world.cdn.seen) == fetched
+    first.path.write_bytes(b"x")
+    assert not world.fetch("hf:a/b@main").from_cache
+    assert world.fetch("hf:a/b").path.read_bytes() == DATA
+
+
 def test_least_recently_used_goes_first(world: World) -> None:
     size = len(lora(100_000))
     world.use(cache_bytes=3 * size)
