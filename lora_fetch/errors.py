@@ -1,0 +1,124 @@
+"""Everything that can go wrong between a line of text and a LoRA on disk.
+
+FetchError
+├── SourceError (ValueError)        the text names no source, or names one we do not take
+├── NotFoundError (LookupError)     the source has no such model, version or file
+├── NotAuthorisedError              the source wants a token, or another one
+├── RefusedError                    our own rules say no: address, certificate, size, scan result
+├── OfflineError                    the source cannot be reached or keeps failing
+├── BadFileError (ValueError)       what arrived is not the LoRA that was promised
+├── NoRoomError                     the disk is full, or would be
+├── StoreError                      the folder or its lock cannot be used
+├── SettingsError (ValueError)      an environment variable or the token file cannot be used
+└── CancelledError                  the caller asked to stop
+
+Every message names the source or the file, says what is wrong and what to do. No message ever holds
+a token, a password or the query of an address.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BadFileError",
+    "CancelledError",
+    "FetchError",
+    "NoRoomError",
+    "NotAuthorisedError",
+    "NotFoundError",
+    "OfflineError",
+    "RefusedError",
+    "SettingsError",
+    "SourceError",
+    "StoreError",
+]
+
+
+class FetchError(Exception):
+    """Base of all errors of this package; catching it catches every expected failure."""
+
+
+class SourceError(FetchError, ValueError):
+    """The text names no source we know.
+
+    Attributes:
+        text: What was given, cut short and without secrets.
+    """
+
+    def __init__(self, message: str, *, text: str = "") -> None:
+        super().__init__(message)
+        self.text = text
+
+
+class StatusError(FetchError):
+    """Common part of the errors that stem from an answer of a server.
+
+    Attributes:
+        status: The HTTP status, when there was one.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class NotFoundError(StatusError, LookupError):
+    """The source was reached, and has no such thing."""
+
+
+class NotAuthorisedError(StatusError):
+    """The source was reached, and does not let us have it."""
+
+
+class RefusedError(FetchError):
+    """Our own safety rules forbid it."""
+
+
+class OfflineError(StatusError):
+    """The source cannot be reached, or answers with failures.
+
+    Attributes:
+        retry_after: Seconds the server asked us to wait.
+        transient: Whether asking again soon can help.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        retry_after: float | None = None,
+        transient: bool = True,
+    ) -> None:
+        super().__init__(message, status=status)
+        self.retry_after = retry_after
+        self.transient = transient
+
+
+class BadFileError(FetchError, ValueError):
+    """The bytes are not a sound LoRA file, or not the one that was promised."""
+
+
+class NoRoomError(FetchError):
+    """The disk has no room for the file.
+
+    Attributes:
+        needed: Bytes that were needed, when known.
+        free: Bytes that were free, when known.
+    """
+
+    def __init__(self, message: str, *, needed: int | None = None, free: int | None = None) -> None:
+        super().__init__(message)
+        self.needed = needed
+        self.free = free
+
+
+class StoreError(FetchError):
+    """The store's folder, index or lock cannot be used."""
+
+
+class SettingsError(FetchError, ValueError):
+    """An environment variable, or the private file of tokens, holds what we cannot use."""
+
+
+class CancelledError(FetchError):
+    """The caller's ``cancelled`` said so; what was fetched so far is kept for a later resume."""

@@ -1,0 +1,263 @@
+"""From a line of text to a checked file on disk: parse, look in the store, resolve, download."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import header
+from .download import Arrived, Download
+from .errors import BadFileError, CancelledError, FetchError
+from .index import Entry
+from .net import Client
+from .parser import parse
+from .part import FileSink, Part, TarSink
+from .resolve import Resolved, resolve
+from .settings import Settings
+from .source import DataURI, LocalFile, Source, bare_url
+from .store import Store
+
+__all__ = ["Fetched", "fetch"]
+
+FOREVER = float(2**53)
+_TAR_MARK = slice(257, 262)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A LoRA file that is on disk and sound.
+
+    Attributes:
+        path: The file.
+        source: The source in its canonical spelling, without secrets.
+        sha256: Of the file's bytes.
+        size: In bytes.
+        name: The file's name at its source.
+        trigger_words: What the source says to put into the prompt.
+        revision: The state of a moving name that this is.
+        from_cache: Nothing was downloaded.
+        warnings: What the user should know, ready to show.
+    """
+
+    path: Path
+    source: str
+    sha256: str
+    size: int
+    name: str
+    trigger_words: tuple[str, ...] = ()
+    revision: str | None = None
+    from_cache: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+def fetch(
+    text: str,
+    *,
+    store: Store,
+    settings: Settings,
+    progress: Callable[[int, int | None], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Fetched:
+    """Make sure that the LoRA is on disk, and say where.
+
+    Args:
+        text: A source in any of the forms that `parse` reads.
+        store: Where files are kept.
+        settings: The rules.
+        progress: Told the bytes so far and in all (None while unknown), a few times a second.
+        cancelled: Asked many times a second; return True to stop.
+
+    Raises:
+        FetchError: of a kind that says what went wrong; see `errors`.
+    """
+    source = parse(text)
+    if isinstance(source, LocalFile):
+        return _local(source, store)
+    job = _Job(
+        source=source,
+        store=store,
+        settings=settings,
+        progress=progress or _silent,
+        cancelled=cancelled or _never,
+    )
+    return job.run()
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One source that lives elsewhere."""
+
+    source: Source
+    store: Store
+    settings: Settings
+    progress: Callable[[int, int | None], None]
+    cancelled: Callable[[], bool]
+
+    def run(self) -> Fetched:
+        """Answer from the store, or fetch under the source's lock."""
+        entry = self.store.find(self.source)
+        if entry is not None and self._settled(entry):
+            return self._hit(entry)
+        with self.store.lock(self.source, cancelled=self.cancelled):
+            entry = self.store.find(self.source)
+            if entry is not None and self._settled(entry):
+                return self._hit(entry)
+            if isinstance(self.source, DataURI):
+                return self._unpack(self.source)
+            with Client(self.settings) as client:
+                if entry is not None:
+                    return self._recheck(entry, client)
+                return self._download(self._resolve(client), client)
+
+    def _settled(self, entry: Entry) -> bool:
+        return not self.source.moving or self.settings.clock() < entry.check_after
+
+    def _hit(self, entry: Entry, *warnings: str) -> Fetched:
+        self.store.touch(self.source, entry)
+        return _fetched(self.store, entry, from_cache=True, warnings=warnings)
+
+    def _resolve(self, client: Client, *, probe: bool = False) -> Resolved:
+        return resolve(self.source, client=client, cancelled=self.cancelled, probe=probe)
+
+    def _recheck(self, entry: Entry, client: Client) -> Fetched:
+        """See whether a moving name means something new; keep the old file when that fails."""
+        now = self.settings.clock()
+        try:
+            resolved = self._resolve(client, probe=True)
+            if not _same(entry, resolved):
+                return self._download(resolved, client)
+        except CancelledError:
+            raise
+        except FetchError as error:
+            if self.store.find(self.source) is None:  # evicted to make room for the new one
+                raise
+            warning = f"Could not look for a newer version, using the one from before. {error}"
+            logger.warning("%s", warning)
+            self.store.update(self.source, check_after=now + self.settings.retry_check_after)
+            return self._hit(entry, warning)
+        fresh = self.store.update(
+            self.source,
+            check_after=now + self.settings.recheck_after,
+            revision=resolved.revision or entry.revision,
+        )
+        return self._hit(fresh or entry, *resolved.warnings)
+
+    def _download(self, resolved: Resolved, client: Client) -> Fetched:
+        if resolved.sha256 is not None:
+            shared = self.store.share(self.source, self._entry(resolved, sha256=resolved.sha256))
+            if shared is not None:
+                return _fetched(self.store, shared, from_cache=True, warnings=resolved.warnings)
+        part = self.store.part(self.source)
+        arrived = Download(
+            self.source,
+            resolved,
+            part,
+            client=client,
+            room=self.store.make_room,
+            progress=self.progress,
+            cancelled=self.cancelled,
+        ).run()
+        return self._keep(part, arrived, resolved)
+
+    def _unpack(self, source: DataURI) -> Fetched:
+        """Write the bytes of a data: URI like bytes from anywhere else."""
+        part, label = self.store.part(source), source.shown()
+        part.remove()
+        self.store.make_room(len(source.data))
+        if source.data[_TAR_MARK] == b"ustar":
+            limit = self.settings.max_bytes
+            sink = TarSink(part, label=label, max_bytes=limit, room=self.store.make_room)
+        else:
+            sink = FileSink(part, label=label)
+        try:
+            sink.write(source.data)
+            size, digest = sink.finish()
+        except FetchError:
+            sink.close()
+            part.remove()
+            raise
+        part.forget_note()
+        return self._keep(part, Arrived(part.path, size, digest, None), Resolved(url=""))
+
+    def _keep(self, part: Part, arrived: Arrived, resolved: Resolved) -> Fetched:
+        """Check that it is a LoRA file at all, then give it its place."""
+        try:
+            head = header.read(arrived.path, name=self.source.shown())
+        except BadFileError:
+            part.remove()
+            raise
+        entry = self._entry(resolved, sha256=arrived.sha256)
+        entry.size = arrived.size
+        entry.revision = resolved.revision or arrived.validator
+        entry.trigger_words = entry.trigger_words or _phrase(head)
+        entry = self.store.add(self.source, arrived.path, entry)
+        return _fetched(self.store, entry, from_cache=False, warnings=resolved.warnings)
+
+    def _entry(self, resolved: Resolved, *, sha256: str) -> Entry:
+        """What the index shall say, as far as the source tells."""
+        later = self.settings.clock() + self.settings.recheck_after
+        return Entry(
+            source=self.source.shown(),
+            file="",
+            size=0,
+            sha256=sha256,
+            mtime_ns=0,
+            url=bare_url(resolved.url),
+            revision=resolved.revision,
+            name=resolved.name,
+            trigger_words=list(resolved.trigger_words),
+            check_after=later if self.source.moving else FOREVER,
+        )
+
+
+def _same(entry: Entry, resolved: Resolved) -> bool:
+    """Whether a name still means the file we have, as far as the source lets us know."""
+    if resolved.sha256 is not None:
+        return resolved.sha256 == entry.sha256
+    return resolved.revision is None or resolved.revision == entry.revision
+
+
+def _local(source: LocalFile, store: Store) -> Fetched:
+    path = store.local(source)
+    head = header.read(path, name=source.name)
+    return Fetched(
+        path=path,
+        source=source.shown(),
+        sha256=store.local_hash(path),
+        size=path.stat().st_size,
+        name=path.name,
+        trigger_words=tuple(_phrase(head)),
+        from_cache=True,
+    )
+
+
+def _fetched(store: Store, entry: Entry, *, from_cache: bool, warnings: tuple[str, ...]) -> Fetched:
+    return Fetched(
+        path=store.path(entry),
+        source=entry.source,
+        sha256=entry.sha256,
+        size=entry.size,
+        name=entry.name,
+        trigger_words=tuple(entry.trigger_words),
+        revision=entry.revision,
+        from_cache=from_cache,
+        warnings=warnings,
+    )
+
+
+def _phrase(head: header.Header) -> list[str]:
+    """The trigger words that the file itself names."""
+    phrase = head.metadata.get("modelspec.trigger_phrase", "").strip()
+    return [phrase] if phrase else []
+
+
+def _silent(done: int, total: int | None) -> None:
+    """Nobody wants to know."""
+
+
+def _never() -> bool:
+    return False

@@ -1,0 +1,162 @@
+"""The store's index: which file came from which source. One JSON document, replaced whole."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, cast
+
+from .lock import locked
+from .part import disk_errors
+
+__all__ = ["Document", "Entry", "Index", "Known"]
+
+VERSION = 1
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Entry:
+    """One fetched file."""
+
+    source: str
+    file: str
+    size: int
+    sha256: str
+    mtime_ns: int
+    url: str = ""
+    revision: str | None = None
+    name: str = ""
+    trigger_words: list[str] = field(default_factory=list[str])
+    fetched: float = 0.0
+    used: float = 0.0
+    check_after: float = 0.0
+    pinned: bool = False
+
+
+@dataclass
+class Known:
+    """The hash of a file that the user put there, as long as it is not touched."""
+
+    size: int
+    mtime_ns: int
+    sha256: str
+
+
+@dataclass
+class Document:
+    """All of the index."""
+
+    loras: dict[str, Entry] = field(default_factory=dict[str, Entry])
+    local: dict[str, Known] = field(default_factory=dict[str, Known])
+
+
+class Index:
+    """Reads and changes the document. Reading needs no lock: a replace is never seen half done."""
+
+    def __init__(self, path: Path, lock: Path) -> None:
+        self._path = path
+        self._lock = lock
+        self._seen: tuple[tuple[int, int, int] | None, Document] = (None, Document())
+
+    def read(self) -> Document:
+        """The present document, from memory while the file is the same; do not change it."""
+        with disk_errors(self._path):
+            try:
+                stat = self._path.stat()
+            except FileNotFoundError:
+                return Document()
+        stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        seen, document = self._seen
+        if stamp != seen:
+            document = self._load()
+            self._seen = (stamp, document)
+        return document
+
+    @contextmanager
+    def change(self) -> Generator[Document, None, None]:
+        """Change the document under the lock; it is written when the block ends well."""
+        with locked(self._lock, sleep=time.sleep, cancelled=lambda: False):
+            document = self._load()
+            yield document
+            text = json.dumps({"version": VERSION, **asdict(document)}, indent=1)
+            with disk_errors(self._path):
+                fresh = self._lock.with_suffix(".new")
+                fresh.write_text(text, encoding="utf-8")
+                _replace(fresh, self._path)
+
+    def _load(self) -> Document:
+        """Read what is sound; a broken index costs new fetches, never a failure."""
+        with disk_errors(self._path):
+            if not self._path.exists():
+                return Document()
+            text = self._path.read_text(encoding="utf-8", errors="replace")
+        try:
+            raw: object = json.loads(text)
+        except (ValueError, RecursionError):
+            aside = self._path.with_suffix(".broken.json")
+            logger.warning("%s is damaged; it is kept as %s.", self._path, aside.name)
+            aside.write_text(text, encoding="utf-8")
+            return Document()
+        table = cast("dict[str, Any]", raw) if isinstance(raw, dict) else {}
+        loras = _values(table.get("loras"), Entry)
+        return Document(
+            {key: entry for key, entry in loras.items() if _plain(entry.file)},
+            _values(table.get("local"), Known),
+        )
+
+
+def _values(raw: object, kind: Callable[..., Any]) -> dict[str, Any]:
+    """The entries that have the fields they need, with the types they need."""
+    table = cast("dict[str, Any]", raw) if isinstance(raw, dict) else {}
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        entry = _value(value, kind)
+        if entry is None:
+            logger.warning("The index holds an entry that cannot be read; it is left out: %s", key)
+        else:
+            found[key] = entry
+    return found
+
+
+def _value(raw: object, kind: Callable[..., Any]) -> Any:
+    names = {f.name: f for f in fields(cast("Any", kind))}
+    table = cast("dict[str, Any]", raw) if isinstance(raw, dict) else {}
+    try:
+        entry = kind(**{name: value for name, value in table.items() if name in names})
+    except TypeError:
+        return None
+    kinds = {"str": str, "int": int, "float": int | float, "bool": bool, "list[str]": list}
+    sound = all(
+        isinstance(getattr(entry, name), kinds.get(str(f.type), str | None))
+        for name, f in names.items()
+    )
+    return entry if sound else None
+
+
+def _plain(name: str) -> bool:
+    """An index that was tampered with must not lead out of the folder."""
+    return Path(name).name == name and name.endswith(".safetensors")
+
+
+def _replace(fresh: Path, target: Path) -> None:
+    """Windows refuses while somebody reads the old file, which takes a moment at most."""
+    for _ in range(20):
+        if _replaced(fresh, target):
+            return
+        time.sleep(0.01)
+    fresh.replace(target)
+
+
+def _replaced(fresh: Path, target: Path) -> bool:
+    try:
+        fresh.replace(target)
+    except PermissionError:
+        return False
+    return True

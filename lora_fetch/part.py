@@ -1,0 +1,281 @@
+"""A file that is still arriving: its bytes, its hash so far, and a note of what it belongs to.
+
+The bytes are in ``<key>.part`` and the note in ``<key>.json`` beside it, so that another process
+can go on where a killed one stopped. Only the holder of the key's lock touches them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from .errors import BadFileError, NoRoomError, StoreError
+from .header import looks_like
+from .tarsource import Member, TarReader
+
+__all__ = ["FileSink", "Note", "Part", "Sink", "TarSink", "disk_errors"]
+
+BLOCK = 2**20
+_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+
+
+@dataclass
+class Note:
+    """What the bytes belong to; kept on disk.
+
+    Attributes:
+        validator: The server's word for the file's state, for If-Range.
+        revision: The source's word for it.
+        sha256: The hash that the source publishes.
+        total: Size of the stream (of the tar, if it is one).
+        have: With several connections: bytes at the start without a hole. The file can be longer.
+        member: In a tar, the file that is taken: name, start, size.
+    """
+
+    validator: str | None = None
+    revision: str | None = None
+    sha256: str | None = None
+    total: int | None = None
+    have: int | None = None
+    member: tuple[str, int, int] | None = None
+
+
+class Part:
+    """The pair of files."""
+
+    def __init__(self, base: Path) -> None:
+        self.path = base.with_suffix(".part")
+        self._note_path = base.with_suffix(".json")
+        self.note = Note()
+
+    def load(self) -> int:
+        """Read the note of an earlier try.
+
+        Returns:
+            How many bytes of that try can be used; 0 when there is no sound note.
+        """
+        try:
+            document: object = json.loads(self._note_path.read_text(encoding="utf-8"))
+            size = self.path.stat().st_size
+        except (FileNotFoundError, ValueError, RecursionError):
+            return 0
+        fields = cast("dict[str, Any]", document) if isinstance(document, dict) else {}
+        try:
+            note = Note(**fields)
+            have = min(size, size if note.have is None else int(note.have))
+            if note.member is not None:
+                name, start, length = note.member
+                note.member = (str(name), int(start), int(length))
+        except (TypeError, ValueError):
+            return 0
+        self.note = note
+        return max(have, 0)
+
+    def save(self) -> None:
+        """Write the note, whole or not at all."""
+        with disk_errors(self.path):
+            fresh = self._note_path.with_suffix(".new")
+            fresh.write_text(json.dumps(vars(self.note)), encoding="utf-8")
+            fresh.replace(self._note_path)
+
+    def remove(self) -> None:
+        """Forget everything that has arrived."""
+        self.note = Note()
+        self.path.unlink(missing_ok=True)
+        self.forget_note()
+
+    def forget_note(self) -> None:
+        """The bytes are whole: only the file stays."""
+        self._note_path.unlink(missing_ok=True)
+
+
+class FileSink:
+    """Writes the file's bytes in order and hashes them on the way.
+
+    Attributes:
+        position: Where in the stream the next byte belongs.
+        written: Bytes of the file so far.
+    """
+
+    def __init__(self, part: Part, *, label: str) -> None:
+        self.part = part
+        self.position = 0
+        self.written = 0
+        self._label = label
+        self._hash = hashlib.sha256()
+        self._head = b""
+        self._file: BinaryIO | None = None
+        self._pool = ThreadPoolExecutor(1, "lora-hash")
+
+    def resume(self, have: int) -> None:
+        """Go on after the bytes that an earlier try left: read them again for the hash."""
+        with disk_errors(self.part.path):
+            self._open("r+b").truncate(have)
+            self.absorb(have)
+            self._open_file().seek(have)
+
+    def restart(self) -> None:
+        """Throw away what has arrived: it belongs to another state of the file."""
+        self.close()
+        self.part.remove()
+        self.position = self.written = 0
+        self._hash = hashlib.sha256()
+        self._head = b""
+
+    def write(self, chunk: bytes | memoryview) -> None:
+        """Take the next bytes.
+
+        Raises:
+            BadFileError: the first bytes show that this is something else.
+            NoRoomError: the disk is full.
+        """
+        if len(self._head) < BLOCK // 2048:
+            self._sniff(bytes(chunk[:512]))
+        hashed = self._pool.submit(self._hash.update, chunk)  # both let go of the interpreter
+        try:
+            with disk_errors(self.part.path):
+                file = self._open_file()
+                rest = memoryview(chunk)
+                while rest:
+                    rest = rest[file.write(rest) :]
+        finally:
+            hashed.result()
+        self._count(len(chunk))
+
+    def absorb(self, end: int) -> None:
+        """Hash bytes that are in the file already, up to this position."""
+        with self.part.path.open("rb") as file:
+            file.seek(self.written)
+            while self.written < end and (chunk := file.read(min(BLOCK, end - self.written))):
+                if len(self._head) < BLOCK // 2048:
+                    self._sniff(chunk[:512])
+                self._hash.update(chunk)
+                self._count(len(chunk))
+
+    def finish(self) -> tuple[int, str]:
+        """Put everything on the disk; the size and the hash of the file."""
+        with disk_errors(self.part.path):
+            os.fsync(self._open_file().fileno())
+        self.close()
+        return self.written, self._hash.hexdigest()
+
+    def close(self) -> None:
+        """Close the file; what was written stays."""
+        self._pool.shutdown()
+        self._pool = ThreadPoolExecutor(1, "lora-hash")
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _sniff(self, start: bytes) -> None:
+        self._head += start
+        kind = looks_like(self._head) if len(self._head) >= 512 else None
+        if kind is not None:
+            raise BadFileError(
+                f"{self._label} cannot be used: it is {kind}, not a safetensors file. Check that "
+                "the source gives out the file itself, without a login."
+            )
+
+    def _count(self, size: int) -> None:
+        self.position += size
+        self.written += size
+
+    def _open_file(self) -> BinaryIO:
+        return self._file if self._file is not None else self._open("wb")
+
+    def _open(self, mode: str) -> BinaryIO:
+        self.close()
+        self._file = cast("BinaryIO", self.part.path.open(mode, buffering=0))
+        return self._file
+
+
+class TarSink:
+    """Reads a tar's bytes and hands those of its LoRA to a FileSink."""
+
+    def __init__(
+        self, part: Part, *, label: str, max_bytes: int, room: Callable[[int], None]
+    ) -> None:
+        self.part = part
+        self._label = label
+        self._max_bytes = max_bytes
+        self._room = room
+        self._file = FileSink(part, label=label)
+        self._reader = self._new_reader()
+
+    @property
+    def position(self) -> int:
+        """Where in the tar the next byte belongs."""
+        return self._reader.position
+
+    def resume(self, have: int) -> None:
+        """Go on inside the file that an earlier try was taking; without one, from the start."""
+        if self.part.note.member is not None:
+            self._file.resume(have)
+            self._reader.resume(Member(*self.part.note.member), have)
+
+    def restart(self) -> None:
+        """Begin the tar again."""
+        self._file.restart()
+        self._reader = self._new_reader()
+
+    def write(self, chunk: bytes) -> None:
+        """Take the next bytes of the tar.
+
+        Raises:
+            FetchError: as `TarReader.feed` and `FileSink.write`.
+        """
+        self._reader.feed(chunk)
+
+    def finish(self) -> tuple[int, str]:
+        """The tar is over; the size and the hash of the file in it."""
+        self._reader.finish()
+        return self._file.finish()
+
+    def close(self) -> None:
+        """Close the file; what was written stays."""
+        self._file.close()
+
+    def _new_reader(self) -> TarReader:
+        return TarReader(
+            label=self._label,
+            max_bytes=self._max_bytes,
+            begin=self._begin,
+            write=self._file.write,
+        )
+
+    def _begin(self, member: Member) -> None:
+        self._room(member.size)
+        self.part.note.member = (member.name, member.start, member.size)
+        self.part.save()
+
+
+Sink = FileSink | TarSink
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Generator[None, None, None]:
+    """Say what a failing disk means.
+
+    Raises:
+        NoRoomError: the disk or the quota is full.
+        StoreError: anything else.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise NoRoomError(
+                f"{path.parent} is full: {error.strerror}. Free some space, or run "
+                "'python -m lora_fetch prune'."
+            ) from error
+        raise StoreError(
+            f"{path} cannot be used: {error.strerror or error}. Check the folder's permissions."
+        ) from error

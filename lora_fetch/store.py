@@ -1,0 +1,314 @@
+"""Where fetched LoRAs live: a folder among ComfyUI's LoRAs, with an index and a limit.
+
+Files have readable names of our own making that end in a piece of their hash. The least recently
+used go when the store grows over its limit; pinned ones stay.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import logging
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+
+from .errors import NoRoomError, NotFoundError
+from .index import Document, Entry, Index, Known
+from .lock import locked, try_lock
+from .part import Part, disk_errors
+from .settings import Settings
+from .source import LocalFile, Source
+
+__all__ = ["FOLDER", "Store", "file_hash"]
+
+FOLDER = "flux-hotswap"
+TOUCH_EVERY = 60.0
+STALE_PART = 24 * 3600.0
+BLOCK = 2**20
+_RESERVED = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:[.-].*)?", re.IGNORECASE)
+
+logger = logging.getLogger(__name__)
+
+
+class Store:
+    """The folder and its index.
+
+    Attributes:
+        root: The folder; ComfyUI lists its files as ``flux-hotswap/<name>``.
+    """
+
+    def __init__(
+        self, loras: Path, settings: Settings, *, folders: Sequence[Path] | None = None
+    ) -> None:
+        """Open a store; nothing is written before something is fetched.
+
+        Args:
+            loras: The loras folder that gets our subfolder.
+            settings: Limits and times.
+            folders: All folders in which a local file name is looked for; ``loras`` if not given.
+        """
+        self.root = loras / FOLDER
+        self.settings = settings
+        self._folders = list(folders) if folders is not None else [loras]
+        self._work = self.root / ".work"
+        self._index = Index(self.root / "index.json", self._work / "index.lock")
+
+    def entries(self) -> dict[str, Entry]:
+        """All entries by their key."""
+        return dict(self._index.read().loras)
+
+    def path(self, entry: Entry) -> Path:
+        """The file of an entry."""
+        return self.root / entry.file
+
+    def find(self, source: Source) -> Entry | None:
+        """The entry of a source whose file is there and untouched."""
+        entry = self._index.read().loras.get(key_of(source))
+        if entry is None:
+            return None
+        state = self.check(entry, thorough=False)
+        if state != "ok":
+            logger.warning("%s: its file %s is %s.", entry.source, entry.file, state)
+            return None
+        return entry
+
+    def check(self, entry: Entry, *, thorough: bool) -> str:
+        """Compare an entry with its file: ``ok``, ``missing`` or ``damaged``.
+
+        Args:
+            entry: The entry.
+            thorough: Read the whole file even if its size and time are as they were.
+        """
+        path = self.path(entry)
+        try:
+            stat = path.stat()
+        except FileNotFoundError:
+            return "missing"
+        if stat.st_size != entry.size:
+            return "damaged"
+        if not thorough and stat.st_mtime_ns == entry.mtime_ns:
+            return "ok"
+        sound = file_hash(path) == entry.sha256
+        with self._index.change() as document:
+            for other in document.loras.values():
+                if other.file == entry.file:
+                    other.mtime_ns = stat.st_mtime_ns if sound else 0
+        return "ok" if sound else "damaged"
+
+    def lock(
+        self, source: Source, *, cancelled: Callable[[], bool]
+    ) -> AbstractContextManager[None]:
+        """Hold a source, so that it is fetched once however many ask for it."""
+        with disk_errors(self._work):
+            self._work.mkdir(parents=True, exist_ok=True)
+        return locked(
+            self._work / f"{key_of(source)}.lock", sleep=self.settings.sleep, cancelled=cancelled
+        )
+
+    def part(self, source: Source) -> Part:
+        """Where the bytes of a source go until they are whole."""
+        return Part(self._work / key_of(source))
+
+    def add(self, source: Source, part: Path, entry: Entry) -> Entry:
+        """Move a checked file to its place and write it into the index.
+
+        Args:
+            source: Where it came from.
+            part: The file, whole and checked.
+            entry: What is known about it; its ``file`` and times are filled in here.
+        """
+        with self._index.change() as document, disk_errors(self.root):
+            file = self._twin(document, entry.sha256)
+            if file is not None:
+                part.unlink()
+            else:
+                file = file_name(source, entry.name, entry.sha256)
+                part.replace(self.root / file)
+            return self._enter(document, source, replace(entry, file=file))
+
+    def share(self, source: Source, entry: Entry) -> Entry | None:
+        """Enter a source whose very bytes are here from another source; None if they are not."""
+        with self._index.change() as document, disk_errors(self.root):
+            file = self._twin(document, entry.sha256)
+            if file is None:
+                return None
+            size = (self.root / file).stat().st_size
+            return self._enter(document, source, replace(entry, file=file, size=size))
+
+    def touch(self, source: Source, entry: Entry) -> None:
+        """Note that an entry was used; not more often than matters."""
+        now = self.settings.clock()
+        if not 0 <= now - entry.used < TOUCH_EVERY:
+            self.update(source, used=now)
+
+    def update(self, source: Source, **values: object) -> Entry | None:
+        """Change some values of an entry, if it is still there, and give it back."""
+        with self._index.change() as document:
+            entry = document.loras.get(key_of(source))
+            for name, value in values.items() if entry is not None else ():
+                setattr(entry, name, value)
+        return entry
+
+    def make_room(self, needed: int) -> None:
+        """Evict until so many bytes fit below the store's limit and on the disk.
+
+        Raises:
+            NoRoomError: the disk has no room for them, whatever is evicted.
+        """
+        settings = self.settings
+        for file, size, used in self._evictable():
+            fits = self.size() + needed <= settings.cache_bytes
+            if fits and self._free() >= needed + settings.reserve_bytes:
+                break
+            if settings.clock() - used < settings.keep_recent:
+                break
+            logger.info("Evicting %s (%d bytes) to make room.", file, size)
+            self.forget(file)
+        free = self._free()
+        if free < needed + settings.reserve_bytes:
+            raise NoRoomError(
+                f"{self.root}: {needed} bytes are needed, {free} are free and "
+                f"{settings.reserve_bytes} must stay free. Free some space.",
+                needed=needed,
+                free=free,
+            )
+
+    def prune(self, *, keep_bytes: int, unused_since: float | None = None) -> list[str]:
+        """Remove what was not used since then, and the least recently used above a size.
+
+        Returns:
+            The names of the files that were removed.
+        """
+        removed: list[str] = []
+        for file, _, used in self._evictable():
+            old = unused_since is not None and used < unused_since
+            if (old or self.size() > keep_bytes) and self.forget(file):
+                removed.append(file)
+        return removed + [path.name for path in self._stale_parts()]
+
+    def size(self) -> int:
+        """Bytes of all files in the index."""
+        return sum({e.file: e.size for e in self._index.read().loras.values()}.values())
+
+    def forget(self, file: str) -> bool:
+        """Remove a file and all entries of it; tell whether the file is gone."""
+        with self._index.change() as document:
+            gone = self._unlink(file)
+            if gone:
+                document.loras = {k: e for k, e in document.loras.items() if e.file != file}
+        return gone
+
+    def local(self, source: LocalFile) -> Path:
+        """The file of that name in one of the loras folders.
+
+        Raises:
+            NotFoundError: there is none; the message names what is close.
+        """
+        for folder in self._folders:
+            path = folder / source.name
+            if path.is_file():
+                return path
+        names = [
+            path.relative_to(folder).as_posix()
+            for folder in self._folders
+            for path in folder.rglob("*.safetensors")
+        ]
+        close = difflib.get_close_matches(source.name, names, n=3, cutoff=0.5)
+        hint = f"Did you mean {', '.join(close)}? " if close else ""
+        raise NotFoundError(
+            f"{source.name}: there is no such file in your loras folders. {hint}"
+            "For a file of Hugging Face write hf:owner/name/file.safetensors"
+        )
+
+    def local_hash(self, path: Path) -> str:
+        """The SHA-256 of a user's file, remembered until the file changes."""
+        stat = path.stat()
+        known = self._index.read().local.get(str(path))
+        if known and (known.size, known.mtime_ns) == (stat.st_size, stat.st_mtime_ns):
+            return known.sha256
+        digest = file_hash(path)
+        with disk_errors(self._work):
+            self._work.mkdir(parents=True, exist_ok=True)
+        with self._index.change() as document:
+            document.local[str(path)] = Known(stat.st_size, stat.st_mtime_ns, digest)
+        return digest
+
+    def _twin(self, document: Document, sha256: str) -> str | None:
+        """The file that has these bytes already."""
+        for entry in document.loras.values():
+            path = self.path(entry)
+            if entry.sha256 == sha256 and path.is_file() and file_hash(path) == sha256:
+                return entry.file
+        return None
+
+    def _enter(self, document: Document, source: Source, entry: Entry) -> Entry:
+        """Write an entry whose file is in place; the file that it had before may go."""
+        now, old = self.settings.clock(), document.loras.get(key_of(source))
+        fresh = replace(
+            entry,
+            mtime_ns=(self.root / entry.file).stat().st_mtime_ns,
+            fetched=now,
+            used=now,
+            pinned=old.pinned if old else entry.pinned,
+        )
+        document.loras[key_of(source)] = fresh
+        if old is not None and old.file not in {e.file for e in document.loras.values()}:
+            self._unlink(old.file)
+        return fresh
+
+    def _evictable(self) -> list[tuple[str, int, float]]:
+        """Files that may go with size and last use, the least recently used first."""
+        entries = self._index.read().loras.values()
+        pinned = {e.file for e in entries if e.pinned}
+        found: dict[str, tuple[str, int, float]] = {}
+        for e in sorted(entries, key=lambda e: e.used):
+            if e.file not in pinned:
+                found[e.file] = (e.file, e.size, e.used)
+        return sorted(found.values(), key=lambda item: item[2])
+
+    def _free(self) -> int:
+        return self.settings.free_space(self.root)
+
+    def _unlink(self, file: str) -> bool:
+        try:
+            (self.root / file).unlink(missing_ok=True)
+        except PermissionError:  # Windows, while a run has it open
+            logger.warning("%s is in use and stays for now.", file)
+            return False
+        return True
+
+    def _stale_parts(self) -> Iterator[Path]:
+        """Remove what broken fetches left long ago."""
+        for path in sorted(self._work.glob("*.part")):
+            with try_lock(path.with_suffix(".lock")) as held:
+                if held and self.settings.clock() - path.stat().st_mtime > STALE_PART:
+                    Part(path.with_suffix("")).remove()
+                    yield path
+
+
+def key_of(source: Source) -> str:
+    """The name of a source in the index: a hash, so that no secret of an address is in it."""
+    return hashlib.sha256(source.canonical().encode()).hexdigest()[:32]
+
+
+def file_hash(path: Path) -> str:
+    """The SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(BLOCK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def file_name(source: Source, name: str, sha256: str) -> str:
+    """A safe, readable file name: where it comes from, its own name if it says more, its hash."""
+    stem = re.sub(r"\.(safetensors|tar)$", "", name, flags=re.IGNORECASE)
+    plain = stem.lower() in ("", "lora", "trained_model", "pytorch_lora_weights", "flux-lora")
+    words = source.label if plain or stem == source.label else f"{source.label}-{stem}"
+    words = re.sub(r"[^A-Za-z0-9._-]+", "-", words).strip("-._")[:80].strip("-._") or "lora"
+    if _RESERVED.fullmatch(words):
+        words = f"lora-{words}"
+    return f"{words}-{sha256[:8]}.safetensors"

@@ -1,0 +1,36 @@
+"""A process of its own that fetches one source; the tests kill it, race it and starve it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from lora_fetch import FetchError, Settings, Store, fetch
+from lora_fetch.addresses import AllowList
+
+
+def main(folder: str, text: str, *, limit: int) -> int:
+    if limit:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    settings = Settings(
+        allow=AllowList.parse("127.0.0.1"),
+        reserve_bytes=0,
+        parallel_from=2**20,
+        probe_seconds=0.1,
+        piece_bytes=2**20,
+        connections=4,
+    )
+    try:
+        found = fetch(text, store=Store(Path(folder), settings), settings=settings)
+    except FetchError as error:
+        sys.stdout.write(json.dumps({"error": type(error).__name__, "text": str(error)}))
+        return 1
+    sys.stdout.write(json.dumps({"path": str(found.path), "from_cache": found.from_cache}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2], limit=int(sys.argv[3])))

@@ -1,0 +1,153 @@
+"""A tar that arrives in pieces: the one file is taken, everything odd is refused."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fetch.servers import lora, tar
+from lora_fetch import BadFileError, FetchError, RefusedError
+from lora_fetch.tarsource import Member, TarReader
+
+DATA = lora(3_000)
+NAME = "output/flux_train_replicate/lora.safetensors"
+
+
+def reader(took: bytearray, begun: list[Member]) -> TarReader:
+    return TarReader(label="a/b", max_bytes=10_000, begin=begun.append, write=took.extend)
+
+
+def take(data: bytes, step: int = 10**9) -> tuple[bytes, Member]:
+    took, begun = bytearray(), list[Member]()
+    one = reader(took, begun)
+    for at in range(0, len(data), step):
+        one.feed(data[at : at + step])
+    member = one.finish()
+    assert [member] == begun
+    assert one.position == len(data)
+    return bytes(took), member
+
+
+def entry(name: str, **fields: Any) -> bytes:
+    info = tarfile.TarInfo(name)
+    for key, value in fields.items():
+        setattr(info, key, value)
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("step", [1, 7, 512, 10**9])
+def test_every_format_in_every_step(form: int, step: int) -> None:
+    name = NAME if form == tarfile.USTAR_FORMAT else "deep/" * 40 + "ü.safetensors"
+    data = tar(("a.txt", b"hello"), (name, DATA), ("b.txt", b"x" * 600), form=form)
+    took, member = take(data, step)
+    assert took == DATA
+    assert (member.name, member.size) == (name, len(DATA))
+    assert data[member.start : member.start + member.size] == DATA
+
+
+def test_folders_links_names_of_macos_and_global_headers() -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", pax_headers={"comment": "x"}) as file:
+        folder = tarfile.TarInfo("output")
+        folder.type = tarfile.DIRTYPE
+        file.addfile(folder)
+        for name, data in ((f"output/._{NAME.rsplit('/', maxsplit=1)[-1]}", b"mac"), (NAME, DATA)):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            info.pax_headers = {"size": str(len(data)), "mtime": "1.5"}
+            file.addfile(info, io.BytesIO(data))
+    assert take(buffer.getvalue())[0] == DATA
+
+
+def test_empty_file_is_taken_and_left_to_the_header_check() -> None:
+    assert take(tar((NAME, b"")))[0] == b""
+
+
+@pytest.mark.parametrize("have", [0, 1, 2_999, len(DATA)])
+def test_resume_in_the_middle(have: int) -> None:
+    data = tar(("a.txt", b"hello"), (NAME, DATA), ("b.txt", b"x"))
+    member = take(data)[1]
+    took = bytearray(DATA[:have])
+    one = reader(took, [])
+    one.resume(member, have)
+    one.feed(data[one.position :])
+    assert one.finish() == member
+    assert bytes(took) == DATA
+
+
+def pax(record: bytes, size: int | None = None) -> bytes:
+    head = entry("p", type=tarfile.XHDTYPE, size=len(record) if size is None else size)
+    return head + record + b"\0" * (-len(record) % 512)
+
+
+GZIP = b"\x1f\x8b" + b"\1" * 600
+REFUSED: list[tuple[str, bytes, type[FetchError], str]] = [
+    ("none", tar(("a.txt", b"x")), BadFileError, "no .safetensors file"),
+    ("empty", b"", BadFileError, "no .safetensors file"),
+    ("two", tar((NAME, DATA), ("b.safetensors", DATA)), BadFileError, "several"),
+    ("no-tar", GZIP, BadFileError, "no tar"),
+    ("page", b"<html>" + b" " * 600, BadFileError, "no tar"),
+    ("cut", tar((NAME, DATA))[:1500], BadFileError, "in the middle"),
+    ("cut-head", tar((NAME, DATA))[:300], BadFileError, "in the middle"),
+    ("climbs", tar(("../lora.safetensors", DATA)), RefusedError, "leads out"),
+    ("climbs-aside", tar(("a/..\\b.txt", b"")), RefusedError, "leads out"),
+    ("absolute", tar(("/etc/lora.safetensors", DATA)), RefusedError, "leads out"),
+    ("symlink", entry(NAME, type=tarfile.SYMTYPE, linkname="/etc/passwd"), RefusedError, "a link"),
+    ("hard-link", entry("x", type=tarfile.LNKTYPE, linkname=NAME), RefusedError, "a link"),
+    ("device", entry("x", type=tarfile.CHRTYPE), RefusedError, "not an ordinary file"),
+    ("fifo", entry("x", type=tarfile.FIFOTYPE), RefusedError, "not an ordinary file"),
+    ("sparse", entry("x", type=tarfile.GNUTYPE_SPARSE), RefusedError, "not an ordinary file"),
+    ("bomb", entry(NAME, size=2**40), RefusedError, "claims"),
+    ("long-name", entry("x", type=tarfile.GNUTYPE_LONGNAME, size=2**30), RefusedError, "too large"),
+    ("pax-odd", pax(b"no record\n"), BadFileError, "damaged"),
+    ("pax-short", pax(b"99 path=x\n"), BadFileError, "damaged"),
+    ("pax-zero", pax(b"3 path=x\n"), BadFileError, "damaged"),
+    ("pax-size", pax(b"11 size=-5\n") + entry(NAME, size=5), BadFileError, "no sound size"),
+    ("pax-climbs", pax(b"13 path=../x\n") + entry(NAME, size=5), RefusedError, "leads out"),
+    ("pax-nul", pax(b"12 path=a\0b\n") + entry(NAME, size=5), RefusedError, "leads out"),
+    (
+        "pax-sparse",
+        pax(b"22 GNU.sparse.major=1\n") + entry(NAME, size=5),
+        RefusedError,
+        "not an ordinary file",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "words"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED]
+)
+def test_refused_in_its_own_words(data: bytes, error: type[FetchError], words: str) -> None:
+    with pytest.raises(error, match=words) as caught:
+        take(data)
+    assert str(caught.value).startswith("a/b: the tar")
+
+
+def test_endless_entries() -> None:
+    one = reader(bytearray(), [])
+    block = entry("x")
+    with pytest.raises(RefusedError, match="more than 10000 entries"):
+        for _ in range(100):
+            one.feed(block * 200)
+
+
+def test_an_extension_without_content() -> None:
+    data = entry("p", type=tarfile.XHDTYPE, size=0) + tar((NAME, DATA))
+    assert take(data)[0] == DATA
+
+
+@settings(max_examples=60)
+@given(at=st.integers(0, 2_000), value=st.integers(0, 255), step=st.sampled_from([13, 512, 10**9]))
+def test_any_damage_is_one_of_our_errors_or_none(at: int, value: int, step: int) -> None:
+    data = bytearray(tar(("a.txt", b"hello"), (NAME, DATA[:600])))
+    data[at] = value
+    try:
+        take(bytes(data), step)
+    except FetchError:
+        return
