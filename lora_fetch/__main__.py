@@ -25,6 +25,7 @@ from .parser import parse
 from .settings import Settings, parse_size
 from .source import LocalFile
 from .store import Store
+from .tokens import default_file
 
 BAR_WIDTH = 24
 DAY = 24 * 3600.0
@@ -44,7 +45,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     run, arguments = _COMMANDS[command], _parser(command).parse_args(rest)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
-        settings = Settings.from_environment(environ, token_file=_token_file())
+        settings = Settings.from_environment(environ, token_file=default_file())
         return run(_store(arguments, environ, settings), arguments)
     except FetchError as error:
         _complain(str(error))
@@ -91,10 +92,6 @@ def _store(arguments: argparse.Namespace, environ: Mapping[str, str], settings: 
             "Which loras folder? Give --dir, or set FLUX_HOTSWAP_LORAS or COMFYUI_DIR."
         )
     return Store(named, settings)
-
-
-def _token_file() -> Path:
-    return Path.home() / ".config" / "flux-hotswap" / "tokens"
 
 
 def _fetch(store: Store, arguments: argparse.Namespace) -> int:

@@ -17,7 +17,7 @@ from pathlib import Path
 from .addresses import origin
 from .errors import SettingsError
 
-__all__ = ["Tokens", "hub_login", "load"]
+__all__ = ["Tokens", "default_file", "hub_login", "load"]
 
 FILE_VARIABLE = "FLUX_HOTSWAP_TOKENS"
 HUB = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
@@ -26,6 +26,11 @@ REPLICATE = ("REPLICATE_API_TOKEN",)
 
 _LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)")
 _SHAPE = re.compile(r"[\x21-\x7e]+")
+
+
+def default_file() -> Path:
+    """Where tokens are looked for when ``FLUX_HOTSWAP_TOKENS`` is not set."""
+    return Path.home() / ".config" / "flux-hotswap" / "tokens"
 
 
 @dataclass(frozen=True)

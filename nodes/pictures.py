@@ -1,4 +1,4 @@
-"""Input pictures that are named by text: files of ComfyUI's folders and data: URIs."""
+"""Input pictures that are named by text: files of ComfyUI's folders, data: URIs and links."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from pathlib import Path
 
 from ..prediction.data_uri import is_data_uri, read_data_uri
 from ..prediction.errors import RequestError
+from .fetching import fetch_picture
 
-_FORMS = "give the name of a file in ComfyUI's input folder, or a data: URI"
+_FORMS = "give the name of a file in ComfyUI's input folder, a data: URI or an https link"
 
 
 def read_source(field: str, source: str) -> bytes:
@@ -19,18 +20,21 @@ def read_source(field: str, source: str) -> bytes:
 
     Raises:
         RequestError: no such file, or not a form that is understood.
+        FetchError: the link cannot be had.
     """
     if is_data_uri(source):
         try:
             return read_data_uri(source)
         except ValueError as error:
             raise RequestError(field, source, _FORMS, str(error)) from error
+    if is_link(source):
+        return fetch_picture(source)
     return input_file(field, source).read_bytes()
 
 
 def fingerprint(field: str, source: str) -> str:
-    """Return a text that changes when the picture behind source does."""
-    if not source or is_data_uri(source):
+    """Return a text that changes when the file behind source does. A link is fetched once."""
+    if not source or is_data_uri(source) or is_link(source):
         return ""
     state = input_file(field, source).stat()
     return f"{state.st_mtime_ns}-{state.st_size}"
@@ -44,8 +48,13 @@ def check_source(field: str, source: str) -> None:
     """
     if is_data_uri(source):
         read_source(field, source)
-    else:
+    elif not is_link(source):
         input_file(field, source)
+
+
+def is_link(source: str) -> bool:
+    """Tell whether source is a web address."""
+    return source[:8].lower().startswith(("https://", "http://"))
 
 
 def input_file(field: str, name: str) -> Path:
@@ -56,8 +65,6 @@ def input_file(field: str, name: str) -> Path:
     """
     import folder_paths
 
-    if "://" in name:
-        raise RequestError(field, name, _FORMS, "links are not fetched")
     folders = (
         folder_paths.get_input_directory(),
         folder_paths.get_output_directory(),

@@ -19,9 +19,10 @@ from ..ops.safety.decide import ACTIONS
 from ..ops.safety.networks import Hosted, load_compvis, load_falcon
 from ..ops.safety.opennsfw import OpenNsfw
 from ..ops.safety.review import Checked, Checker, check_batch, unchecked
-from ..ops.safety.weights import FOLDER, Fetch, locate_or_fetch
+from ..ops.safety.weights import FOLDER, locate_or_fetch
 from ..prediction.spec import FIELD
 from .base import CATEGORY, Choice, field_input
+from .fetching import fetch_weights
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ def _output(checked: Checked) -> io.NodeOutput:
 
 def _hosted_on_device() -> Checker:
     folders = _folders()
-    paths = [locate_or_fetch(name, folders, _fetcher()) for name in ("compvis", "falcon")]
+    paths = [locate_or_fetch(name, folders, fetch_weights) for name in ("compvis", "falcon")]
     stamps = tuple((str(path), path.stat().st_mtime_ns) for path in paths)
     judge, patchers = _load_hosted(stamps, management.get_torch_device())
     # Whole or not at all: the networks are plain torch, without ComfyUI's layers that stream.
@@ -145,8 +146,3 @@ def _folders() -> list[Path]:
     if FOLDER not in folder_paths.folder_names_and_paths:
         folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
     return [Path(folder) for folder in folder_paths.get_folder_paths(FOLDER)]
-
-
-def _fetcher() -> Fetch | None:
-    """Return what downloads a missing file; until there is one, files are put there by hand."""
-    return None

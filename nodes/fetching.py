@@ -1,0 +1,100 @@
+"""The fetcher inside ComfyUI: its settings, its progress bar, its cancel button.
+
+The fetcher itself is imported when something is fetched, so that ComfyUI starts without it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from ..lora_fetch.settings import Settings
+    from ..ops.safety.weights import WeightFile
+
+PICTURE_LIMIT: Final = 64 * 2**20
+"""Largest input picture that a link may serve, in bytes."""
+
+
+def settings() -> Settings:
+    """Return the rules that the environment and the private token file set.
+
+    Raises:
+        SettingsError: one of them cannot be used.
+    """
+    from ..lora_fetch.settings import Settings
+    from ..lora_fetch.tokens import default_file
+
+    return Settings.from_environment(os.environ, token_file=default_file())
+
+
+def fetch_picture(url: str) -> bytes:
+    """Return the picture behind a link, under the rules of LoRA links.
+
+    Raises:
+        FetchError: it cannot be had.
+    """
+    from ..lora_fetch.plain import read_link
+
+    with cancelled_as_comfy_does():
+        return read_link(url, settings=settings(), max_bytes=PICTURE_LIMIT, cancelled=cancelled)
+
+
+def fetch_weights(file: WeightFile, target: Path) -> None:
+    """Download a pinned weight file to target.
+
+    Raises:
+        OSError: it cannot be had; the message says why.
+    """
+    from ..lora_fetch.errors import FetchError
+    from ..lora_fetch.plain import fetch_file
+
+    try:
+        with cancelled_as_comfy_does():
+            fetch_file(
+                file.url,
+                target,
+                size=file.size,
+                sha256=file.sha256,
+                settings=settings(),
+                progress=progress_bar(),
+                cancelled=cancelled,
+            )
+    except FetchError as error:
+        raise OSError(str(error)) from error
+
+
+def cancelled() -> bool:
+    """Tell whether the user pressed cancel."""
+    import comfy.model_management
+
+    return comfy.model_management.processing_interrupted()
+
+
+@contextmanager
+def cancelled_as_comfy_does() -> Generator[None, None, None]:
+    """Raise ComfyUI's own interrupt where the fetcher was cancelled."""
+    import comfy.model_management
+
+    from ..lora_fetch.errors import CancelledError
+
+    try:
+        yield
+    except CancelledError:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        raise
+
+
+def progress_bar() -> Callable[[int, int | None], None]:
+    """Return a callback that moves the node's progress bar."""
+    import comfy.utils
+
+    bar = comfy.utils.ProgressBar(1)
+
+    def tell(done: int, total: int | None) -> None:
+        bar.update_absolute(done, total or done + 1)
+
+    return tell
