@@ -24,6 +24,12 @@ _STEPS: Final = {"width": 16, "height": 16, "guidance_scale": 0.1}
 _NUMBER_STEP: Final = 0.01
 
 
+class Options(list[str]):
+    """A list of options that can be looked up in a dict, as newer versions do with types."""
+
+    __hash__ = object.__hash__
+
+
 class Choice:
     """A drop-down list: `Choice.Input` and `Choice.Output`, in the manner of `io.Combo`."""
 
@@ -32,7 +38,7 @@ class Choice:
 
         def get_io_type(self) -> Any:
             """Return the list of options, the type that servers of any age validate."""
-            return list(self.options)
+            return Options(self.options)
 
     class Output(io.Combo.Output):
         """An output that fits a `Choice.Input` of the same options."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
+from fetch.servers import Server
 from runtime import rescue
 from runtime.client import Client
 from runtime.comfyui import find_comfyui
@@ -35,8 +37,10 @@ def comfy(pytestconfig: pytest.Config) -> Iterator[Comfy]:
         SetupError: the runtime is not set up; the message says how to do that.
     """
     models = small_models()
-    with ComfyServer(find_comfyui(), models=models, env={"HF_HUB_OFFLINE": "1"}) as server:
-        running = Comfy(server, Client(server.url), models)
+    files = Server()
+    env = {"HF_HUB_OFFLINE": "1", "FLUX_HOTSWAP_ALLOW_HOSTS": f"127.0.0.1:{files.port}"}
+    with closing(files), ComfyServer(find_comfyui(), models=models, env=env) as server:
+        running = Comfy(server, Client(server.url), models, files)
         pytestconfig.stash[_COMFY] = running
         yield running
         left = running.undeclared_tracebacks()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fetch.servers import Server
 from safetensors.torch import load_file
 
 from .client import Client, OnProgress, Prompt, Result
@@ -23,11 +24,16 @@ _START = "Traceback (most recent call last):"
 
 @dataclass
 class Comfy:
-    """A running ComfyUI with the pack, the small models and the test nodes."""
+    """A running ComfyUI with the pack, the small models and the test nodes.
+
+    Attributes:
+        files: a web server that the pack may fetch from; no other private address is allowed.
+    """
 
     server: ComfyServer
     client: Client
     models: Path
+    files: Server
     declared: list[str] = field(default_factory=list)
 
     def run(self, prompt: Prompt, *, on_progress: OnProgress | None = None) -> Result:

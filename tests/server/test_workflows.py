@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from runtime.client import ExecutionError
 from runtime.session import Comfy
 
 from workflows.fill import fill_prompt
@@ -159,6 +160,34 @@ def test_a_data_uri_is_a_picture(comfy: Comfy) -> None:
     plan, (picture,) = run(comfy, image=uri, mask=uri)
     assert plan["mode"] == "inpaint"
     assert picture.size == (64, 32)
+
+
+def test_a_link_is_a_picture(comfy: Comfy) -> None:
+    link = comfy.files.file("/picture.png", png(gradient(64, 32)))
+    plan, (picture,) = run(comfy, image=link, prompt_strength=0.5)
+    assert plan["mode"] == "img2img"
+    assert picture.size == (64, 32)
+
+
+@pytest.mark.parametrize(
+    ("link", "message"),
+    [
+        ("http://127.0.0.1:9/a.png", "127.0.0.1"),
+        ("http://169.254.169.254/latest/meta-data", "169.254.169.254"),
+        ("https://localhost/a.png", "localhost"),
+    ],
+)
+def test_a_link_into_this_network_is_refused(comfy: Comfy, link: str, message: str) -> None:
+    comfy.expect_traceback("RefusedError")
+    with pytest.raises(ExecutionError, match=message):
+        run(comfy, image=link)
+
+
+def test_a_link_to_no_picture_says_so(comfy: Comfy) -> None:
+    link = comfy.files.file("/page.png", b"<html>log in</html>")
+    comfy.expect_traceback("image: not a picture")
+    with pytest.raises(ExecutionError, match="image: not a picture"):
+        run(comfy, image=link)
 
 
 @pytest.mark.parametrize(
