@@ -56,7 +56,7 @@ DIFFERENCES: Final[tuple[Difference, ...]] = (
     Difference(
         "seed that is left out",
         "16 or 32 random bits, written to the log only.",
-        "Drawn from 0 to 4294967295 and reported by the node and in the result.",
+        "Drawn from 0 to 4294967295; reported by the node, in the result and in the files.",
     ),
     Difference(
         "text",
@@ -95,8 +95,15 @@ DIFFERENCES: Final[tuple[Difference, ...]] = (
     Difference(
         "metadata in files",
         "None.",
-        "The graph. The editor reads it back from png and webp, not from jpg. ComfyUI's "
-        "--disable-metadata leaves it out.",
+        "The graph, and the report with the seed. The editor reads the graph back from png and "
+        "webp, not from jpg. ComfyUI's --disable-metadata leaves it out.",
+    ),
+    Difference(
+        "safety",
+        "CompVis' checker flags, Falconsai's classifier may overrule. Flagged pictures are left "
+        "out; none left is an error.",
+        "The same networks and rule. Pictures can be blacked out, blurred or only reported "
+        "instead.",
     ),
 )
 
@@ -110,18 +117,8 @@ NOT_YET: Final[tuple[NotYet, ...]] = (
     NotYet(
         "LoRAs",
         ("lora", "lora_scale", "extra_lora", "extra_lora_scale"),
-        "These fields are checked and planned, but nothing fetches or applies a LoRA: the picture "
-        "is the base model's. ComfyUI's own LoraLoaderModelOnly, behind the loader, applies a file "
-        "that you have.",
-    ),
-    NotYet(
-        "safety checker",
-        ("disable_safety_checker",),
-        "No picture is checked, whatever the field says.",
-    ),
-    NotYet(
-        "links as input pictures",
-        ("image", "mask"),
-        "A file in ComfyUI's input folder and a data: URI work; an https link is refused.",
+        "These fields are checked and planned, but no node applies a LoRA: the picture is the base "
+        "model's. `python -m lora_fetch` fetches one from any source into the loras folder, and "
+        "ComfyUI's own LoraLoaderModelOnly, behind the loader, applies it.",
     ),
 )
