@@ -24,7 +24,7 @@ _STEPS: Final = {"width": 16, "height": 16, "guidance_scale": 0.1}
 _NUMBER_STEP: Final = 0.01
 
 
-class Options(list[str]):
+class Options(list[Any]):
     """A list of options that can be looked up in a dict, as newer versions do with types."""
 
     __hash__ = object.__hash__
@@ -42,6 +42,11 @@ class Choice:
 
     class Output(io.Combo.Output):
         """An output that fits a `Choice.Input` of the same options."""
+
+        @property
+        def io_type(self) -> Any:
+            """Return the list of options, as the input does."""
+            return Options(self.options)
 
 
 class Minimum(float):
