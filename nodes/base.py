@@ -27,7 +27,9 @@ _NUMBER_STEP: Final = 0.01
 class Options(list[Any]):
     """A list of options that can be looked up in a dict, as newer versions do with types."""
 
-    __hash__ = object.__hash__
+    def __hash__(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride] - that is it
+        """Return a hash by identity: no two lists are the same key."""
+        return id(self)
 
 
 class Choice:

@@ -6,11 +6,13 @@ thresholds lie above that. Whether flags are right is tested elsewhere, against 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import transformers
 from torch import Tensor
 
-_TOWER = {
+_TOWER: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 64,
     "num_hidden_layers": 1,

@@ -174,9 +174,11 @@ def cells(mask: Image.Image, size: tuple[int, int] = (64, 64)) -> np.ndarray:
     return grid_mask(decode_mask(encoded(mask), "mask"), *size)[0].numpy()
 
 
-def painted(*box: int, colour: object = "white") -> Image.Image:
+def painted(
+    x: int, y: int, right: int, bottom: int, colour: str | tuple[int, ...] = "white"
+) -> Image.Image:
     mask = Image.new("RGB", (64, 64))
-    mask.paste(colour, box)
+    mask.paste(colour, (x, y, right, bottom))
     return mask
 
 
