@@ -146,8 +146,8 @@ the field, the value and what is allowed.
 ![A drawing, then text to image, image to image and inpainting](images/modes.webp)
 
 Left to right: an input picture; text to image; image to image at `prompt_strength` 0.4, which keeps
-the layout; inpainting with a mask whose upper right is white. `dev.py demo` drew them with the small
-random FLUX, so the content means nothing and its VAE changes the colours.
+the layout; inpainting with a mask whose upper right is white. `dev.py demo` drew them with the
+small random FLUX, so the content means nothing and its VAE changes the colours.
 """
 
 
