@@ -32,7 +32,8 @@ FIELD_NOTES: Final[dict[str, FieldNote]] = {
     "image": FieldNote(
         _IMAGE,
         "The name of a file in ComfyUI's input folder, a `data:` URI or an https link. It is "
-        "shrunk to fit 1440x1440, never enlarged; then each side goes up to a multiple of 16, without a crop. "
+        "shrunk to fit 1440x1440, never enlarged; then each side goes up to a multiple of 16, "
+        "without a crop. "
         "Of an animation the first frame is used. A picture connected to `input_image` of the "
         "Inputs node wins over this name.",
     ),
