@@ -152,9 +152,13 @@ def _undecoded(
     shipped = json.loads((ROOT / "workflows" / "api" / f"{workflow}.json").read_text("utf-8"))
     prompt = fill_prompt(shipped, {"prompt": PROMPT, "go_fast": False, **request})
     node = {entry["class_type"]: key for key, entry in prompt.items()}
-    final = prompt.pop(node["VAEDecode"])["inputs"]["samples"]
-    del prompt[node["FluxHotswapSave"]]
-    return prompt, node, final
+    final = prompt[node["VAEDecode"]]["inputs"]["samples"]
+    gone = {node["VAEDecode"]}
+    for key, entry in prompt.items():  # a node comes after those that it is wired to
+        wires = [value for value in entry["inputs"].values() if isinstance(value, list)]
+        if any(source in gone for source, _ in wires):
+            gone.add(key)
+    return {key: entry for key, entry in prompt.items() if key not in gone}, node, final
 
 
 def _saving(kind: str, name: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
