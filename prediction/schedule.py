@@ -8,6 +8,7 @@ Rectified Flow Transformers", with the constants of FLUX.1-dev's scheduler confi
 from __future__ import annotations
 
 import math
+import struct
 from typing import Final
 
 BASE_TOKENS: Final = 256
@@ -25,15 +26,18 @@ def shift_exponent(tokens: int) -> float:
 def full_schedule(model: str, steps: int, tokens: int) -> tuple[float, ...]:
     """Return the steps + 1 sigmas of a whole run, the last one 0.
 
+    They are rounded to float32 after each operation, as the hosted model's scheduler computes them:
+    the model sees 1000 times a sigma, where the last bit shows.
+
     Args:
         model: "dev" or "schnell".
         steps: number of denoising steps, at least 1.
         tokens: latent tokens of the picture, see `Size.tokens`.
     """
-    line = [1 - k / steps for k in range(steps)]
+    line = [_float32(1 - k / steps) for k in range(steps)]
     if model == "dev":
-        factor = math.exp(shift_exponent(tokens))
-        line = [factor / (factor + (1 / u - 1)) for u in line]
+        factor = _float32(math.exp(shift_exponent(tokens)))
+        line = [_float32(factor / _float32(factor + _float32(_float32(1 / u) - 1))) for u in line]
     return (*line, 0.0)
 
 
@@ -44,3 +48,7 @@ def start_step(steps: int, prompt_strength: float) -> int:
     n = 50, strength = 0.8.
     """
     return int(max(steps - min(steps * prompt_strength, steps), 0))
+
+
+def _float32(value: float) -> float:
+    return struct.unpack("<f", struct.pack("<f", value))[0]

@@ -159,7 +159,10 @@ _SWITCHES = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "PYTEST
 def clean_env(*, keep_secrets: bool = False) -> dict[str, str]:
     """The environment for a child process."""
     dropped = _SWITCHES if keep_secrets else (*_SWITCHES, *SECRETS)
-    return {key: value for key, value in os.environ.items() if key not in dropped}
+    kept = {key: value for key, value in os.environ.items() if key not in dropped}
+    # torch's threads wait for each other by spinning, which on busy cores takes ten times as long
+    # as the work.
+    return {"OMP_WAIT_POLICY": "PASSIVE"} | kept
 
 
 @contextmanager
