@@ -13,10 +13,10 @@ import transformers
 from torch import Tensor
 
 _TOWER: dict[str, Any] = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
+    "hidden_size": 64,
+    "intermediate_size": 128,
     "num_hidden_layers": 1,
-    "num_attention_heads": 2,
+    "num_attention_heads": 1,
     "image_size": 224,
     "patch_size": 32,
 }

@@ -116,7 +116,8 @@ def falcon_reference(vit_pixels: torch.Tensor) -> Any:
     shuffle_weights(network, 1)
     with torch.no_grad():
         logits = network(vit_pixels).logits
-        network.classifier.bias[0] -= (logits[:, 0] - logits[:, 1]).median()
+        # Between the two pictures in the middle: on one of them, rounding would decide.
+        network.classifier.bias[0] -= torch.quantile(logits[:, 0] - logits[:, 1], 0.5)
     return network
 
 
