@@ -53,13 +53,14 @@ def fetch_weights(file: WeightFile, target: Path) -> None:
     from ..lora_fetch.plain import fetch_file
 
     try:
+        rules = settings()
         with cancelled_as_comfy_does():
             fetch_file(
-                file.url,
+                file.url_at(rules.endpoints.hub),
                 target,
                 size=file.size,
                 sha256=file.sha256,
-                settings=settings(),
+                settings=rules,
                 progress=progress_bar(),
                 cancelled=cancelled,
             )

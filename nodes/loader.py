@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
 
 FOLDER: Final = "diffusion_models"
+ROUTE: Final = "flux_hotswap_route"
+"""The attachment by which a MODEL says on which route it runs."""
+
 DEFAULT_FILES: Final = {
     "dev": "flux1-dev.safetensors",
     "schnell": "flux1-schnell.safetensors",
@@ -101,7 +104,9 @@ class FluxHotswapLoader(io.ComfyNode):
         path = model_path(dev_file if model == "dev" else schnell_file, model)
         route, _, reason = report.partition(" ")
         shown = {"route": route, "route_reason": reason.strip("()")}
-        return io.NodeOutput(load_flux(path), report, ui={"flux_hotswap": [shown]})
+        patcher = load_flux(path)
+        patcher.set_attachments(ROUTE, route)
+        return io.NodeOutput(patcher, report, ui={"flux_hotswap": [shown]})
 
 
 def route_report(go_fast: bool, reason: str) -> str:

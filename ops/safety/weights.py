@@ -43,7 +43,11 @@ class WeightFile:
     @property
     def url(self) -> str:
         """Where it can be downloaded."""
-        return f"https://huggingface.co/{self.repo}/resolve/{self.revision}/{self.path}"
+        return self.url_at("https://huggingface.co")
+
+    def url_at(self, hub: str) -> str:
+        """Where it can be downloaded from another hub, such as a mirror."""
+        return f"{hub}/{self.repo}/resolve/{self.revision}/{self.path}"
 
 
 Fetch = Callable[[WeightFile, Path], None]
