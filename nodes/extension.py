@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 from .inputs import FluxHotswapInputs
 from .latent import FluxHotswapLatent
 from .loader import FluxHotswapLoader
+from .lora import FluxHotswapLora
 from .noise import FluxHotswapNoise
 from .prompt import FluxHotswapPrompt
 from .safety import FluxHotswapSafety
@@ -22,6 +23,7 @@ class FluxHotswapExtension(ComfyExtension):
         return [
             FluxHotswapInputs,
             FluxHotswapLoader,
+            FluxHotswapLora,
             FluxHotswapPrompt,
             FluxHotswapLatent,
             FluxHotswapSchedule,

@@ -1,0 +1,1 @@
+"""LoRA files: the names in them, and how they fit a model."""

@@ -1,0 +1,231 @@
+"""The names in a FLUX LoRA file, brought to those that ComfyUI's core knows. Names only, no torch.
+
+Every trainer has its own spelling for the same modules. The core reads these:
+
+- `diffusion_model.double_blocks.0.img_attn.qkv`, the names of the published FLUX files
+- `transformer.transformer_blocks.0.attn.to_q`, those of diffusers
+- `lora_unet_double_blocks_0_img_attn_qkv` (kohya), `lora_transformer_...` (OneTrainer) and
+  `lycoris_...` (SimpleTuner), which need nothing here
+- `text_encoder.text_model...`, `lora_te1_...`, `text_encoders.t5xxl.transformer...`
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+T = TypeVar("T")
+
+METADATA_KEY: Final = "lora_adapter_metadata"
+"""Where diffusers writes the settings of its adapters, in the head of the file."""
+
+EXPECTED: Final = (
+    "diffusers (transformer.transformer_blocks...), kohya (lora_unet_double_blocks_...), "
+    "BFL (double_blocks... with or without diffusion_model.), "
+    "XLabs (double_blocks.N.processor...), OneTrainer (lora_transformer_...), "
+    "and LyCORIS (lycoris_...)"
+)
+"""The families that FLUX LoRAs come in, for messages."""
+
+# How the names of a module begin, without any prefix.
+_NATIVE = (
+    "double_blocks. single_blocks. img_in. txt_in. time_in. vector_in. guidance_in. final_layer."
+)
+_DIFFUSERS = (
+    "transformer_blocks. single_transformer_blocks. x_embedder. context_embedder. "
+    "time_text_embed. norm_out. proj_out."
+)
+_STARTS: Final = {
+    **dict.fromkeys(_NATIVE.split(), "diffusion_model."),
+    **dict.fromkeys(_DIFFUSERS.split(), "transformer."),
+}
+_PREFIX: Final = re.compile(r"(?:(?:base_model\.model|model|diffusion_model|transformer|unet)\.)+")
+
+_XLABS: Final = re.compile(
+    r"(?P<block>(?:double|single)_blocks\.\d+)\.processor\."
+    r"(?P<part>(?:qkv|proj)_lora[12]?)\.(?P<side>down|up)\.weight"
+)
+_XLABS_PARTS: Final = {
+    "qkv_lora1": "img_attn.qkv",
+    "qkv_lora2": "txt_attn.qkv",
+    "proj_lora1": "img_attn.proj",
+    "proj_lora2": "txt_attn.proj",
+    "qkv_lora": "linear1_qkv",  # the core's name for the rows of linear1 above those of the MLP
+    "proj_lora": "linear2",
+}
+
+_TEXT: Final = (
+    (re.compile(r"text_encoder\.encoder\.layers\."), "text_encoder.text_model.encoder.layers."),
+    (
+        re.compile(r"text_encoder_2\.encoder\.block\."),
+        "text_encoders.t5xxl.transformer.encoder.block.",
+    ),
+)
+_TEXT_STARTS: Final = ("lora_te", "text_encoder", "text_model.", "clip_l.", "t5xxl.")
+_ADAPTER: Final = re.compile(r"\.lora_([AB])\.(?!weight$|bias$)[^.]+\.(weight|bias)$")
+_UNDERSCORED: Final = re.compile(
+    r"lora_unet_(?=(?:single_)?transformer_blocks_\d+_(?:attn|ff|norm|proj)_)"
+)
+
+
+_CONTROL: Final = {"img_in.lora_A.weight", "single_blocks.0.norm.key_norm.scale"}
+"""By these the core knows the control LoRAs of Black Forest Labs, and converts them itself."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """How a file names its modules.
+
+    Attributes:
+        name: of the family, for messages.
+        flux: whether FLUX LoRAs come in it; for others name is the model they are made for.
+    """
+
+    name: str
+    flux: bool = True
+
+
+_FAMILIES: Final = (
+    # More particular ones first: a file belongs to the first that one of its names fits.
+    (r"\.processor\.(?:qkv|proj)_lora[12]?\.", Family("XLabs")),
+    (r"^lora_unet_(?:double|single)_blocks_", Family("kohya")),
+    (r"^lora_transformer_(?:single_)?transformer_blocks_", Family("OneTrainer")),
+    (r"^lycoris_(?:single_)?transformer_blocks_", Family("LyCORIS")),
+    (r"^transformer\.(?:single_)?transformer_blocks\.", Family("diffusers")),
+    (r"^(?:.*\.)?base_model\.model\.", Family("PEFT")),
+    (r"^diffusion_model\.(?:double|single)_blocks\.", Family("BFL, with diffusion_model.")),
+    (r"(?:^|\.)(?:double|single)_blocks\.", Family("BFL")),
+    (
+        r"^lora_te2_text_model_|^lora_unet_(?:input|output|middle)_blocks?_",
+        Family("SDXL", flux=False),
+    ),
+    (
+        r"^(?:unet\.|lora_unet_)(?:down|up)_blocks.*transformer_blocks[._][2-9]",
+        Family("SDXL", flux=False),
+    ),
+    (
+        r"^(?:unet\.|lora_unet_)(?:down|up|mid)_block",
+        Family("Stable Diffusion 1.x or 2.x", flux=False),
+    ),
+    (r"joint_(?:transformer_)?blocks", Family("Stable Diffusion 3", flux=False)),
+    (r"(?:^|[._])blocks[._]\d+[._](?:cross|self)_attn", Family("Wan", flux=False)),
+    (r"^(?:single_)?transformer_blocks\.", Family("diffusers, without transformer.")),
+    (
+        r"^(?:transformer|diffusion_model)\.|^lora_(?:unet|transformer)_|^lycoris_",
+        Family("other modules"),
+    ),
+    (r"^lora_te|^text_(?:encoder|model)", Family("text encoder")),
+)
+_COMPILED: Final = tuple((re.compile(pattern), family) for pattern, family in _FAMILIES)
+UNKNOWN: Final = Family("unknown", flux=False)
+
+
+def family_of(names: Iterable[str]) -> Family:
+    """Return the family that a file's names belong to."""
+    known = list(names)
+    for pattern, family in _COMPILED:
+        if any(pattern.search(name) for name in known):
+            return family
+    return UNKNOWN
+
+
+def convert(state: Mapping[str, T]) -> dict[str, T]:
+    """Return a file's tensors under names that ComfyUI's core knows; other names stay.
+
+    Raises:
+        ValueError: two names of the file mean the same tensor.
+    """
+    if state.keys() >= _CONTROL:
+        return dict(state)
+    made: dict[str, T] = {}
+    for name, tensor in state.items():
+        target = core_name(name)
+        if target in made:
+            raise ValueError(f"it names {target} twice, the second time as {name}")
+        made[target] = tensor
+    return made
+
+
+def core_name(name: str) -> str:
+    """Return the name by which ComfyUI's core knows what a file calls name."""
+    name = _ADAPTER.sub(r".lora_\1.\2", name)
+    if is_text_name(name):
+        for pattern, text in _TEXT:
+            name = pattern.sub(text, name)
+        return name
+    found = _PREFIX.match(name)
+    bare = name[found.end() :] if found else name
+    block = _XLABS.fullmatch(bare)
+    if block is not None and block["part"] in _XLABS_PARTS:
+        module = f"{block['block']}.{_XLABS_PARTS[block['part']]}"
+        return f"diffusion_model.{module}.lora_{block['side']}.weight"
+    prefix = _STARTS.get(bare.partition(".")[0] + ".")
+    if prefix is not None:
+        return prefix + bare
+    return _UNDERSCORED.sub("lora_transformer_", name)
+
+
+def is_text_name(name: str) -> bool:
+    """Whether a name is one of a text encoder's."""
+    return name.removeprefix("base_model.model.").startswith(_TEXT_STARTS)
+
+
+def adapter_alphas(metadata: Mapping[str, str], names: Iterable[str]) -> dict[str, float]:
+    """Return the alphas that diffusers keeps in the file's head instead of in tensors.
+
+    Args:
+        metadata: of the file's head.
+        names: of its tensors, as the core knows them.
+
+    Returns:
+        Alphas by the name of their tensor; none for modules that have one already.
+    """
+    settings = _settings(metadata)
+    known = set(names)
+    made: dict[str, float] = {}
+    for name in known:
+        module, found, _ = name.partition(".lora_A.")
+        part, _, inner = module.partition(".")
+        if not found or f"{module}.alpha" in known or f"{part}.lora_alpha" not in settings:
+            continue
+        alpha = _alpha(part, inner, settings)
+        if alpha is not None:
+            made[f"{module}.alpha"] = alpha
+    return made
+
+
+def _settings(metadata: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        settings = json.loads(metadata.get(METADATA_KEY, "{}"))
+    except (ValueError, RecursionError):
+        return {}
+    return settings if isinstance(settings, dict) else {}
+
+
+def _alpha(part: str, module: str, settings: Mapping[str, Any]) -> float | None:
+    """The number that, divided by the rank, PEFT multiplies a module's delta by."""
+    alpha = _of_module(
+        settings.get(f"{part}.alpha_pattern"), module, settings[f"{part}.lora_alpha"]
+    )
+    rank = _of_module(settings.get(f"{part}.rank_pattern"), module, settings.get(f"{part}.r"))
+    if not _is_number(alpha):
+        return None
+    if settings.get(f"{part}.use_rslora") is True:
+        return alpha * math.sqrt(rank) if _is_number(rank) and rank > 0 else None
+    return float(alpha)
+
+
+def _of_module(pattern: Any, module: str, default: Any) -> Any:
+    """What a PEFT pattern says of a module: its keys are ends of names."""
+    if not isinstance(pattern, dict):
+        return default
+    ends = (value for end, value in pattern.items() if f".{module}".endswith(f".{end}"))
+    return next(ends, default)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,296 @@
+"""The names in LoRA files, how a file fits, and when its source has changed. No ComfyUI."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from mini_flux import loras
+
+from ops.lora.fit import Fit, Reads, check_shape, describe, refusal, shown
+from ops.lora.names import METADATA_KEY, adapter_alphas, convert, core_name, family_of
+from ops.lora.watch import RECENT, Watch
+
+NAMES = {
+    # XLabs
+    "double_blocks.7.processor.qkv_lora1.down.weight": (
+        "diffusion_model.double_blocks.7.img_attn.qkv.lora_down.weight"
+    ),
+    "double_blocks.7.processor.qkv_lora2.up.weight": (
+        "diffusion_model.double_blocks.7.txt_attn.qkv.lora_up.weight"
+    ),
+    "double_blocks.0.processor.proj_lora1.up.weight": (
+        "diffusion_model.double_blocks.0.img_attn.proj.lora_up.weight"
+    ),
+    "double_blocks.0.processor.proj_lora2.down.weight": (
+        "diffusion_model.double_blocks.0.txt_attn.proj.lora_down.weight"
+    ),
+    "single_blocks.37.processor.qkv_lora.up.weight": (
+        "diffusion_model.single_blocks.37.linear1_qkv.lora_up.weight"
+    ),
+    "diffusion_model.single_blocks.1.processor.proj_lora.down.weight": (
+        "diffusion_model.single_blocks.1.linear2.lora_down.weight"
+    ),
+    # names without a prefix, or with another one
+    "double_blocks.0.img_attn.qkv.lora_A.weight": (
+        "diffusion_model.double_blocks.0.img_attn.qkv.lora_A.weight"
+    ),
+    "base_model.model.single_blocks.0.linear1.lora_B.weight": (
+        "diffusion_model.single_blocks.0.linear1.lora_B.weight"
+    ),
+    "transformer.double_blocks.0.img_mlp.0.lora_A.weight": (
+        "diffusion_model.double_blocks.0.img_mlp.0.lora_A.weight"
+    ),
+    "model.diffusion_model.img_in.lora_A.weight": "diffusion_model.img_in.lora_A.weight",
+    "final_layer.adaLN_modulation.1.lora_A.weight": (
+        "diffusion_model.final_layer.adaLN_modulation.1.lora_A.weight"
+    ),
+    "transformer_blocks.0.attn.to_q.lora_A.weight": (
+        "transformer.transformer_blocks.0.attn.to_q.lora_A.weight"
+    ),
+    "base_model.model.transformer.x_embedder.lora_A.weight": (
+        "transformer.x_embedder.lora_A.weight"
+    ),
+    "proj_out.alpha": "transformer.proj_out.alpha",
+    "lora_unet_transformer_blocks_0_attn_to_q.lora_up.weight": (
+        "lora_transformer_transformer_blocks_0_attn_to_q.lora_up.weight"
+    ),
+    # the adapter's name
+    "transformer.proj_out.lora_A.default.weight": "transformer.proj_out.lora_A.weight",
+    "transformer.proj_out.lora_B.my-style_2.weight": "transformer.proj_out.lora_B.weight",
+    # text encoders
+    "text_encoder_2.encoder.block.3.layer.0.SelfAttention.q.lora_A.weight": (
+        "text_encoders.t5xxl.transformer.encoder.block.3.layer.0.SelfAttention.q.lora_A.weight"
+    ),
+    "text_encoder.encoder.layers.0.mlp.fc1.lora_B.weight": (
+        "text_encoder.text_model.encoder.layers.0.mlp.fc1.lora_B.weight"
+    ),
+}
+KEPT = [
+    "transformer.transformer_blocks.0.attn.to_q.lora_A.weight",
+    "transformer.single_transformer_blocks.0.proj_mlp.alpha",
+    "diffusion_model.double_blocks.0.img_attn.qkv.lora_up.weight",
+    "lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight",
+    "lora_unet_single_blocks_0_linear1.alpha",
+    "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q.lora_up.weight",
+    "lora_transformer_transformer_blocks_0_attn_to_q.lora_up.weight",
+    "lycoris_single_transformer_blocks_0_attn_to_q.lokr_w1",
+    "lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_up.weight",
+    "text_encoder.text_model.encoder.layers.0.mlp.fc1.lora_A.weight",
+    "something.else.lora_A.weight",
+    "double_blocks_are_not_a_module",
+]
+
+
+@pytest.mark.parametrize(("name", "core"), NAMES.items(), ids=list(NAMES))
+def test_a_name_becomes_the_cores(name: str, core: str) -> None:
+    assert core_name(name) == core
+    assert core_name(core) == core
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_a_name_that_the_core_knows_stays(name: str) -> None:
+    assert core_name(name) == name
+
+
+def test_tensors_keep_their_order_and_are_not_touched() -> None:
+    values = [object() for _ in NAMES]
+    made = convert(dict(zip(NAMES, values, strict=True)))
+    assert list(made) == list(NAMES.values())
+    assert all(one is other for one, other in zip(made.values(), values, strict=True))
+
+
+def test_two_names_of_one_tensor_are_refused() -> None:
+    with pytest.raises(ValueError, match="twice"):
+        convert({"proj_out.alpha": 1, "transformer.proj_out.alpha": 2})
+
+
+def test_control_loras_are_left_to_the_core() -> None:
+    state = {"img_in.lora_A.weight": 1, "single_blocks.0.norm.key_norm.scale": 2}
+    assert convert(state) == state
+
+
+SPELLED = {
+    "diffusers": "diffusers",
+    "diffusers without prefix": "diffusers, without transformer.",
+    "PEFT of diffusers": "PEFT",
+    "PEFT of BFL": "PEFT",
+    "kohya with alpha": "kohya",
+    "ComfyUI": "BFL, with diffusion_model.",
+    "BFL": "BFL",
+    "OneTrainer": "OneTrainer",
+}
+
+
+@pytest.mark.parametrize(("spelling", "name"), SPELLED.items(), ids=list(SPELLED))
+def test_the_family_is_seen(spelling: str, name: str) -> None:
+    family = family_of(loras.FAMILIES[spelling](loras.blocks()))
+    assert (family.name, family.flux) == (name, True)
+
+
+def test_the_family_of_xlabs_is_seen() -> None:
+    assert family_of(loras.xlabs(loras.attention())).name == "XLabs"
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("lora_unet_input_blocks_4_1_proj_in.lora_up.weight", "SDXL"),
+        ("lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_up.weight", "SDXL"),
+        ("unet.down_blocks.2.attentions.0.transformer_blocks.9.attn1.to_q.lora_A.weight", "SDXL"),
+        (
+            "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q.alpha",
+            "Stable Diffusion 1.x or 2.x",
+        ),
+        ("diffusion_model.joint_blocks.0.x_block.attn.qkv.lora_A.weight", "Stable Diffusion 3"),
+        ("diffusion_model.blocks.0.cross_attn.k.lora_A.weight", "Wan"),
+        ("abc", "unknown"),
+    ],
+)
+def test_another_models_family_is_seen(name: str, model: str) -> None:
+    family = family_of([name])
+    assert (family.name, family.flux) == (model, False)
+
+
+# --- alphas in the head ---
+
+
+def head(**settings: Any) -> dict[str, str]:
+    return {METADATA_KEY: json.dumps({f"transformer.{k}": v for k, v in settings.items()})}
+
+
+A = "transformer.proj_out.lora_A.weight"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "alpha"),
+    [
+        (head(lora_alpha=8, r=4), 8.0),
+        (head(lora_alpha=8, r=4, use_rslora=True), 16.0),
+        (head(lora_alpha=8, r=4, alpha_pattern={"proj_out": 2}), 2.0),
+        (head(lora_alpha=8, r=4, alpha_pattern={"out": 2}), 8.0),
+        (head(lora_alpha=8, r=4, rank_pattern={"proj_out": 16}, use_rslora=True), 32.0),
+        (head(r=4), None),
+        (head(lora_alpha="much"), None),
+        (head(lora_alpha=True), None),
+        (head(lora_alpha=8, r=0, use_rslora=True), None),
+        ({METADATA_KEY: "{"}, None),
+        ({METADATA_KEY: "[]"}, None),
+        ({}, None),
+    ],
+)
+def test_alphas_of_the_head(metadata: dict[str, str], alpha: float | None) -> None:
+    expected = {} if alpha is None else {"transformer.proj_out.alpha": alpha}
+    assert adapter_alphas(metadata, [A]) == expected
+
+
+def test_an_alpha_of_the_file_comes_first() -> None:
+    assert adapter_alphas(head(lora_alpha=8), [A, "transformer.proj_out.alpha"]) == {}
+
+
+# --- how a file fitted ---
+
+
+def lora(out: int, rank: int, into: int, *, reshape: Any = None) -> Any:
+    factors = torch.zeros(out, rank), torch.zeros(rank, into)
+    return SimpleNamespace(name="lora", weights=(*factors, None, None, None, reshape))
+
+
+@pytest.mark.parametrize(
+    ("patch", "rows", "problem"),
+    [
+        (lora(6, 2, 4), None, None),
+        (lora(3, 2, 4), 3, None),
+        (lora(3, 2, 4), None, "3x4 instead of 6x4"),
+        (lora(6, 2, 5), None, "6x5 instead of 6x4"),
+        (lora(9, 2, 9, reshape=[9, 9]), None, None),
+        (("diff", (torch.zeros(6, 4),)), None, None),
+        (("diff", (torch.zeros(4, 6),)), None, "4x6 instead of 6x4"),
+        (("set", (torch.zeros(4, 6),)), None, None),
+        (SimpleNamespace(name="lokr", weights=()), None, None),
+    ],
+)
+def test_a_wrong_shape_is_seen(patch: Any, rows: int | None, problem: str | None) -> None:
+    assert check_shape(patch, (6, 4), rows) == problem
+
+
+def test_reads_tell_what_was_not_used() -> None:
+    reads = Reads({"a": 1, "b": 2, "c": 3})
+    assert "a" in reads
+    assert (reads["b"], reads.get("c"), reads.get("d", 4)) == (2, 3, 4)
+    assert reads.unread() == ["a"]
+
+
+def fit(*names: str, patched: int = 0, misfits: tuple[str, ...] = ()) -> Fit:
+    converted = [core_name(name) for name in names]
+    return Fit.of(names, converted).with_result([*converted, "added"], patched, misfits)
+
+
+def test_the_report_names_what_was_not_matched() -> None:
+    text = "text_encoder_2.encoder.block.0.layer.0.SelfAttention.q.lora_A.weight"
+    partly = fit("proj_out.odd", *(f"odd{i}" for i in range(4)), text, patched=3)
+    assert describe(partly, has_clip=False) == [
+        "keys: 0 of 6 matched (text encoder), 3 weights changed",
+        "not matched: proj_out.odd, odd0, odd1 and 2 more",
+        "text encoders: 1 keys left out, no CLIP is connected",
+    ]
+    assert describe(partly, has_clip=True)[-1] == f"not matched in the text encoders: {text}"
+    assert "wrong shape: x" in describe(fit(misfits=("x",), patched=1), has_clip=True)[-1]
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (fit("lora_unet_input_blocks_4_1_proj_in.alpha"), "made for SDXL, not for FLUX.1"),
+        (fit("abc"), "of no known family"),
+        (fit("double_blocks.99.img_attn.qkv.lora_A.weight"), "of the family BFL"),
+        (fit("lora_te1_x.alpha"), "changes only the text encoders (1 keys)"),
+        (fit("abc", misfits=("img_in (1x1 instead of 2x2)",)), "another size: img_in (1x1"),
+    ],
+)
+def test_a_refusal_says_what_was_seen(bad: Fit, words: str) -> None:
+    assert words in refusal("a.safetensors", bad)
+
+
+def test_long_names_are_cut() -> None:
+    assert shown(["x" * 1000]) == "x" * 87 + "..."
+
+
+# --- the watch ---
+
+
+def test_a_state_changes_when_the_bytes_do() -> None:
+    watch, now = Watch(), {"a": "1", "b": "1"}
+    before = watch.state("a", now.get), watch.state(None, now.get)
+    watch.note("a", "1")
+    watch.note("b", "1")
+    assert (watch.state(" a ", now.get), watch.state(None, now.get)) == before
+    now["b"] = "2"
+    assert watch.state("a", now.get) == before[0]
+    assert watch.state(None, now.get) != before[1]
+    changed = watch.state("b", now.get)
+    watch.note("b", "2")
+    assert watch.state("b", now.get) == changed != before[0]
+
+
+def test_only_the_latest_sources_are_asked_about() -> None:
+    watch, asked = Watch(), []
+    for number in [*range(20), 3]:
+        watch.note(str(number), "1")
+
+    def look(source: str) -> None:
+        asked.append(source)
+
+    watch.state(None, look)
+    assert len(asked) == RECENT
+    assert asked[-2:] == ["19", "3"]
+
+
+def test_a_source_that_cannot_be_asked_has_not_changed() -> None:
+    watch = Watch()
+    before = watch.state("a", lambda _: None)
+    watch.note("a", "1")
+    assert watch.state("a", lambda _: None) == before

@@ -1,0 +1,219 @@
+"""Our LoRA node draws what diffusers draws with `load_lora_weights` and `set_adapters`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from mini_flux import loras
+from mini_flux.loras import Delta, State
+from parity import Drawn, Request, assert_same, draw, reference
+from runtime.client import Prompt, Result
+from runtime.session import Comfy
+from torch import Tensor
+
+TOLERANCE = 1e-4
+REQUEST = {
+    "model": "schnell",
+    "aspect_ratio": "custom",
+    "width": 256,
+    "height": 256,
+    "num_inference_steps": 2,
+    "seed": 42,
+}
+ONE_STEP = REQUEST | {"num_inference_steps": 1}
+DEV = REQUEST | {"model": "dev", "num_inference_steps": 4}
+
+Used = tuple[str, float]
+"""A file's name and the scale."""
+
+
+class WithLoras:
+    """A ComfyUI that puts LoRA nodes behind the loader of every prompt."""
+
+    def __init__(self, comfy: Comfy, used: list[Used]) -> None:
+        self.comfy = comfy
+        self.used = used
+
+    def run(self, prompt: Prompt) -> Result:
+        return self.comfy.run(with_loras(prompt, self.used))
+
+    def saved(self, name: str) -> dict[str, Any]:
+        return self.comfy.saved(name)
+
+
+def with_loras(prompt: Prompt, used: list[Used]) -> dict[str, Any]:
+    """Return prompt with LoRA nodes between the loader and what it feeds."""
+    made = {key: node | {"inputs": dict(node["inputs"])} for key, node in prompt.items()}
+    loader = next(key for key, node in made.items() if node["class_type"] == "FluxHotswapLoader")
+    last: list[Any] = [loader, 0]
+    added: dict[str, Any] = {}
+    for index, (source, scale) in enumerate(used):
+        inputs = {"model": last, "source": source, "scale": scale}
+        added[f"lora{index}"] = {"class_type": "FluxHotswapLora", "inputs": inputs}
+        last = [f"lora{index}", 0]
+    for node in made.values():
+        for name, value in node["inputs"].items():
+            if value == [loader, 0]:
+                node["inputs"][name] = last
+    return made | added
+
+
+class Stand:
+    """Puts LoRA files where the server finds them, and draws with them on both sides."""
+
+    def __init__(self, comfy: Comfy) -> None:
+        self.comfy = comfy
+        self.folder = comfy.server.models_dir / "loras" / "parity"
+        self.states: dict[str, State] = {}
+
+    def put(self, name: str, state: State, metadata: dict[str, str] | None = None) -> str:
+        """Write a file; what to name it in the node."""
+        loras.write(state, self.folder / f"{name}.safetensors", metadata)
+        self.states[f"parity/{name}.safetensors"] = state
+        return f"parity/{name}.safetensors"
+
+    def ours(self, *used: Used, request: Request = REQUEST) -> Drawn:
+        """What the workflow draws."""
+        with_nodes: Any = WithLoras(self.comfy, list(used))
+        return draw(with_nodes, "text_to_image", request)
+
+    def theirs(self, ours: Drawn, *used: Used, request: Request = REQUEST) -> Tensor:
+        """What diffusers draws."""
+        pipes = reference(request["model"], self.comfy.models)
+        with loras.adapted(pipes.text, [(self.states[name], scale) for name, scale in used]):
+            return pipes.draw(ours, request).latents
+
+    def compare(self, *used: Used, request: Request = REQUEST) -> Tensor:
+        """Both, which must be the same."""
+        ours = self.ours(*used, request=request)
+        assert_same(ours.latents, self.theirs(ours, *used, request=request), TOLERANCE)
+        return ours.latents
+
+
+@pytest.fixture(scope="module")
+def stand(comfy: Comfy) -> Iterator[Stand]:
+    made = Stand(comfy)
+    yield made
+    for path in made.folder.iterdir():
+        path.unlink()
+    made.folder.rmdir()
+
+
+@pytest.fixture(scope="module")
+def plain(stand: Stand) -> Tensor:
+    """What is drawn without a LoRA."""
+    return stand.ours().latents
+
+
+def without_linear1(delta: Delta) -> Delta:
+    """What diffusers' kohya conversion takes of a small FLUX: it knows one width of `linear1`."""
+    return {name: part for name, part in delta.items() if "linear1" not in name}
+
+
+SCHNELL = {name: part for name, part in loras.everything().items() if "guidance_in" not in name}
+"""A delta of every layer of schnell."""
+
+READ_BY_DIFFUSERS: dict[str, tuple[Callable[[Delta], State], Delta]] = {
+    "diffusers, blocks": (loras.FAMILIES["diffusers"], loras.blocks()),
+    "diffusers with alpha": (loras.FAMILIES["diffusers with alpha"], SCHNELL),
+    "diffusers, lora_down and lora_up": (
+        loras.FAMILIES["diffusers, lora_down and lora_up"],
+        loras.blocks(),
+    ),
+    "kohya": (loras.kohya, without_linear1(loras.blocks())),
+    "kohya without alpha": (
+        loras.FAMILIES["kohya without alpha"],
+        without_linear1(loras.blocks()),
+    ),
+    "ComfyUI, lora_down and lora_up": (
+        loras.FAMILIES["ComfyUI, lora_down and lora_up"],
+        without_linear1(loras.blocks()),
+    ),
+    # Of OneTrainer's names diffusers reads those of the attention only.
+    "OneTrainer": (
+        loras.FAMILIES["OneTrainer"],
+        {name: part for name, part in loras.attention().items() if "double" in name},
+    ),
+    "XLabs, double and single blocks": (loras.xlabs, loras.attention()),
+}
+
+
+@pytest.mark.parametrize(
+    ("spelled", "delta"), READ_BY_DIFFUSERS.values(), ids=list(READ_BY_DIFFUSERS)
+)
+def test_a_family_equals_diffusers(
+    stand: Stand, plain: Tensor, spelled: Callable[[Delta], State], delta: Delta
+) -> None:
+    name = stand.put("family", spelled(delta))
+    drawn = stand.compare((name, 1.0))
+    assert (drawn - plain).abs().max() > 1e-1, "the LoRA does too little for a comparison"
+
+
+def test_every_layer_of_dev_equals_diffusers(stand: Stand) -> None:
+    """Embedders and the last layer too, whose modulation diffusers keeps in another order."""
+    name = stand.put("dev", loras.diffusers(loras.everything(seed=2), alpha=8.0))
+    stand.compare((name, 0.5), request=DEV)
+
+
+@pytest.mark.parametrize("scale", [-1.0, 0.0, 0.5, 1.0, 3.0])
+def test_a_scale_equals_diffusers(stand: Stand, plain: Tensor, scale: float) -> None:
+    name = stand.put("one", loras.diffusers(loras.blocks(seed=3)))
+    drawn = stand.compare((name, scale))
+    assert torch.equal(drawn, plain) == (scale == 0)
+
+
+PAIRS = [(1.0, 1.0), (0.5, -1.0), (3.0, 0.5), (0.0, 1.0)]
+
+
+@pytest.mark.parametrize("scales", PAIRS, ids=str)
+def test_two_equal_diffusers(stand: Stand, scales: tuple[float, float]) -> None:
+    first = stand.put("first", loras.diffusers(loras.blocks(seed=4), alpha=2.0))
+    second = stand.put("second", loras.xlabs(loras.attention(seed=5)))
+    stand.compare((first, scales[0]), (second, scales[1]))
+
+
+def test_the_same_twice_adds_up(stand: Stand) -> None:
+    name = stand.put("twice", loras.kohya(without_linear1(loras.blocks(seed=6))))
+    twice = stand.compare((name, 0.5), (name, 1.0))
+    assert_same(twice, stand.ours((name, 1.5)).latents, 1e-5)
+
+
+# --- the same delta in all spellings, also in those that diffusers does not read ---
+
+
+@pytest.fixture(scope="module")
+def in_diffusers_names(stand: Stand) -> Tensor:
+    name = stand.put("base", loras.diffusers(SCHNELL))
+    return stand.ours((name, 1.0), request=ONE_STEP).final
+
+
+OTHERS = [name for name in loras.FAMILIES if name != "diffusers"]
+
+
+@pytest.mark.parametrize("family", OTHERS)
+def test_the_families_are_one_lora(stand: Stand, in_diffusers_names: Tensor, family: str) -> None:
+    name = stand.put("spelled", loras.FAMILIES[family](SCHNELL))
+    assert torch.equal(stand.ours((name, 1.0), request=ONE_STEP).final, in_diffusers_names)
+
+
+def test_xlabs_is_the_same_lora(stand: Stand) -> None:
+    delta = loras.attention(seed=8)
+    names = [
+        stand.put("attention", loras.diffusers(delta)),
+        stand.put("attention-xlabs", loras.xlabs(delta)),
+    ]
+    drawn = [stand.ours((name, 1.0), request=ONE_STEP).final for name in names]
+    assert torch.equal(*drawn)
+
+
+def test_an_alpha_in_the_head_is_the_same_lora(stand: Stand, in_diffusers_names: Tensor) -> None:
+    """Newer diffusers writes it there instead of into tensors."""
+    state = loras.diffusers(SCHNELL, alpha=2.0)
+    state = {name: tensor for name, tensor in state.items() if not name.endswith(".alpha")}
+    settings = {"transformer.r": loras.RANK, "transformer.lora_alpha": 2.0}
+    name = stand.put("head", state, {"lora_adapter_metadata": json.dumps(settings)})
+    assert torch.equal(stand.ours((name, 1.0), request=ONE_STEP).final, in_diffusers_names)
