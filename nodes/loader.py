@@ -10,15 +10,12 @@ from comfy_api.latest import io
 
 from ..prediction.errors import HotswapError, MissingFileError
 from ..prediction.spec import FIELD, MODELS
-from .base import CATEGORY, field_input, files_choice
+from .base import CATEGORY, ROUTE, field_input, files_choice
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
 
 FOLDER: Final = "diffusion_models"
-ROUTE: Final = "flux_hotswap_route"
-"""The attachment by which a MODEL says on which route it runs."""
-
 DEFAULT_FILES: Final = {
     "dev": "flux1-dev.safetensors",
     "schnell": "flux1-schnell.safetensors",

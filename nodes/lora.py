@@ -13,7 +13,7 @@ from ..ops.lora.names import adapter_alphas, convert
 from ..ops.lora.watch import Watch
 from ..prediction.errors import HotswapError
 from ..prediction.spec import FIELD, GO_FAST_MULTIPLIER
-from .base import CATEGORY, Minimum, field_input
+from .base import CATEGORY, ROUTE, Minimum, field_input
 from .fetching import cancelled, cancelled_as_comfy_does, progress_bar, settings
 
 if TYPE_CHECKING:
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from ..lora_fetch.store import Store
 
 FOLDER: Final = "loras"
-ROUTE: Final = "flux_hotswap_route"
-"""The attachment by which the loader says on which route its MODEL runs."""
-
 log = logging.getLogger(__name__)
 watch = Watch()
 

@@ -114,11 +114,4 @@ NOT_YET: Final[tuple[NotYet, ...]] = (
         "The request is planned for the fp8 route, but the loader runs bf16 and says so in its "
         "report.",
     ),
-    NotYet(
-        "LoRAs",
-        ("lora", "lora_scale", "extra_lora", "extra_lora_scale"),
-        "These fields are checked and planned, but no node applies a LoRA: the picture is the base "
-        "model's. `python -m lora_fetch` fetches one from any source into the loras folder, and "
-        "ComfyUI's own LoraLoaderModelOnly, behind the loader, applies it.",
-    ),
 )

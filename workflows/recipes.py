@@ -160,9 +160,19 @@ def _load_models(graph: Graph, inputs: Node) -> _Models:
         go_fast=inputs["go_fast"],
         route_reason=inputs["route_reason"],
     )
-    clip = graph.add("DualCLIPLoader", clip_name1=CLIP_L.name, clip_name2=T5.name, type="flux")
+    encoders = graph.add("DualCLIPLoader", clip_name1=CLIP_L.name, clip_name2=T5.name, type="flux")
     vae = graph.add("VAELoader", vae_name=AE.name)
-    return _Models(loader["MODEL"], clip["CLIP"], vae["VAE"])
+    model, clip = loader["MODEL"], encoders["CLIP"]
+    for source in ("lora", "extra_lora"):
+        lora = graph.add(
+            "FluxHotswapLora",
+            model=model,
+            source=inputs[source],
+            scale=inputs[f"{source}_scale"],
+            clip=clip,
+        )
+        model, clip = lora["MODEL"], lora["CLIP"]
+    return _Models(model, clip, vae["VAE"])
 
 
 def _latent(graph: Graph, inputs: Node, **pictures: Wire) -> Node:
@@ -256,6 +266,7 @@ _REQUEST: Final = ("Request", ("FluxHotswapInputs",))
 _PICTURE_REQUEST: Final = ("Request", ("LoadImage", "FluxHotswapInputs"))
 _MIDDLE: Final = (
     ("Models", ("FluxHotswapLoader", "DualCLIPLoader", "VAELoader")),
+    ("LoRAs", ("FluxHotswapLora", "FluxHotswapLora")),
     ("Plan", ("FluxHotswapPrompt", "FluxHotswapLatent", "FluxHotswapSchedule")),
     ("Sampling", ("BasicGuider", "FluxHotswapNoise", "KSamplerSelect", "SamplerCustomAdvanced")),
 )

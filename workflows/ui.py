@@ -165,16 +165,18 @@ def _layout(
     """Return each node's position and the groups around the columns."""
     positions: dict[int, tuple[int, int]] = {}
     groups: list[dict[str, Any]] = []
-    by_class = {node.info.name: node for node in graph.nodes}
+    waiting = list(graph.nodes)
     for column, (title, classes) in enumerate(recipe.columns):
         x, y = column * (_WIDTH + _GAP + 2 * _MARGIN), 0
         for class_type in classes:
-            node = by_class.pop(class_type)
+            node = next(node for node in waiting if node.info.name == class_type)
+            waiting.remove(node)
             positions[node.id] = (x, y)
             y += _height(node) + _TITLE + _MARGIN
         groups.append(_group(column + 1, title, x, y))
-    if by_class:
-        raise ValueError(f"{recipe.name}: no column holds {', '.join(by_class)}")
+    if waiting:
+        names = ", ".join(node.info.name for node in waiting)
+        raise ValueError(f"{recipe.name}: no column holds {names}")
     return positions, groups
 
 
