@@ -186,6 +186,7 @@ def test_a_link_into_this_network_is_refused(comfy: Comfy, link: str, message: s
 def test_a_link_to_no_picture_says_so(comfy: Comfy) -> None:
     link = comfy.files.file("/page.png", b"<html>log in</html>")
     comfy.expect_traceback("image: not a picture")
+    comfy.expect_traceback("UnidentifiedImageError")
     with pytest.raises(ExecutionError, match="image: not a picture"):
         run(comfy, image=link)
 
