@@ -1,4 +1,4 @@
-"""Killed processes, two at a time, a full disk, a cancel, and several connections."""
+"""Killed processes, two at a time, a full disk and a cancel."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fetch.servers import File, Request, lora, sha256, tar
+from fetch.servers import Request, lora, sha256, tar
 from fetch.world import World
 
 from lora_fetch import CancelledError, NoRoomError, OfflineError, RefusedError, StoreError
@@ -22,7 +22,11 @@ from lora_fetch.lock import locked, try_lock
 from lora_fetch.pump import ask
 
 TOP = Path(__file__).parents[2]
+
+
 DATA = lora(300_000)
+
+
 BIG = lora(6 * 2**20)
 
 
@@ -275,70 +279,6 @@ def test_cancel_is_heard_while_waiting_to_try_again(world: World) -> None:
     assert sum(world.clock.slept) < 2
 
 
-@pytest.fixture
-def split(world: World) -> World:
-    """A world in which a second of patience is too much for one connection."""
-    world.use(
-        probe_seconds=0.05, parallel_from=2**20, piece_bytes=2**20, connections=6, sleep=time.sleep
-    )
-    return world
-
-
-def test_several_connections(split: World) -> None:
-    url = split.cdn.file("/a.safetensors", BIG, rate=4_000_000)
-    seen: list[int] = []
-    found = split.fetch(url, progress=lambda done, _: seen.append(done))
-    assert found.sha256 == sha256(BIG)
-    assert found.path.read_bytes() == BIG
-    assert len(split.cdn.seen) > 4
-    assert seen == sorted(seen)
-    assert {seen.headers.get("if-range") for seen in split.cdn.seen[1:]} == {'"one"'}
-
-
-def test_several_connections_with_only_the_hash_to_go_by(split: World) -> None:
-    url = split.cdn.file("/a.safetensors", BIG, rate=4_000_000, etags=[""])
-    assert split.fetch(f"{url}#sha256={sha256(BIG)}").path.read_bytes() == BIG
-    assert len(split.cdn.seen) > 4
-
-
-def test_server_that_allows_only_a_few_connections(split: World) -> None:
-    url = split.cdn.file("/a.safetensors", BIG, rate=4_000_000, connections=2)
-    assert split.fetch(url).path.read_bytes() == BIG
-
-
-def test_connections_that_break(split: World) -> None:
-    url = split.cdn.file("/a.safetensors", BIG, rate=8_000_000)
-    route = split.cdn.routes["/a.safetensors"]
-    assert isinstance(route, File)
-    served: list[int] = []
-
-    def breaking(request: Request) -> None:
-        served.append(1)
-        if len(served) == 3:
-            route.cut.append(100_000)
-        route(request)
-
-    split.cdn.routes["/a.safetensors"] = breaking
-    assert split.fetch(url).path.read_bytes() == BIG
-
-
-def test_connections_that_end_without_a_word(split: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lora_fetch.parallel.Pieces.workers", lambda _: [])
-    url = split.cdn.file("/a.safetensors", BIG, rate=20_000_000)
-    assert split.fetch(url).path.read_bytes() == BIG
-
-
-def test_a_slow_disk_slows_the_network_down(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lora_fetch.pump.DEPTH", 1)
-    monkeypatch.setattr("lora_fetch.pump.TICK", 0.01)
-    url = world.cdn.file("/a.safetensors", lora(2_000_000))
-
-    def slow(done: int, total: int | None) -> None:
-        time.sleep(0.05)
-
-    assert world.fetch(url, progress=slow).size > 2_000_000
-
-
 def test_a_part_of_a_tar_without_its_place(world: World) -> None:
     """A note that says nothing of the file in the tar: from the start."""
     data = tar(("o/lora.safetensors", DATA))
@@ -358,48 +298,6 @@ def test_a_mistake_of_ours_in_a_thread_is_not_silent(monkeypatch: pytest.MonkeyP
     with pytest.raises(AssertionError, match="without an answer"):
         ask(lambda: 1 // 0, cancelled=lambda: False)
     until(lambda: bool(told))
-
-
-@pytest.mark.parametrize("fault", ["refused", "whole", "other-state", "too-much"])
-def test_back_to_one_connection(split: World, fault: str) -> None:
-    """A server whose second connection gives nothing usable still gives the file over one."""
-    url = split.cdn.file("/a.safetensors", BIG, rate=20_000_000)
-    route = split.cdn.routes["/a.safetensors"]
-    assert isinstance(route, File)
-
-    def picky(request: Request) -> None:
-        if not request.headers["Range"].endswith("-"):
-            if fault == "refused":
-                request.reply(503)
-                return
-            if fault == "whole":
-                request.reply(200, b"x" * 100)
-                return
-            if fault == "too-much":
-                start, last = request.headers["Range"].removeprefix("bytes=").split("-")
-                span = f"bytes {start}-{last}/{len(BIG)}"
-                request.reply(206, b"x" * 2**21, etag='"one"', content_range=span)
-                return
-            request.reply(206, b"x", etag='"two"', content_range=f"bytes 0-0/{len(BIG)}")
-            return
-        route(request)
-
-    split.cdn.routes["/a.safetensors"] = picky
-    assert split.fetch(url).path.read_bytes() == BIG
-
-
-def test_cancel_of_several_connections_leaves_a_sound_start(split: World) -> None:
-    url = split.cdn.file("/a.safetensors", BIG, rate=2_000_000)
-    begun = len(BIG) // 3
-    seen: list[int] = []
-    with pytest.raises(CancelledError):
-        split.fetch(
-            url,
-            progress=lambda done, _: seen.append(done),
-            cancelled=lambda: bool(seen and seen[-1] > begun),
-        )
-    split.cdn.file("/a.safetensors", BIG)
-    assert split.fetch(url).path.read_bytes() == BIG
 
 
 def test_a_limit_holds_for_a_body_without_a_length(world: World) -> None:

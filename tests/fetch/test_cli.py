@@ -14,7 +14,7 @@ import pytest
 
 import lora_fetch
 from fetch.servers import lora, sha256
-from fetch.test_services import DATA, OTHER
+from fetch.services import DATA, OTHER
 from fetch.world import World
 from lora_fetch import Settings
 from lora_fetch.__main__ import main

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from fetch.servers import Request, Server, lora, sha256, tar
+from fetch.servers import Request, lora, sha256
+from fetch.services import (
+    COMMIT,
+    DATA,
+    OTHER,
+    VERSION,
+    answer,
+    civitai,
+    redirect,
+    refusal,
+    repository,
+    sent,
+    trained,
+)
 from fetch.world import CIVITAI_TOKEN, HUB_TOKEN, REPLICATE_TOKEN, World
 from lora_fetch import FetchError, NotAuthorisedError, NotFoundError, OfflineError, RefusedError
 from lora_fetch.hub import choose
@@ -16,67 +28,6 @@ from lora_fetch.net import Client
 from lora_fetch.resolve import resolve
 from lora_fetch.source import HuggingFace, LocalFile
 from lora_fetch.tokens import Tokens
-
-DATA = lora(20_000)
-OTHER = lora(20_000, seed=1)
-COMMIT = "c" * 40
-VERSION = {
-    "id": 678,
-    "modelId": 12345,
-    "baseModel": "Flux.1 D",
-    "trainedWords": ["TOK, ", "in the style of TOK", 5],
-    "model": {"type": "LORA"},
-    "files": [
-        {"id": 1, "name": "data.zip", "type": "Training Data"},
-        {
-            "id": 9,
-            "name": "My Style/v1.safetensors",
-            "type": "Model",
-            "primary": True,
-            "metadata": {"format": "SafeTensor", "fp": "fp16"},
-            "hashes": {"SHA256": sha256(DATA).upper()},
-            "pickleScanResult": "Success",
-        },
-        {
-            "id": 10,
-            "name": "b.safetensors",
-            "type": "Model",
-            "metadata": {"fp": "fp32"},
-            "hashes": {},
-        },
-    ],
-}
-
-
-def answer(document: Any, status: int = 200, **headers: str) -> Callable[[Request], None]:
-    return lambda request: request.reply_json(document, status, **headers)
-
-
-def refusal(status: int, body: bytes = b"", **headers: str) -> Callable[[Request], None]:
-    return lambda request: request.reply(status, body, **headers)
-
-
-def redirect(url: str, status: int = 302, **headers: str) -> Callable[[Request], None]:
-    return lambda request: request.reply(status, b"", location=url, **headers)
-
-
-def repository(world: World, *paths: str, data: bytes = DATA, commit: str = COMMIT) -> None:
-    """A repository of the hub: its tree, the head of each file, and the bytes elsewhere."""
-    tree = [{"type": "file", "path": path, "size": len(data)} for path in paths]
-    world.hub.routes["/api/models/a/b/tree/main"] = answer(tree)
-    for path in paths:
-        target = world.cdn.file(f"/{sha256(data)}", data)
-        for revision in ("main", commit):
-            world.hub.routes[f"/a/b/resolve/{revision}/{path}"] = redirect(
-                target + "?signature=x",
-                x_repo_commit=commit,
-                x_linked_etag=f'"{sha256(data)}"',
-                x_linked_size=str(len(data)),
-            )
-
-
-def sent(server: Server) -> set[str | None]:
-    return {seen.headers.get("authorization") for seen in server.seen}
 
 
 def test_hub_repository_with_one_file(world: World) -> None:
@@ -234,15 +185,6 @@ def test_hub_errors(
     assert HUB_TOKEN not in str(caught.value)
 
 
-def civitai(world: World, version: dict[str, Any] = VERSION, **model: Any) -> None:
-    """CivitAI's API and its download route, which leads to a signed address elsewhere."""
-    page = {"type": "LORA", "modelVersions": [version], **model}
-    world.civitai.routes["/api/v1/models/12345"] = answer(page)
-    world.civitai.routes["/api/v1/model-versions/678"] = answer(version)
-    target = world.cdn.file("/signed", DATA)
-    world.civitai.routes["/api/download/models/678"] = redirect(target + "?sig=y", 307)
-
-
 @pytest.mark.parametrize(
     "text", ["civitai.com/models/12345/slug", "civitai:12345@678", "civitai:@678"]
 )
@@ -351,13 +293,6 @@ def test_an_error_in_broken_json(world: World) -> None:
         world.fetch("civitai:12345")
 
 
-def trained(world: World, data: bytes = DATA, at: str = "/x/trained_model.tar") -> str:
-    """What Replicate's trainer leaves at the delivery host."""
-    config = ("output/flux_train_replicate/config.yaml", b"x: 1\n")
-    weights = ("output/flux_train_replicate/lora.safetensors", data)
-    return world.cdn.file(at, tar(config, weights, ("output/captions/a.txt", b"TOK")))
-
-
 @pytest.mark.parametrize(
     ("text", "path"),
     [
@@ -448,18 +383,3 @@ def test_link_that_is_signed_and_expires_on_the_way(world: World) -> None:
     world.hub.routes["/a.safetensors"] = start
     assert world.fetch(world.hub.url + "/a.safetensors").sha256 == sha256(DATA)
     assert len(turns) == 3
-
-
-def test_data_uri(world: World) -> None:
-    text = "data:application/octet-stream;base64," + base64.b64encode(DATA).decode()
-    first = world.fetch(text)
-    assert first.path.read_bytes() == DATA
-    assert first.source.startswith("data:(")
-    assert world.fetch(text).from_cache
-    packed = base64.b64encode(tar(("x/lora.safetensors", OTHER))).decode()
-    assert world.fetch(f"data:;base64,{packed}").path.read_bytes() == OTHER
-    with pytest.raises(FetchError, match="only 1 bytes"):
-        world.fetch("data:,x")
-    with pytest.raises(FetchError, match="a web page"):
-        world.fetch("data:,%3Chtml%3E" + "x" * 600)
-    assert world.leftovers() == []

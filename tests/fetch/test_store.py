@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import time
@@ -10,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from fetch.servers import lora, raw, sha256
-from fetch.test_services import COMMIT, DATA, OTHER, civitai, redirect, repository, trained
-from fetch.world import World
+from fetch.servers import lora, raw, sha256, tar
+from fetch.services import COMMIT, DATA, OTHER, civitai, redirect, repository, trained
+from fetch.world import World, entry_of, files, index
 from lora_fetch import (
     BadFileError,
     CancelledError,
+    FetchError,
     NoRoomError,
     NotFoundError,
     OfflineError,
-    StoreError,
     fetch,
     parse,
 )
@@ -29,16 +30,8 @@ from lora_fetch.store import file_name
 DAY = 24 * 3600.0
 
 
-def index(world: World) -> Path:
-    return world.loras / "flux-hotswap" / "index.json"
-
-
 def asked(world: World) -> int:
     return sum(len(s.seen) for s in (world.hub, world.civitai, world.replicate, world.cdn))
-
-
-def files(world: World) -> set[str]:
-    return {path.name for path in world.loras.rglob("*.safetensors")}
 
 
 def test_a_hit_asks_nobody_and_is_fast(world: World) -> None:
@@ -59,10 +52,6 @@ def test_a_hit_asks_nobody_and_is_fast(world: World) -> None:
         assert found.path.read_bytes() == DATA
     assert sorted(taken)[10] < 0.005
     assert asked(world) == before
-
-
-def entry_of(world: World) -> Any:
-    return next(iter(world.store.entries().values()))
 
 
 def test_the_index_says_where_it_came_from(world: World) -> None:
@@ -281,76 +270,6 @@ def test_unused_time_is_written_now_and_then_only(world: World) -> None:
     assert entry_of(world).used == world.clock.now
 
 
-def test_update_of_what_is_not_there(world: World) -> None:
-    world.fetch(world.cdn.file("/a.safetensors", DATA))
-    world.store.update(parse("a/b"), pinned=True)
-    assert len(world.store.entries()) == 1
-
-
-@pytest.mark.parametrize("text", ["{", "[]", '{"loras": 5}', "\x00"])
-def test_damaged_index_costs_a_fetch_and_no_more(world: World, text: str, caplog: Any) -> None:
-    url = world.cdn.file("/a.safetensors", DATA)
-    world.fetch(url)
-    index(world).write_text(text)
-    assert not world.fetch(url).from_cache
-    assert world.fetch(url).from_cache
-    assert files(world) == {entry_of(world).file}
-    assert ("damaged" in caplog.text) is (text in ("{", "\x00"))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"file": "../../evil.safetensors"},
-        {"file": "evil.txt"},
-        {"file": 5},
-        {"size": "1"},
-        {"used": None},
-        {"revision": 5},
-        {"trigger_words": "x"},
-        {"sha256": ...},
-        {"from_a_later_release": 1, "ok": True},
-    ],
-    ids=str,
-)
-def test_entries_of_an_index_are_not_trusted(world: World, change: dict[str, Any]) -> None:
-    url = world.cdn.file("/a.safetensors", DATA)
-    world.fetch(url)
-    document = json.loads(index(world).read_text())
-    (entry,) = document["loras"].values()
-    entry.update(change)
-    if entry["sha256"] is ...:
-        del entry["sha256"]
-    index(world).write_text(json.dumps(document))
-    assert world.fetch(url).from_cache is ("ok" in change)
-
-
-def test_index_that_somebody_reads_on_windows(world: World, monkeypatch: Any) -> None:
-    real, tries = Path.replace, []
-
-    def replace(path: Path, target: Path) -> Path:
-        if target.name == "index.json" and len(tries) < 3:
-            tries.append(1)
-            raise PermissionError(13, "in use")
-        return real(path, target)
-
-    monkeypatch.setattr(Path, "replace", replace)
-    world.fetch(world.cdn.file("/a.safetensors", DATA))
-    assert len(tries) == 3
-    assert len(world.store.entries()) == 1
-
-
-def test_index_that_cannot_be_replaced(world: World, monkeypatch: Any) -> None:
-    def replace(path: Path, target: Path) -> Path:
-        raise PermissionError(13, "in use")
-
-    world.fetch(world.cdn.file("/a.safetensors", DATA))
-    monkeypatch.setattr(Path, "replace", replace)
-    monkeypatch.setattr("lora_fetch.index.time.sleep", lambda _: None)
-    with pytest.raises(StoreError, match="in use"):
-        world.store.update(parse("a/b"), pinned=True)
-
-
 def test_file_in_use_is_not_evicted(world: World, monkeypatch: Any, caplog: Any) -> None:
     found = world.fetch(world.cdn.file("/a.safetensors", DATA))
 
@@ -416,4 +335,19 @@ def test_offline_without_a_copy(world: World) -> None:
     world.hub.fallback = lambda request: request.reply(503)
     with pytest.raises(OfflineError):
         world.fetch("hf:a/b")
+    assert world.leftovers() == []
+
+
+def test_data_uri(world: World) -> None:
+    text = "data:application/octet-stream;base64," + base64.b64encode(DATA).decode()
+    first = world.fetch(text)
+    assert first.path.read_bytes() == DATA
+    assert first.source.startswith("data:(")
+    assert world.fetch(text).from_cache
+    packed = base64.b64encode(tar(("x/lora.safetensors", OTHER))).decode()
+    assert world.fetch(f"data:;base64,{packed}").path.read_bytes() == OTHER
+    with pytest.raises(FetchError, match="only 1 bytes"):
+        world.fetch("data:,x")
+    with pytest.raises(FetchError, match="a web page"):
+        world.fetch("data:,%3Chtml%3E" + "x" * 600)
     assert world.leftovers() == []

@@ -114,3 +114,18 @@ def world(services: list[Server], clock: Clock, tmp_path: Path) -> World:
         read_timeout=5,
     )
     return World(hub, civitai, replicate, api, cdn, clock, tmp_path / "loras", settings)
+
+
+# --- helpers of several test files ---
+
+
+def index(world: World) -> Path:
+    return world.loras / "flux-hotswap" / "index.json"
+
+
+def files(world: World) -> set[str]:
+    return {path.name for path in world.loras.rglob("*.safetensors")}
+
+
+def entry_of(world: World) -> Any:
+    return next(iter(world.store.entries().values()))

@@ -1,0 +1,86 @@
+"""An index that is damaged, locked or not to be trusted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fetch.services import DATA
+from fetch.world import World, entry_of, files, index
+from lora_fetch import (
+    StoreError,
+    parse,
+)
+
+
+def test_update_of_what_is_not_there(world: World) -> None:
+    world.fetch(world.cdn.file("/a.safetensors", DATA))
+    world.store.update(parse("a/b"), pinned=True)
+    assert len(world.store.entries()) == 1
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"loras": 5}', "\x00"])
+def test_damaged_index_costs_a_fetch_and_no_more(world: World, text: str, caplog: Any) -> None:
+    url = world.cdn.file("/a.safetensors", DATA)
+    world.fetch(url)
+    index(world).write_text(text)
+    assert not world.fetch(url).from_cache
+    assert world.fetch(url).from_cache
+    assert files(world) == {entry_of(world).file}
+    assert ("damaged" in caplog.text) is (text in ("{", "\x00"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"file": "../../evil.safetensors"},
+        {"file": "evil.txt"},
+        {"file": 5},
+        {"size": "1"},
+        {"used": None},
+        {"revision": 5},
+        {"trigger_words": "x"},
+        {"sha256": ...},
+        {"from_a_later_release": 1, "ok": True},
+    ],
+    ids=str,
+)
+def test_entries_of_an_index_are_not_trusted(world: World, change: dict[str, Any]) -> None:
+    url = world.cdn.file("/a.safetensors", DATA)
+    world.fetch(url)
+    document = json.loads(index(world).read_text())
+    (entry,) = document["loras"].values()
+    entry.update(change)
+    if entry["sha256"] is ...:
+        del entry["sha256"]
+    index(world).write_text(json.dumps(document))
+    assert world.fetch(url).from_cache is ("ok" in change)
+
+
+def test_index_that_somebody_reads_on_windows(world: World, monkeypatch: Any) -> None:
+    real, tries = Path.replace, []
+
+    def replace(path: Path, target: Path) -> Path:
+        if target.name == "index.json" and len(tries) < 3:
+            tries.append(1)
+            raise PermissionError(13, "in use")
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    world.fetch(world.cdn.file("/a.safetensors", DATA))
+    assert len(tries) == 3
+    assert len(world.store.entries()) == 1
+
+
+def test_index_that_cannot_be_replaced(world: World, monkeypatch: Any) -> None:
+    def replace(path: Path, target: Path) -> Path:
+        raise PermissionError(13, "in use")
+
+    world.fetch(world.cdn.file("/a.safetensors", DATA))
+    monkeypatch.setattr(Path, "replace", replace)
+    monkeypatch.setattr("lora_fetch.index.time.sleep", lambda _: None)
+    with pytest.raises(StoreError, match="in use"):
+        world.store.update(parse("a/b"), pinned=True)
