@@ -87,59 +87,55 @@ class Recipe:
 
 def text_to_image(graph: Graph) -> None:
     """The request form, the models, and ComfyUI's own sampler."""
-    inputs = graph.add("FluxHotswapInputs", prompt=EXAMPLE_PROMPT, seed=EXAMPLE_SEED)
-    models = _load_models(graph, inputs)
-    latent = _latent(graph, inputs)
-    sampled = _sample(graph, inputs, models, latent)
-    _save(graph, inputs, models, sampled)
+    _run(graph, _form(graph))
 
 
 def image_to_image(graph: Graph) -> None:
     """Text to image, starting from a picture."""
     picture = graph.add("LoadImage", image=EXAMPLE_IMAGE)
-    inputs = graph.add(
-        "FluxHotswapInputs",
-        prompt=EXAMPLE_PROMPT,
-        seed=EXAMPLE_SEED,
-        input_image=picture["IMAGE"],
-    )
-    models = _load_models(graph, inputs)
-    latent = _picture_latent(graph, inputs, models)
-    sampled = _sample(graph, inputs, models, latent)
-    _save(graph, inputs, models, sampled)
+    _run(graph, _form(graph, input_image=picture["IMAGE"]), picture=True)
 
 
 def inpaint(graph: Graph) -> None:
     """Image to image where only the mask's white area changes."""
     picture = graph.add("LoadImage", image=EXAMPLE_IMAGE)
-    inputs = graph.add(
-        "FluxHotswapInputs",
-        prompt=EXAMPLE_PROMPT,
-        seed=EXAMPLE_SEED,
-        input_image=picture["IMAGE"],
-        input_mask=picture["MASK"],
-    )
-    _any_request(graph, inputs)
+    inputs = _form(graph, input_image=picture["IMAGE"], input_mask=picture["MASK"])
+    _run(graph, inputs, picture=True, keep=True)
 
 
 def every_field(graph: Graph) -> None:
     """The one graph for every request: what is not given is left out."""
-    _any_request(graph, graph.add("FluxHotswapInputs", prompt=EXAMPLE_PROMPT, seed=EXAMPLE_SEED))
+    _run(graph, _form(graph), picture=True, keep=True)
 
 
-def _any_request(graph: Graph, inputs: Node) -> None:
+def _form(graph: Graph, **pictures: Wire) -> Node:
+    return graph.add("FluxHotswapInputs", prompt=EXAMPLE_PROMPT, seed=EXAMPLE_SEED, **pictures)
+
+
+def _run(graph: Graph, inputs: Node, *, picture: bool = False, keep: bool = False) -> None:
+    """Add everything behind the form.
+
+    Args:
+        graph: to add to.
+        inputs: the form.
+        picture: whether the latent takes the form's picture and mask.
+        keep: whether what the mask keeps is laid over the result.
+    """
     models = _load_models(graph, inputs)
-    latent = _picture_latent(graph, inputs, models)
-    sampled = _sample(graph, inputs, models, latent)
-    # Sampling ends with the kept cells equal to the picture's up to rounding. Laying the result
-    # over the picture's own latent makes them equal bit for bit; without a mask it changes nothing.
-    kept = graph.add(
-        "LatentCompositeMasked",
-        destination=latent["LATENT"],
-        source=sampled,
-        mask=latent["mask"],
-    )
-    _save(graph, inputs, models, kept["LATENT"])
+    wires = {"image": inputs["image"], "mask": inputs["mask"], "vae": models.vae}
+    latent = _latent(graph, inputs, **(wires if picture else {}))
+    result = _sample(graph, inputs, models, latent)
+    if keep:
+        # Sampling ends with the kept cells equal to the picture's up to rounding. Laying the
+        # result over the picture's own latent makes them equal bit for bit; without a mask it
+        # changes nothing.
+        result = graph.add(
+            "LatentCompositeMasked",
+            destination=latent["LATENT"],
+            source=result,
+            mask=latent["mask"],
+        )["LATENT"]
+    _save(graph, inputs, models, result)
 
 
 @dataclass(frozen=True)
@@ -185,10 +181,6 @@ def _latent(graph: Graph, inputs: Node, **pictures: Wire) -> Node:
         num_outputs=inputs["num_outputs"],
         **pictures,
     )
-
-
-def _picture_latent(graph: Graph, inputs: Node, models: _Models) -> Node:
-    return _latent(graph, inputs, image=inputs["image"], mask=inputs["mask"], vae=models.vae)
 
 
 def _sample(graph: Graph, inputs: Node, models: _Models, latent: Node) -> Wire:
