@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +16,7 @@ from ..prediction.errors import HotswapError
 from ..prediction.spec import FIELD, GO_FAST_MULTIPLIER
 from .base import CATEGORY, ROUTE, Minimum, field_input
 from .fetching import cancelled, cancelled_as_comfy_does, progress_bar, settings
+from .fp8_lora import add_beside, shapes_of
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -246,14 +248,16 @@ def apply(
         key_map = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, key_map)
     reads = Reads(comfy.lora_convert.convert_lora(state))
     patches = comfy.lora.load_lora(reads, key_map, log_missing=False)
-    weights = [model.model.state_dict()]
-    weights += [clip.cond_stage_model.state_dict()] if clip is not None else []
-    fitting, misfits = sort_out(patches, weights)
+    shapes = shapes_of(model.model)
+    if clip is not None:
+        shapes |= shapes_of(clip.cond_stage_model)
+    fitting, misfits = sort_out(patches, shapes)
     model = model.clone()
-    patched = set(model.add_patches(fitting, strength))
+    beside, left = add_beside(model, fitting, strength)
+    patched = beside | set(model.add_patches(left, strength))
     if clip is not None:
         clip = clip.clone()
-        patched |= set(clip.add_patches(fitting, strength))
+        patched |= set(clip.add_patches(left, strength))
     fit = fit.with_result(unread=reads.unread(), patched=len(patched), misfits=misfits)
     if not patched:
         raise HotswapError(refusal(path.name, fit))
@@ -283,7 +287,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], Fit]:
 
 
 def sort_out(
-    patches: dict[Any, Any], weights: list[dict[str, Tensor]]
+    patches: dict[Any, Any], shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[dict[Any, Any], list[str]]:
     """Return the patches that have the shape of their weight, and what is wrong with the others.
 
@@ -293,9 +297,9 @@ def sort_out(
     misfits: list[str] = []
     for key, patch in patches.items():
         name, *rest = (key,) if isinstance(key, str) else key
-        weight = next((state[name] for state in weights if name in state), None)
+        shape = shapes.get(name)
         rows = rest[0][2] if rest and rest[0] is not None else None
-        problem = None if weight is None else check_shape(patch, tuple(weight.shape), rows)
+        problem = None if shape is None else check_shape(patch, shape, rows)
         if problem is None:
             fitting[key] = patch
         else:
