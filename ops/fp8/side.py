@@ -7,12 +7,12 @@ two factors become columns of the same matmul:
     y = [x | x A^T] [W | B]^T     accumulated in float32, rounded to bf16 once
 
 A and B keep their own magnitudes apart from the weight's, the weight stays as it is bit for bit,
-and another strength is another A.
+and another strength is another A. What e4m3 leaves of B is a second B with the same A: B's rounding
+would be the same for every token, x A^T's is not.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -27,6 +27,9 @@ STEP: Final = 16
 
 _MOST: Final = 8
 """Most bits by which B may grow at A's cost. x A^T shares x's scale and has bits to spare."""
+
+_BYTES: Final = torch.uint8
+"""As which e4m3 is joined: torch cannot join it as numbers on every device."""
 
 _ROOM: Final = 224.0
 """What the largest value of a column of B becomes at most, in steps of the weight's scale."""
@@ -73,19 +76,20 @@ def columns(factors: Factors, scale: Tensor) -> tuple[Tensor, Tensor]:
         scale: [N,1] float32, the weight's scales; B is stored with them.
 
     Returns:
-        B as [N,R] e4m3 and A as [R,K] float32, R a multiple of 16.
+        B as [N,R] e4m3 and A as [R,K] float32, R a multiple of 16 and at least twice the rank.
     """
     # With rows of length 1, x A^T is about as large as x, whose scale it shares.
     length = torch.linalg.vector_norm(factors.down, dim=1).clamp_min(2.0**-100)
     up = factors.up * length / scale
     largest = up.abs().amax(dim=0).clamp_min(2.0**-100)
     grow = torch.exp2(torch.floor(torch.log2(_ROOM / largest)).clamp_max(_MOST))
-    missing = -up.shape[1] % STEP
-    up = torch.nn.functional.pad(up * grow, (0, missing))
-    down = torch.nn.functional.pad(factors.down / (length * grow)[:, None], (0, 0, 0, missing))
-    return up.to(FP8), down
-
-
-def rank_of(parts: Sequence[Factors]) -> int:
-    """Return how many columns LoRAs need, in multiples of 16."""
-    return STEP * math.ceil(sum(len(part.down) for part in parts) / STEP)
+    up = up * grow
+    first = up.to(FP8)
+    second = (up - first.to(torch.float32)).to(FP8)
+    down = factors.down / (length * grow)[:, None]
+    missing = -2 * up.shape[1] % STEP
+    none = torch.zeros((len(up), missing), dtype=FP8, device=up.device)
+    return (
+        torch.cat([first.view(_BYTES), second.view(_BYTES), none.view(_BYTES)], dim=1).view(FP8),
+        torch.nn.functional.pad(torch.cat([down, down]), (0, 0, 0, missing)),
+    )
