@@ -7,7 +7,6 @@ through `convert_weight` and `set_weight`, backed up and restored bit for bit.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any, Final
 
 import comfy.ops
@@ -38,6 +37,19 @@ def fp8_operations(matmul: Matmul | None) -> type:
             multiplies = staticmethod(matmul) if matmul is not None else None
 
     return Operations
+
+
+class Plain:
+    """A layer as ComfyUI is to move it: without the functions of its weight.
+
+    Those want the scales applied first, and ComfyUI would apply the functions while it moves.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, bias_function: list[Any]) -> None:
+        self.weight = weight
+        self.bias = bias
+        self.weight_function: list[Any] = []
+        self.bias_function = bias_function
 
 
 class Fp8Linear(comfy.ops.manual_cast.Linear):
@@ -165,10 +177,7 @@ class Fp8Linear(comfy.ops.manual_cast.Linear):
         ready = bias is None or (bias.device == tokens.device and bias.dtype == tokens.dtype)
         if weight.device == tokens.device and ready and not self.bias_function:
             return weight, bias, None
-        # The weight's functions want its scales applied first, so ComfyUI gets to see none.
-        plain: Any = SimpleNamespace(
-            weight=weight, bias=bias, weight_function=[], bias_function=self.bias_function
-        )
+        plain: Any = Plain(weight, bias, self.bias_function)
         moved: Any = comfy.ops.cast_bias_weight(
             plain, tokens, dtype=weight.dtype, bias_dtype=tokens.dtype, offloadable=True
         )

@@ -162,11 +162,12 @@ def convert(
             for rows in _rows_of(file, source, target):
                 on_progress(done, total)
                 done += rows.nbytes
-                _check_finite(source, target, rows)
                 if target.name not in chosen:
+                    _check_finite(source, target, largest_of_rows(rows.reshape(1, -1)))
                     sink.write(target.name, rows.to(torch.bfloat16))
                     continue
                 values, scale = quantise_rows(_roomy(rows.to(device)))
+                _check_finite(source, target, scale)
                 sink.write(target.name, values.cpu())
                 scales.setdefault(target.name, []).append(scale.cpu())
     on_progress(total, total)
@@ -215,9 +216,9 @@ def _slices(file: BinaryIO, source: Source, piece: Piece, dtype: torch.dtype) ->
         yield torch.frombuffer(buffer, dtype=dtype).reshape(count, *rest)
 
 
-def _check_finite(source: Source, target: Target, rows: Tensor) -> None:
-    flat = rows.reshape(1, -1)
-    if not torch.isfinite(largest_of_rows(flat)).all():
+def _check_finite(source: Source, target: Target, sizes: Tensor) -> None:
+    """Refuse weights whose largest magnitudes, or what follows from them, are not finite."""
+    if not torch.isfinite(sizes).all():
         raise CheckpointError(
             f"{source.path.name} is damaged: {target.name} holds NaN or infinity; "
             "download it again, or ask its author for a whole file"

@@ -1,9 +1,10 @@
 """Numbers in e4m3, one scale for each row.
 
-Scales are powers of two. Multiplying by one is exact in every float format, so a value is rounded
-once, to its three bits of mantissa, and nothing is lost when a scale is applied in bf16. A scale
-that hits the largest value exactly would not round better: e4m3 is a float format, whose relative
-step is the same at every magnitude.
+The scales of weights are powers of two. Multiplying by one is exact in every float format, so a
+weight is rounded once, to three bits of mantissa, and nothing is lost when its scale is applied in
+bf16. Activations are scaled so that a token's largest value becomes 448, e4m3's largest: just below
+a power of two its steps are the smallest for their size, and in FLUX a few loud channels are nearly
+all of a token.
 """
 
 from __future__ import annotations
@@ -97,8 +98,9 @@ def quantise_tokens(tokens: Tensor, beside: Tensor | None = None) -> tuple[Tenso
     largest = largest_of_rows(tokens)
     if beside is not None:
         largest = torch.maximum(largest, largest_of_rows(beside))
-    scale = row_scales(largest)
-    inverse = scale.reciprocal().to(tokens.dtype)
+    # Rounded to the tokens' dtype first: the scale is the inverse of what they are multiplied by.
+    inverse = (FP8_MAX / largest.to(torch.float32).clamp_min(_SMALLEST)).to(tokens.dtype)
+    scale = inverse.to(torch.float32).reciprocal()
     if beside is None:
         return (tokens * inverse).to(FP8), scale
     width = tokens.shape[1]
