@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ..ops.fp8.layout import NotFluxError, Target, is_block_linear, targets
+from ..ops.fp8.layout import NotFluxError, Piece, Target, is_block_linear, targets
 from ..prediction.errors import HotswapError
 
 if TYPE_CHECKING:
@@ -36,19 +38,34 @@ class Checkpoint:
     head: bytes
 
     @property
-    def quantised_as(self) -> str | None:
-        """The dtype of the blocks' weights if they are quantised already, as safetensors says."""
-        dtypes = {
-            self.source.tensors[target.pieces[0].name].dtype
-            for target in self.targets
-            if is_block_linear(target.name)
-        }
-        return next(iter(sorted(dtypes - _FLOATS)), None)
+    def quantised_as(self) -> list[str]:
+        """The dtypes of the blocks' weights that are quantised already, as safetensors says."""
+        return sorted({self.source.tensors[piece.name].dtype for piece in self._pieces} - _FLOATS)
 
     @property
     def is_ours_to_load(self) -> bool:
-        """Whether the weights are e4m3 or can be made so; other formats are the core's."""
-        return self.quantised_as in (None, _E4M3)
+        """Whether the weights can be made e4m3, or are, with a scale for each or for each row.
+
+        Other formats are the core's.
+        """
+        return not self.quantised_as or (self.quantised_as == [_E4M3] and self._has_row_scales)
+
+    @property
+    def _pieces(self) -> list[Piece]:
+        linears = (target for target in self.targets if is_block_linear(target.name))
+        return [piece for target in linears for piece in target.pieces]
+
+    @property
+    def _has_row_scales(self) -> bool:
+        tensors = self.source.tensors
+        for piece in self._pieces:
+            if piece.scale is not None:
+                scale = tensors[piece.scale]
+                if scale.dtype not in _FLOATS:
+                    return False
+                if math.prod(scale.shape) not in (1, tensors[piece.name].shape[0]):
+                    return False
+        return True
 
 
 def look_at(path: Path) -> Checkpoint:
@@ -92,23 +109,39 @@ def stored_state(checkpoint: Checkpoint) -> dict[str, Tensor]:
     stored = load(checkpoint.source.path)
     state: dict[str, Tensor] = {}
     for target in checkpoint.targets:
-        tensor = torch.cat(
-            [stored[piece.name][piece.start : piece.stop] for piece in target.pieces]
-        )
-        scale = torch.ones(()) if target.scale is None else stored[target.scale]
-        if tensor.dtype != FP8:
-            state[target.name] = tensor
-        elif is_block_linear(target.name):
-            state[target.name] = tensor
-            rows = scale.to(torch.float32).reshape(-1, 1)
-            state[scale_name(target.name)] = rows.expand(len(tensor), 1).contiguous()
+        parts = [stored[piece.name][piece.start : piece.stop] for piece in target.pieces]
+        if all(part.dtype != FP8 for part in parts):
+            state[target.name] = torch.cat(parts) if len(parts) > 1 else parts[0]
+            continue
+        scales = [
+            scales_of(stored, piece, len(part))
+            for piece, part in zip(target.pieces, parts, strict=True)
+        ]
+        if is_block_linear(target.name) and all(part.dtype == FP8 for part in parts):
+            state[target.name] = pile(parts)
+            state[scale_name(target.name)] = torch.cat(scales)
         else:
-            state[target.name] = (tensor.to(torch.float32) * scale).to(torch.bfloat16)
+            real = [
+                part.to(torch.float32) * scale.reshape(-1, *[1] * (part.ndim - 1))
+                for part, scale in zip(parts, scales, strict=True)
+            ]
+            state[target.name] = torch.cat(real).to(torch.bfloat16)
     return state
 
 
+def scales_of(stored: Mapping[str, Tensor], piece: Piece, height: int) -> Tensor:
+    """Return the scales of a piece's rows, [height,1] float32; 1 where the file has none."""
+    import torch
+
+    if piece.scale is None:
+        return torch.ones((height, 1))
+    scale = stored[piece.scale].to(torch.float32).reshape(-1, 1)
+    rows = scale if len(scale) == 1 else scale[piece.start : piece.stop]
+    return rows.expand(height, 1).contiguous()
+
+
 def pile(parts: list[Tensor]) -> Tensor:
-    """Return tensors on top of each other; a single one is not copied."""
+    """Return e4m3 tensors on top of each other; a single one is not copied."""
     import torch
 
     if len(parts) == 1:

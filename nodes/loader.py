@@ -210,7 +210,8 @@ def load_fast(path: Path, *, modulation: bool) -> tuple[ModelPatcher, Route]:
 
     checkpoint = look_at(path)
     if not checkpoint.is_ours_to_load:
-        return load_flux(path), Route("fp8", f"as ComfyUI runs {checkpoint.quantised_as} files")
+        kinds = " and ".join(checkpoint.quantised_as)
+        return load_flux(path), Route("fp8", f"as ComfyUI runs {kinds} files")
     matmul, how = fastest()
     try:
         if checkpoint.quantised_as:

@@ -17,6 +17,9 @@ FORMAT: Final = 1
 """Changes when the same source would be quantised otherwise."""
 
 SUFFIX: Final = ".safetensors"
+_LONGEST: Final = 50
+"""Most letters of the source's name in that of the cached file: file systems have limits."""
+
 _BLOCK: Final = 4096
 _SAMPLES: Final = 3
 
@@ -71,7 +74,7 @@ def key_of(source: str, *, modulation: bool) -> str:
 
 def path_for(folder: Path, name: str, key: str) -> Path:
     """Return where the cached file of a source lies, there or not."""
-    return folder / f"{Path(name).stem}-fp8-{key[:12]}{SUFFIX}"
+    return folder / f"{Path(name).stem[:_LONGEST]}-fp8-{key[:12]}{SUFFIX}"
 
 
 def read_record(path: Path) -> Record | None:

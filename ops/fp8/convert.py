@@ -255,11 +255,16 @@ class FileSink:
 
     def __init__(self, file: BinaryIO, made: Iterable[Made], metadata: Mapping[str, str]) -> None:
         self._file = file
-        file.write(head(made, metadata))
+        self._write(memoryview(head(made, metadata)))
 
     def write(self, name: str, rows: Tensor) -> None:  # noqa: ARG002 - the order says which it is
         """Take the next rows of a tensor."""
-        self._file.write(rows.contiguous().view(-1).view(torch.uint8).numpy().data)
+        self._write(rows.contiguous().view(-1).view(torch.uint8).numpy().data)
+
+    def _write(self, data: memoryview) -> None:
+        # A disk that is nearly full takes a part of the bytes, and says so only the next time.
+        while data:
+            data = data[self._file.write(data) :]
 
 
 def head(made: Iterable[Made], metadata: Mapping[str, str]) -> bytes:

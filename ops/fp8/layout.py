@@ -29,11 +29,19 @@ _LEFT_OUT: Final = re.compile(r"\.(?:input_scale|scale_input|comfy_quant)$|^scal
 
 
 class Piece(NamedTuple):
-    """Rows of a tensor in the file; all of them if stop is None."""
+    """Rows of a tensor in the file.
+
+    Attributes:
+        name: of the tensor.
+        start: the first row.
+        stop: the row behind the last; None for all that follow.
+        scale: the name of its scales in the file, if it is quantised there.
+    """
 
     name: str
     start: int = 0
     stop: int | None = None
+    scale: str | None = None
 
 
 @dataclass(frozen=True)
@@ -44,13 +52,11 @@ class Target:
         name: its name.
         shape: its shape.
         pieces: what lies on top of each other to make it.
-        scale: the name of its scales in the file, if it is quantised there.
     """
 
     name: str
     shape: tuple[int, ...]
     pieces: tuple[Piece, ...]
-    scale: str | None = None
 
 
 class CheckpointError(ValueError):
@@ -95,9 +101,14 @@ def _native(shapes: Shapes, prefix: str) -> Iterator[Target]:
         ours = name.removeprefix(prefix)
         if not name.startswith(prefix) or _LEFT_OUT.search(ours) or ours.endswith(_SCALES):
             continue
-        module = name.removesuffix(".weight")
-        scale = next((f"{module}{end}" for end in _SCALES if f"{module}{end}" in shapes), None)
-        yield Target(ours, shape, (Piece(name),), scale if name.endswith(".weight") else None)
+        yield Target(ours, shape, (_piece(shapes, name),))
+
+
+def _piece(shapes: Shapes, name: str, start: int = 0, stop: int | None = None) -> Piece:
+    """Return rows of a tensor in the file, with the name of their scales."""
+    module, _, kind = name.rpartition(".")
+    found = (f"{module}{end}" for end in _SCALES if f"{module}{end}" in shapes)
+    return Piece(name, start, stop, next(found, None) if kind == "weight" else None)
 
 
 def _what_it_is(shapes: Iterable[str]) -> str:
@@ -117,17 +128,18 @@ def _what_it_is(shapes: Iterable[str]) -> str:
 
 def _check(found: list[Target]) -> None:
     names = {target.name for target in found}
-    wanted = {
-        "img_in.weight", "txt_in.weight", "time_in.in_layer.weight", "vector_in.in_layer.weight",
-        "final_layer.linear.weight", "final_layer.adaLN_modulation.1.weight",
-    }  # fmt: skip
-    for kind, parts in (
-        ("double_blocks", ("img_mod.lin", "txt_attn.proj", "txt_mlp.2")),
-        ("single_blocks", ("modulation.lin", "linear1", "linear2")),
+    wanted = {f"{name}{end}" for name in _ENDS for end in (".weight", ".bias")}
+    if any(name.startswith("guidance_in.") for name in names):
+        wanted |= {f"{name}{end}" for name in _GUIDANCE for end in (".weight", ".bias")}
+    for kind, linears, norms in (
+        ("double_blocks", _DOUBLE, _DOUBLE_NORMS),
+        ("single_blocks", _SINGLE, _SINGLE_NORMS),
     ):
-        indexes = {int(name.split(".")[1]) for name in names if name.startswith(f"{kind}.")}
-        count = max(indexes, default=0) + 1
-        wanted |= {f"{kind}.{i}.{part}.weight" for i in range(count) for part in parts}
+        indexes = _indexes(names, kind)
+        for index in range(max(1, len(indexes))):  # behind a gap, blocks are missing
+            block = f"{kind}.{index}."
+            wanted |= {f"{block}{name}{end}" for name in linears for end in (".weight", ".bias")}
+            wanted |= {f"{block}{name}.scale" for name in norms}
     if missing := sorted(wanted - names):
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise NotFluxError(f"it lacks {missing[0]}{more}")
@@ -176,6 +188,11 @@ _REST: Final = {
     "guidance_in.out_layer": ("time_text_embed.guidance_embedder.linear_2",),
     "final_layer.linear": ("proj_out",),
 }
+_GUIDANCE: Final = {name for name in _REST if name.startswith("guidance_in.")}
+"""What dev has and schnell has not."""
+
+_ENDS: Final = {*_REST, "final_layer.adaLN_modulation.1"} - _GUIDANCE
+"""The linear layers before and behind the blocks."""
 
 
 def _from_diffusers(shapes: Shapes) -> Iterator[Target]:
@@ -185,7 +202,7 @@ def _from_diffusers(shapes: Shapes) -> Iterator[Target]:
         name = f"norm_out.linear{end}"
         if name in shapes:
             half = shapes[name][0] // 2
-            swapped = (Piece(name, half, 2 * half), Piece(name, 0, half))
+            swapped = (_piece(shapes, name, half, 2 * half), _piece(shapes, name, 0, half))
             yield Target(f"final_layer.adaLN_modulation.1{end}", shapes[name], swapped)
     for theirs, ours, linears, norms in (
         ("transformer_blocks", "double_blocks", _DOUBLE, _DOUBLE_NORMS),
@@ -210,9 +227,10 @@ def _linears(
                 continue
             rows = sum(shapes[part][0] for part in parts)
             shape = (rows, *shapes[parts[0]][1:])
-            yield Target(f"{after}{ours}{end}", shape, tuple(map(Piece, parts)))
+            pieces = tuple(_piece(shapes, part) for part in parts)
+            yield Target(f"{after}{ours}{end}", shape, pieces)
 
 
-def _indexes(shapes: Shapes, kind: str) -> list[int]:
-    found = {name.split(".")[1] for name in shapes if name.startswith(f"{kind}.")}
-    return sorted(int(index) for index in found)
+def _indexes(names: Iterable[str], kind: str) -> list[int]:
+    found = {name.split(".")[1] for name in names if name.startswith(f"{kind}.")}
+    return sorted(int(index) for index in found if index.isdecimal())

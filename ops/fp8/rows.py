@@ -33,7 +33,7 @@ def row_scales(largest: Tensor) -> Tensor:
         largest: [N,1], the largest magnitude of each row.
 
     Returns:
-        [N,1] float32; a row divided by its scale is within -448..448.
+        [N,1] float32; a row divided by its scale is within -448..448, or rounds to these.
     """
     ratio = largest.to(torch.float32).clamp_min(_SMALLEST) / FP8_MAX
     return torch.exp2(torch.ceil(torch.log2(ratio)))
@@ -76,7 +76,10 @@ def quantise_rows_evenly(values: Tensor, scale: Tensor, seed: int) -> Tensor:
     step = torch.ldexp(torch.ones_like(scaled), exponent.clamp_min(_LOWEST_EXPONENT) - _MANTISSA)
     generator = torch.Generator(device=values.device).manual_seed(seed)
     chance = torch.rand(values.shape, generator=generator, device=values.device)
-    rounded = torch.floor(scaled / step + chance) * step
+    steps = scaled / step
+    below = torch.floor(steps)
+    # Compared, not added: a sum of both would be rounded, and move what lies on the grid.
+    rounded = (below + (chance < steps - below)) * step
     return rounded.clamp(-FP8_MAX, FP8_MAX).to(FP8)
 
 

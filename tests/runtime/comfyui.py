@@ -127,10 +127,10 @@ def _own_venv(folder: Path) -> Path:
 
 
 def _own_python_for(folder: Path, say: Say) -> Path:
-    """A Python of ours for a ComfyUI that has none; it also holds what the pack itself needs."""
+    """A Python of ours for a ComfyUI that has none; also holds what the pack and the tests need."""
     say(f"{folder} has no Python of its own (COMFYUI_PYTHON names one): making one for it")
     needed = requirement_lines(folder / "requirements.txt")
-    missing = {"requests", "huggingface_hub"} - {project(line) for line in needed}
+    missing = {"requests", "huggingface_hub", "pytest"} - {project(line) for line in needed}
     needed += [line for line in requirement_lines(REQUIREMENTS) if project(line) in missing]
     return ensure_venv(_own_venv(folder), needed, say)
 

@@ -250,11 +250,11 @@ def test_a_new_seed_runs_only_what_depends_on_it(comfy: Comfy) -> None:
     assert {"FluxHotswapInputs", "FluxHotswapNoise", "SamplerCustomAdvanced"} <= ran
 
 
-def test_the_loader_says_that_bf16_runs(comfy: Comfy) -> None:
+def test_the_loader_takes_the_planned_route(comfy: Comfy) -> None:
     prompt = latent_only(fill_prompt(load("text_to_image"), SMALL_PRESET))
     planned, loaded = comfy.run(prompt).shown("flux_hotswap")
     assert (planned["route"], planned["route_reason"]) == ("fp8", "go_fast")
-    assert (loaded["route"], loaded["route_reason"]) == ("bf16", "go_fast is not available yet")
+    assert (loaded["route"], loaded["route_reason"]) == ("fp8", "storage (CPU has no fp8 matmul)")
 
 
 def test_an_input_picture_that_changes_is_read_again(comfy: Comfy) -> None:
