@@ -62,8 +62,9 @@ def demo(argv: list[str]) -> int:
         say(str(error))
         return drawing.BAD_REQUEST
     python = set_up()
-    options = ["--input", "-", "--keep", str(arguments.keep)]
+    options = ["--keep", str(arguments.keep)]
     options += ["--json"] if arguments.json else []
+    options += ["--input", "-"] if arguments.input else []
     command = [str(python), "-m", "runtime.demo", *options]
     return run(command, stdin=json.dumps(request), paths=True, keep_secrets=True)
 

@@ -11,30 +11,25 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import io
-import json
 import os
-import platform
 import shutil
-import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from common import RESULTS, ROOT, machine, seconds, summary, take_turns, use_comfyui, write
+
 sys.path.append(str(ROOT))  # last, so that ComfyUI's nodes.py is found before our nodes/
 
-import numpy as np  # noqa: E402 - after the path
-import PIL  # noqa: E402
-import torch  # noqa: E402
-from PIL import Image  # noqa: E402
+import numpy as np
+import torch
+from PIL import Image
 
-from ops import metadata  # noqa: E402
-from ops.encode import FORMATS, Format  # noqa: E402
-from ops.save import Place, save_batch  # noqa: E402
+from ops import metadata
+from ops.encode import FORMATS, Format
+from ops.save import Place, save_batch
 
 PICTURES, SIDE, QUALITY = 4, 1024, 80
 GRAPH: dict[str, Any] = {"prompt": {str(i): {"inputs": {"text": "x" * 99}} for i in range(40)}}
@@ -79,15 +74,8 @@ def plain_pillow(fmt: Format) -> Saver:
 
 def comfyui_save_image(comfyui: Path) -> Saver:
     """Return ComfyUI's own SaveImage, from a ComfyUI folder."""
-    sys.path.insert(0, str(comfyui))
-    sys.path.append(str(ROOT / "tests"))
-    from runtime import rescue
-
-    rescue.install()  # where torchvision cannot be imported
-    arguments, sys.argv = sys.argv, [sys.argv[0], "--cpu"]
-    importlib.import_module("comfy.options").enable_args_parsing()
+    use_comfyui(comfyui)
     nodes = importlib.import_module("nodes")
-    sys.argv = arguments
     node = nodes.SaveImage()
 
     def save(images: torch.Tensor, folder: Path) -> None:
@@ -100,48 +88,27 @@ def comfyui_save_image(comfyui: Path) -> Saver:
 def measure(savers: dict[str, Saver], runs: int) -> dict[str, dict[str, Any]]:
     """Run every saver in turn `runs` times; return seconds and bytes of each."""
     images = pictures()
-    seconds: dict[str, list[float]] = {name: [] for name in savers}
     sizes: dict[str, int] = {}
-    for _ in range(runs + 1):
-        for name, save in savers.items():
+
+    def timed(name: str, save: Saver) -> Callable[[], float]:
+        def go() -> float:
             folder = Path(tempfile.mkdtemp(prefix="bench-save-"))
-            start = time.perf_counter()
-            save(images, folder)
-            seconds[name].append(time.perf_counter() - start)
+            taken = seconds(lambda: save(images, folder))
             sizes[name] = sum(path.stat().st_size for path in folder.iterdir())
             shutil.rmtree(folder)
-    return {
-        name: {
-            "seconds_median": round(statistics.median(times[1:]), 4),  # the first warms up
-            "seconds": [round(value, 4) for value in times[1:]],
-            "bytes": sizes[name],
-        }
-        for name, times in seconds.items()
-    }
+            return taken
 
+        return go
 
-def machine() -> dict[str, Any]:
-    """Describe where the numbers come from."""
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        names = [x for x in io.StringIO(info.read_text()) if x.startswith("model name")]
-        model = names[0].split(":", 1)[1].strip() if names else model
-    return {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "system": platform.system(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "pillow": PIL.__version__,
-    }
+    times = take_turns({name: timed(name, save) for name, save in savers.items()}, runs)
+    return {name: {**summary(values), "bytes": sizes[name]} for name, values in times.items()}
 
 
 def main() -> None:
     """Measure, print the table, write the JSON file."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--runs", type=int, default=7)
-    parser.add_argument("--output", type=Path, default=ROOT / "bench" / "results" / "save.json")
+    parser.add_argument("--output", type=Path, default=RESULTS / "save.json")
     options = parser.parse_args()
     comfyui = os.environ.get("COMFYUI_DIR")
     core = comfyui_save_image(Path(comfyui)) if comfyui else None
@@ -159,9 +126,8 @@ def main() -> None:
                 f"   ours takes {result['time_of_ours']:.2f} of it"
             )
     setup = {"pictures": PICTURES, "side": SIDE, "quality": QUALITY, "runs": options.runs}
-    report = {"machine": machine(), "setup": setup, "formats": formats}
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(report, indent=1) + "\n")
+    report = {"machine": machine("torch", "pillow"), "setup": setup, "formats": formats}
+    write(options.output, report)
 
 
 if __name__ == "__main__":

@@ -326,7 +326,6 @@ class Download:
             start=sink.position,
             end=total,
         )
-        sink.close()
         self._part.note.have = sink.position
         self._part.save()
         try:

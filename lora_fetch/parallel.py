@@ -19,7 +19,7 @@ from .validators import content_range, validator
 
 __all__ = ["Pieces"]
 
-MIN_PIECE = 2**20
+MIN_PIECE = 512 * 1024
 
 logger = logging.getLogger(__name__)
 
@@ -30,19 +30,16 @@ class Pieces:
     def __init__(
         self, *, url: str, label: str, part: Part, client: Client, start: int, end: int
     ) -> None:
-        settings = client.settings
-        size = (end - start) // (4 * settings.connections)
-        size = min(max(size, MIN_PIECE), settings.piece_bytes)
         self._url = url
         self._label = label
         self._part = part
         self._client = client
         self._total = end
         self._lock = threading.Lock()
-        self._todo = deque((at, min(at + size, end)) for at in range(start, end, size))
+        self._todo = deque([(start, end)])
         self._done: dict[int, int] = {}
         self._prefix = start
-        self._alive = min(settings.connections, len(self._todo))
+        self._alive = min(client.settings.connections, -(-(end - start) // MIN_PIECE))
         self._open = True
 
     def workers(self) -> list[Producer[int]]:
@@ -112,8 +109,17 @@ class Pieces:
                     rest = rest[file.write(rest) :]
 
     def _claim(self) -> tuple[int, int] | None:
+        """The next piece: a smaller one towards the end, so that all connections end together."""
         with self._lock:
-            return self._todo.popleft() if self._todo else None
+            if not self._todo:
+                return None
+            left = sum(end - at for at, end in self._todo)
+            size = left // (2 * self._alive)
+            size = min(max(size, MIN_PIECE), self._client.settings.piece_bytes)
+            at, end = self._todo.popleft()
+            if at + size < end:
+                self._todo.appendleft((at + size, end))
+            return at, min(at + size, end)
 
     def _give_back(self, start: int, at: int, end: int) -> bool:
         """Note what of a piece is written; the rest, if any, is for another connection.

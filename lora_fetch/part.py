@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -24,6 +24,7 @@ from .tarsource import Member, TarReader
 __all__ = ["FileSink", "Note", "Part", "Sink", "TarSink", "disk_errors"]
 
 BLOCK = 2**20
+FLUSH = 32 * 2**20
 _FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
@@ -97,6 +98,41 @@ class Part:
         self._note_path.unlink(missing_ok=True)
 
 
+class _Behind:
+    """Does one thing at a time in a thread while the caller goes on.
+
+    Hashing and flushing let go of the interpreter, so they run beside the next read and write.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._pool: ThreadPoolExecutor | None = None
+        self._last: Future[object] | None = None
+
+    def start(self, call: Callable[..., object], *args: object) -> None:
+        """Begin a call when the one before has ended; what that one raised is raised here."""
+        self.wait()
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(1, self._name)
+        self._last = self._pool.submit(call, *args)
+
+    def idle(self) -> bool:
+        """Whether nothing runs."""
+        return self._last is None or self._last.done()
+
+    def wait(self) -> None:
+        """Wait for the last call; what it raised is raised here."""
+        last, self._last = self._last, None
+        if last is not None:
+            last.result()
+
+    def close(self) -> None:
+        """Let the last call end, and the thread; what the call raised no longer matters."""
+        if self._pool is not None:
+            self._pool.shutdown()
+        self._pool = self._last = None
+
+
 class FileSink:
     """Writes the file's bytes in order and hashes them on the way.
 
@@ -113,7 +149,9 @@ class FileSink:
         self._hash = hashlib.sha256()
         self._head = b""
         self._file: BinaryIO | None = None
-        self._pool = ThreadPoolExecutor(1, "lora-hash")
+        self._hashing = _Behind("lora-hash")
+        self._flushing = _Behind("lora-flush")
+        self._unflushed = 0
 
     def resume(self, have: int) -> None:
         """Go on after the bytes that an earlier try left: read them again for the hash."""
@@ -139,19 +177,18 @@ class FileSink:
         """
         if len(self._head) < BLOCK // 2048:
             self._sniff(bytes(chunk[:512]))
-        hashed = self._pool.submit(self._hash.update, chunk)  # both let go of the interpreter
-        try:
-            with disk_errors(self.part.path):
-                file = self._open_file()
-                rest = memoryview(chunk)
-                while rest:
-                    rest = rest[file.write(rest) :]
-        finally:
-            hashed.result()
+        self._hashing.start(self._hash.update, chunk)
+        with disk_errors(self.part.path):
+            file = self._open_file()
+            rest = memoryview(chunk)
+            while rest:
+                rest = rest[file.write(rest) :]
+            self._flush(file, len(chunk))
         self._count(len(chunk))
 
     def absorb(self, end: int) -> None:
         """Hash bytes that are in the file already, up to this position."""
+        self._hashing.wait()
         with self.part.path.open("rb") as file:
             file.seek(self.written)
             while self.written < end and (chunk := file.read(min(BLOCK, end - self.written))):
@@ -159,21 +196,32 @@ class FileSink:
                     self._sniff(chunk[:512])
                 self._hash.update(chunk)
                 self._count(len(chunk))
+                if self._file is not None:
+                    self._flush(self._file, len(chunk))
 
     def finish(self) -> tuple[int, str]:
         """Put everything on the disk; the size and the hash of the file."""
         with disk_errors(self.part.path):
-            os.fsync(self._open_file().fileno())
+            file = self._open_file()
+            self._flushing.wait()
+            os.fsync(file.fileno())
         self.close()
         return self.written, self._hash.hexdigest()
 
     def close(self) -> None:
         """Close the file; what was written stays."""
-        self._pool.shutdown()
-        self._pool = ThreadPoolExecutor(1, "lora-hash")
+        self._hashing.close()
+        self._flushing.close()
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def _flush(self, file: BinaryIO, size: int) -> None:
+        """Let the disk keep up, so that little is left to wait for at the end."""
+        self._unflushed += size
+        if self._unflushed >= FLUSH and self._flushing.idle():
+            self._unflushed = 0
+            self._flushing.start(os.fsync, file.fileno())
 
     def _sniff(self, start: bytes) -> None:
         self._head += start

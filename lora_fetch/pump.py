@@ -21,7 +21,8 @@ Producer: TypeAlias = Callable[[threading.Event], Iterator[T]]
 """Makes the items; the event tells it that nobody listens any more."""
 
 TICK = 0.05
-DEPTH = 32
+AHEAD = 2
+"""Items that each thread may be ahead: few, so that what is handed on is still in the caches."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class _Pump(Generic[T]):
     """The queue between the threads and the caller."""
 
     def __init__(self, producers: Sequence[Producer[T]]) -> None:
-        self.items: queue.Queue[_Item[T] | FetchError | None] = queue.Queue(DEPTH)
+        self.items: queue.Queue[_Item[T] | FetchError | None] = queue.Queue(AHEAD * len(producers))
         self.stop = threading.Event()
         self.running = len(producers)
         for produce in producers:

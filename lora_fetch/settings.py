@@ -70,7 +70,8 @@ class Settings:
     """Most connections for one file."""
     parallel_from: int = 32 * MIB
     """Fewer remaining bytes than this come over one connection."""
-    probe_seconds: float = 0.5
+    probe_seconds: float = 0.1
+    """So long the first connection is watched before it gets help."""
     fast_enough: int = 64 * MIB
     """Bytes per second of the first connection above which more of them would not help."""
     piece_bytes: int = 4 * MIB

@@ -44,6 +44,17 @@ def test_server_that_allows_only_a_few_connections(split: World) -> None:
     assert split.fetch(url).path.read_bytes() == BIG
 
 
+def test_pieces_get_smaller_towards_the_end(split: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lora_fetch.parallel.MIN_PIECE", 2**16)
+    url = split.cdn.file("/a.safetensors", BIG, rate=8_000_000)
+    assert split.fetch(url).path.read_bytes() == BIG
+    spans = [seen.headers["range"].removeprefix("bytes=").split("-") for seen in split.cdn.seen[1:]]
+    sizes = [int(last) + 1 - int(start) for start, last in sorted(spans, key=lambda s: int(s[0]))]
+    assert len(sizes) > 12
+    assert sizes[0] > 4 * 2**16
+    assert all(size <= 2**16 for size in sizes[-4:])
+
+
 def test_connections_that_break(split: World) -> None:
     url = split.cdn.file("/a.safetensors", BIG, rate=8_000_000)
     route = split.cdn.routes["/a.safetensors"]
@@ -67,7 +78,7 @@ def test_connections_that_end_without_a_word(split: World, monkeypatch: pytest.M
 
 
 def test_a_slow_disk_slows_the_network_down(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lora_fetch.pump.DEPTH", 1)
+    monkeypatch.setattr("lora_fetch.pump.AHEAD", 1)
     monkeypatch.setattr("lora_fetch.pump.TICK", 0.01)
     url = world.cdn.file("/a.safetensors", lora(2_000_000))
 

@@ -314,3 +314,26 @@ def test_a_limit_holds_for_a_body_without_a_length(world: World) -> None:
     world.cdn.routes["/a.safetensors"] = endless
     with pytest.raises(RefusedError, match="larger than the limit"):
         world.fetch(world.cdn.url + "/a.safetensors")
+
+
+def test_a_disk_that_fails_while_the_file_arrives(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a flush in the background says is not lost: the disk says it only once."""
+    told: list[int] = []
+    flush = os.fsync
+
+    def failing(file: int) -> None:
+        told.append(file)
+        if len(told) == 1:
+            raise OSError(errno.EIO, "Input/output error")
+        flush(file)
+
+    monkeypatch.setattr("lora_fetch.part.FLUSH", 2**20)
+    monkeypatch.setattr("os.fsync", failing)
+    url = world.cdn.file("/a.safetensors", BIG)
+    with pytest.raises(StoreError, match="cannot be used: Input/output error"):
+        world.fetch(url)
+    assert not list(world.loras.rglob("*.safetensors"))
+    assert world.fetch(url).path.read_bytes() == BIG
+    assert len(told) > 2

@@ -9,10 +9,10 @@ in fp32 whatever the order of the sums, so two spellings of a delta can be compa
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -278,44 +278,19 @@ def as_bytes(state: Mapping[str, Tensor], metadata: dict[str, str] | None = None
 def adapted(pipe: Any, loras: Iterable[tuple[Mapping[str, Tensor], float]]) -> Any:
     """Let a FluxPipeline have LoRAs, each with its scale, while the block runs.
 
-    With `peft` installed that is `load_lora_weights` and `set_adapters`. Without, diffusers' own
-    conversion of the file and scale * alpha / rank * B @ A added to the weights: the same numbers.
+    With `load_lora_weights` and `set_adapters`, as its users do.
     """
-    loaded = [(dict(state), scale) for state, scale in loras]
-    if find_spec("peft") is not None:
-        with _adapters(pipe, loaded):
-            yield
-        return
-    kept = {name: value.clone() for name, value in pipe.transformer.state_dict().items()}
+    names: list[str] = []
+    scales: list[float] = []
     try:
-        for state, scale in loaded:
-            _merge(pipe, state, scale)
-        yield
-    finally:
-        pipe.transformer.load_state_dict(kept)
-
-
-@contextmanager
-def _adapters(pipe: Any, loras: list[tuple[State, float]]) -> Any:
-    names = [f"lora{index}" for index in range(len(loras))]
-    try:
-        for name, (state, _) in zip(names, loras, strict=True):
-            pipe.load_lora_weights(state, adapter_name=name)
-        pipe.set_adapters(names, [scale for _, scale in loras])
+        for state, scale in loras:
+            names.append(f"lora{len(names)}")
+            scales.append(scale)
+            with warnings.catch_warnings():
+                # A second adapter is what the caller wants.
+                warnings.filterwarnings("ignore", "Already found a `peft_config`", UserWarning)
+                pipe.load_lora_weights(dict(state), adapter_name=names[-1])
+        pipe.set_adapters(names, scales)
         yield
     finally:
         pipe.unload_lora_weights()
-
-
-def _merge(pipe: Any, state: State, scale: float) -> None:
-    converted, alphas = pipe.lora_state_dict(state, return_alphas=True)
-    weights = pipe.transformer.state_dict()
-    downs = [name for name in converted if name.endswith(".lora_A.weight")]
-    assert 2 * len(downs) == len(converted), "the reference leaves something out"
-    for name in downs:
-        module = name.removesuffix(".lora_A.weight")
-        down, up = converted[name], converted[f"{module}.lora_B.weight"]
-        alpha = float((alphas or {}).get(f"{module}.alpha", len(down)))
-        weights[f"{module.removeprefix('transformer.')}.weight"] += (
-            scale * alpha / len(down) * (up @ down)
-        )

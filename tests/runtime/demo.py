@@ -6,15 +6,18 @@ Progress goes to standard error, so that standard output holds the answer alone.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from fetch.servers import Server
 
 from prediction.cli import read_request
 from prediction.data_uri import is_data_uri
@@ -36,6 +39,7 @@ DEFAULT_REQUEST: dict[str, Any] = {
     "output_format": "png",
 }
 BAD_REQUEST = 2
+LORA_NODE = "FluxHotswapLora"
 
 
 @dataclass(frozen=True)
@@ -45,12 +49,14 @@ class Drawn:
     output: list[Path]
     plan: dict[str, Any]
     seconds: float
+    loras: list[dict[str, str]]
 
     def to_json(self) -> dict[str, Any]:
         """The one object that `--json` prints."""
         shown = {key: self.plan.get(key) for key in ("seed", "route", "width", "height")}
         files = [str(path) for path in self.output]
-        return {"output": files, **shown, "seconds": round(self.seconds, 2)}
+        seconds = round(self.seconds, 2)
+        return {"output": files, **shown, "loras": self.loras, "seconds": seconds}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -100,16 +106,61 @@ def load_workflow(request: dict[str, Any]) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def draw(comfyui: ComfyUI, request: dict[str, Any], folder: Path) -> Drawn:
-    """Start ComfyUI, run the request, copy the files into `folder`."""
+def lora_file() -> tuple[str, bytes]:
+    """Name and bytes of the LoRA that the default request uses, made for the small FLUX.
+
+    This is the one place that chooses it.
+    """
+    from mini_flux import loras
+
+    return "demo-style.safetensors", loras.as_bytes(loras.diffusers(loras.blocks(seed=7)))
+
+
+@contextlib.contextmanager
+def served_lora() -> Iterator[tuple[str, dict[str, str]]]:
+    """Serve that LoRA on this machine while the block runs.
+
+    Yields:
+        Its link, and what ComfyUI's environment needs so that it may be fetched: links to one's own
+        machine are refused otherwise.
+    """
+    name, data = lora_file()
+    server = Server()
+    try:
+        link = server.file(f"/{name}", data)
+        yield link, {"FLUX_HOTSWAP_ALLOW_HOSTS": f"127.0.0.1:{server.port}"}
+    finally:
+        server.close()
+
+
+def draw(
+    comfyui: ComfyUI, request: dict[str, Any], folder: Path, *, with_lora: bool = False
+) -> Drawn:
+    """Start ComfyUI, run the request, copy the files into `folder`.
+
+    Args:
+        comfyui: What to run.
+        request: The request.
+        folder: Where the files go.
+        with_lora: Whether the request gets a LoRA from a server on this machine. The real FLUX does
+            not: the LoRA is one of the small FLUX.
+    """
     choice = choose_models(comfyui, str(request.get("model") or "dev"))
     _say(choice.report)
-    _say(f"starting ComfyUI {comfyui.version}")
-    with ComfyServer(comfyui, keep_secrets=True, **choice.server) as server:
+    with contextlib.ExitStack() as stack:
+        env: dict[str, str] = {}
+        if with_lora and not choice.real:
+            link, env = stack.enter_context(served_lora())
+            request = {**request, "lora": link}
+            _say(f"a server on this machine has a LoRA: {link}")
+        _say(f"starting ComfyUI {comfyui.version}")
+        server = ComfyServer(comfyui, keep_secrets=True, env=env, **choice.server)
+        stack.enter_context(server)
         client = Client(server.url)
         prompt = fill_prompt(load_workflow(request), _upload(client, request))
         if not choice.real and _has_opennsfw(comfyui):
             _check_with_opennsfw(prompt)
+        reports = _show_reports(prompt)
         begun = time.monotonic()
         try:
             result = client.run(prompt, on_progress=_Progress(prompt), timeout=24 * 3600)
@@ -122,7 +173,29 @@ def draw(comfyui: ComfyUI, request: dict[str, Any], folder: Path) -> Drawn:
     plan: dict[str, Any] = {}
     for part in result.shown("flux_hotswap"):
         plan |= part
-    return Drawn(files, plan, seconds)
+    texts = [result.outputs[node]["text"][0] for node in reports if node in result.outputs]
+    return Drawn(files, plan, seconds, [lora for text in texts if (lora := _lora(text))])
+
+
+def _show_reports(prompt: dict[str, Any]) -> list[str]:
+    """Let the LoRA nodes' reports come with the result; the ids of the nodes that show them."""
+    nodes = [key for key, node in prompt.items() if node["class_type"] == LORA_NODE]
+    shown = {
+        f"report-{key}": {
+            "class_type": "PreviewAny",
+            "inputs": {"source": [key, 2]},
+            "_meta": {"title": "report of the LoRA"},
+        }
+        for key in nodes
+    }
+    prompt.update(shown)
+    return list(shown)
+
+
+def _lora(report: str) -> dict[str, str]:
+    """The lines `name: text` of a LoRA node's report; nothing if there was no LoRA."""
+    lines = [line.partition(": ") for line in report.splitlines()]
+    return {name: text for name, _, text in lines if text and name != "no LoRA"}
 
 
 def _has_opennsfw(comfyui: ComfyUI) -> bool:
@@ -178,12 +251,17 @@ class _Progress:
             node: (entry.get("_meta") or {}).get("title") or entry["class_type"]
             for node, entry in prompt.items()
         }
+        self._fetching = {key for key, node in prompt.items() if node["class_type"] == LORA_NODE}
         self._terminal = sys.stderr.isatty()
+        self._shown = ""
 
     def __call__(self, node: str, value: int, maximum: int) -> None:
         name = self._names.get(node, f"node {node}")
         if not maximum:
             self._line(f"running: {name}")
+        elif node in self._fetching:
+            part = f"{value / 1e6:.1f} of {maximum / 1e6:.1f} MB"
+            self._line(f"{name}: fetched {part}", last=value == maximum)
         elif value and (self._terminal or self._worth_a_line(value, maximum)):
             self._line(f"{name}: step {value} of {maximum}", last=value == maximum)
 
@@ -192,6 +270,9 @@ class _Progress:
         return value == maximum or value % -(-maximum // 5) == 0
 
     def _line(self, text: str, *, last: bool = False) -> None:
+        if text == self._shown:
+            return
+        self._shown = text
         if self._terminal:
             sys.stderr.write(f"\r\x1b[K{text}" + ("\n" if last else ""))
             sys.stderr.flush()
@@ -212,6 +293,11 @@ def _report(drawn: Drawn) -> None:
     print(f"time   {drawn.seconds:.1f} s")
     for warning in plan.get("warnings", []):
         print(f"note   {warning}")
+    for lora in drawn.loras:
+        print(f"lora   {lora.get('source')}")
+        for name, text in lora.items():
+            if name != "source":
+                print(f"       {name}: {text}")
     for path in drawn.output:
         print(f"file   {path}")
 
@@ -223,7 +309,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         request = load_request(arguments.input)
-        drawn = draw(find_comfyui(), request, arguments.keep)
+        with_lora = arguments.input is None
+        drawn = draw(find_comfyui(), request, arguments.keep, with_lora=with_lora)
     except HotswapError as error:
         _say(str(error))
         return BAD_REQUEST

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from mini_flux import loras
-from mini_flux.loras import Delta, State
+from mini_flux.loras import Delta, Part, State
 from parity import Drawn, Request, assert_same, draw, reference
 from runtime.client import Prompt, Result
 from runtime.session import Comfy
@@ -142,38 +142,42 @@ READ_BY_DIFFUSERS: dict[str, tuple[Callable[[Delta], State], Delta]] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("spelled", "delta"), READ_BY_DIFFUSERS.values(), ids=list(READ_BY_DIFFUSERS)
-)
-def test_a_family_equals_diffusers(
-    stand: Stand, plain: Tensor, spelled: Callable[[Delta], State], delta: Delta
-) -> None:
-    name = stand.put("family", spelled(delta))
-    drawn = stand.compare((name, 1.0))
-    assert (drawn - plain).abs().max() > 1e-1, "the LoRA does too little for a comparison"
+SCALES = [-1.0, 0.0, 0.5, 1.0, 3.0]
 
 
-def test_every_layer_of_dev_equals_diffusers(stand: Stand) -> None:
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("family", READ_BY_DIFFUSERS)
+def test_a_family_equals_diffusers(stand: Stand, plain: Tensor, family: str, scale: float) -> None:
+    spelled, delta = READ_BY_DIFFUSERS[family]
+    drawn = stand.compare((stand.put("family", spelled(delta)), scale))
+    if scale == 0:
+        assert torch.equal(drawn, plain)
+    else:
+        assert (drawn - plain).abs().max() > 1e-1, "the LoRA does too little for a comparison"
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_layer_of_dev_equals_diffusers(stand: Stand, scale: float) -> None:
     """Embedders and the last layer too, whose modulation diffusers keeps in another order."""
     name = stand.put("dev", loras.diffusers(loras.everything(seed=2), alpha=8.0))
-    stand.compare((name, 0.5), request=DEV)
+    stand.compare((name, scale), request=DEV)
 
 
-@pytest.mark.parametrize("scale", [-1.0, 0.0, 0.5, 1.0, 3.0])
-def test_a_scale_equals_diffusers(stand: Stand, plain: Tensor, scale: float) -> None:
-    name = stand.put("one", loras.diffusers(loras.blocks(seed=3)))
-    drawn = stand.compare((name, scale))
-    assert torch.equal(drawn, plain) == (scale == 0)
-
-
+NEIGHBOURS = list(zip(READ_BY_DIFFUSERS, [*list(READ_BY_DIFFUSERS)[1:], "kohya"], strict=True))
 PAIRS = [(1.0, 1.0), (0.5, -1.0), (3.0, 0.5), (0.0, 1.0)]
 
 
 @pytest.mark.parametrize("scales", PAIRS, ids=str)
-def test_two_equal_diffusers(stand: Stand, scales: tuple[float, float]) -> None:
-    first = stand.put("first", loras.diffusers(loras.blocks(seed=4), alpha=2.0))
-    second = stand.put("second", loras.xlabs(loras.attention(seed=5)))
-    stand.compare((first, scales[0]), (second, scales[1]))
+@pytest.mark.parametrize("families", NEIGHBOURS, ids=" and ".join)
+def test_two_equal_diffusers(
+    stand: Stand, families: tuple[str, str], scales: tuple[float, float]
+) -> None:
+    used: list[Used] = []
+    for index, family in enumerate(families):
+        spelled, delta = READ_BY_DIFFUSERS[family]
+        changed = {name: Part(part.down.roll(index, 1), part.up) for name, part in delta.items()}
+        used.append((stand.put(f"pair{index}", spelled(changed)), scales[index]))
+    stand.compare(*used)
 
 
 def test_the_same_twice_adds_up(stand: Stand) -> None:
