@@ -121,6 +121,7 @@ def check(argv: list[str]) -> int:
         "types": ["pyright"],
         "generated schema": ["prediction.generate", "--check"],
         "generated workflows": ["workflows.build", "--check"],
+        "generated locales": ["workflows.locales", "--check"],
     }
     failed = []
     for name, words in checks.items():
