@@ -101,9 +101,11 @@ def serve(argv: list[str]) -> int:
 def test(argv: list[str]) -> int:
     """Run pytest on the tests that `argv` names, on all of them if it names none."""
     from runtime.browser import ensure_browser
+    from runtime.frontend import ensure_newest
 
     python = set_up()
     ensure_browser(say)
+    ensure_newest(say)
     named = any(not word.startswith("-") and Path(word.split("::")[0]).exists() for word in argv)
     where = [] if named else [str(TESTS)]
     return run([str(python), "-m", "pytest", "-c", str(TESTS / "pytest.ini"), *argv, *where])
