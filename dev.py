@@ -5,6 +5,7 @@
     python3 dev.py plan      print what a request means, run nothing
     python3 dev.py test      run all tests; further arguments go to pytest
     python3 dev.py check     formatting, lint, types, generated files
+    python3 dev.py pictures  draw the thumbnails and the help pages' pictures anew
 
 The first run sets up `.venv` and `.runtime` beside this file; later ones start at once.
 COMFYUI_DIR names a ComfyUI to use instead of our own, COMFYUI_PYTHON the Python that runs it.
@@ -134,6 +135,17 @@ def check(argv: list[str]) -> int:
     return 1 if failed else 0
 
 
+def pictures(argv: list[str]) -> int:
+    """Draw the pictures that the pack ships."""
+    from runtime.browser import ensure_browser
+    from runtime.frontend import ensure_newest
+
+    python = set_up()
+    ensure_browser(say)
+    ensure_newest(say)
+    return run([str(python), "-m", "runtime.pictures", *argv], paths=True)
+
+
 def run(
     command: Sequence[str],
     *,
@@ -164,7 +176,14 @@ def run(
         return 130
 
 
-COMMANDS = {"demo": demo, "serve": serve, "plan": plan, "test": test, "check": check}
+COMMANDS = {
+    "demo": demo,
+    "serve": serve,
+    "plan": plan,
+    "test": test,
+    "check": check,
+    "pictures": pictures,
+}
 
 
 def main(argv: list[str]) -> int:

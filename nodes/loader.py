@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from ..prediction.errors import HotswapError, MissingFileError
 from ..prediction.spec import FIELD, MODELS
-from .base import CATEGORY, ROUTE, field_input, files_choice
+from .base import CATEGORY, ROUTE, aliases, field_input, files_choice
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -41,6 +41,7 @@ class FluxHotswapLoader(io.ComfyNode):
             node_id="FluxHotswapLoader",
             display_name="FLUX Hotswap Loader",
             category=CATEGORY,
+            **aliases("flux loader", "load flux", "unet loader", "fp8"),
             description="Loads FLUX.1 dev or schnell, whichever the request names.",
             inputs=[
                 *(

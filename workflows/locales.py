@@ -21,6 +21,16 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 LOCALES: Final = ROOT / "locales"
 SECTION: Final = "fluxHotswap"
 OURS: Final = "FluxHotswap"
+SAME: Final = frozenset(
+    {
+        *("LATENT", "MODEL", "CLIP", "NOISE", "CONDITIONING", "SIGMAS", "VAE", "vae", "clip"),
+        *("lora", "{route}", "{route}: {reason}"),
+        *("Replicate: {name}", "Hugging Face: {name}", "CivitAI: {name}"),
+    }
+)
+"""Texts that are the same in every language."""
+SPECIAL: Final = frozenset("{}@|$")
+"""Signs that mean something to the editor's own translator."""
 
 Phrases = Mapping[str, str]
 
@@ -49,18 +59,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def built() -> dict[Path, str]:
     """Return each generated file and the text it should hold."""
-    nodes, messages, commands = english_nodes(), english_messages(), english_commands()
+    nodes, messages = english_nodes(), english_messages()
     files = {
         LOCALES / "en" / "nodeDefs.json": _json(nodes),
-        LOCALES / "en" / "commands.json": _json(commands),
+        LOCALES / "en" / "commands.json": _json(commands(messages)),
         ROOT / "js" / "lib" / "messages.mjs": _module(messages),
     }
     for language, phrases in languages().items():
-        folder = LOCALES / language
+        folder, said = LOCALES / language, translated(messages, phrases)
         files |= {
             folder / "nodeDefs.json": _json(translated(nodes, phrases)),
-            folder / "commands.json": _json(translated(commands, phrases)),
-            folder / "main.json": _json({SECTION: translated(messages, phrases)}),
+            folder / "commands.json": _json(commands(said)),
+            folder / "main.json": _json({SECTION: said}),
         }
     return files
 
@@ -94,9 +104,8 @@ def english_messages() -> dict[str, str]:
     return _read(LOCALES / "en" / "main.json")[SECTION]
 
 
-def english_commands() -> dict[str, Any]:
-    """Return the labels of the editor's commands that the scripts add."""
-    messages = english_messages()
+def commands(messages: Mapping[str, str]) -> dict[str, Any]:
+    """Return the labels of the commands that the scripts add to the editor."""
     return {
         "FluxHotswap_PasteRequest": {"label": f"FLUX Hotswap: {messages['paste']}"},
         "FluxHotswap_CopyRequest": {"label": f"FLUX Hotswap: {messages['copy']}"},
@@ -113,7 +122,8 @@ def translated(value: Any, phrases: Phrases) -> Any:
 
 def gaps() -> Iterator[str]:
     """Yield what is wrong with the translations, one line each."""
-    wanted = set(texts([english_nodes(), english_messages(), english_commands()]))
+    shown = set(texts(english_nodes()))
+    wanted = {*shown, *texts(english_messages())} - SAME
     for language, phrases in languages().items():
         yield from (f"{language}: lacks {text!r}" for text in sorted(wanted - phrases.keys()))
         yield from (f"{language}: {text!r} is not used" for text in phrases.keys() - wanted)
@@ -122,6 +132,8 @@ def gaps() -> Iterator[str]:
                 yield f"{language}: {text!r} is empty"
             elif _placeholders(text) != _placeholders(phrases[text]):
                 yield f"{language}: {text!r} has other placeholders than its translation"
+            elif text in shown and SPECIAL & set(phrases[text]):
+                yield f"{language}: {text!r} holds a sign that the editor takes for its own"
 
 
 def texts(value: Any) -> Iterator[str]:

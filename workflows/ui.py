@@ -24,8 +24,7 @@ def to_ui(graph: Graph, recipe: Recipe) -> dict[str, Any]:
     """Return graph as the editor's workflow file."""
     links = list(_links(graph))
     placed = place(graph, {node.id: _height(node) for node in graph.nodes})
-    entered = {link[0]: _slots(placed[link[3]].node)[link[4]].name for link in links}
-    points, taken = lanes(placed, links, entered)
+    points, taken = lanes(placed, links, _entered(placed, links))
     note_id = len(graph.nodes) + 1
     nodes = [_node(placed[node.id], links) for node in graph.nodes]
     return {
@@ -82,6 +81,15 @@ def _links(graph: Graph) -> Iterator[list[Any]]:
             if isinstance(value, Wire):
                 number += 1
                 yield [number, value.node, value.index, node.id, slot, value.type]
+
+
+def _entered(placed: Mapping[int, Placed], links: list[list[Any]]) -> dict[int, str]:
+    """Return the name of the input that each link leads to."""
+    names: dict[int, str] = {}
+    for number, _, _, target, slot, _ in links:
+        entries = _slots(placed[target].node)
+        names[int(number)] = entries[int(slot)].name
+    return names
 
 
 def _slots(node: Node) -> list[InputInfo]:

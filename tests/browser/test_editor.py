@@ -227,3 +227,40 @@ def picture(width: int, height: int) -> bytes:
     buffer = BytesIO()
     Image.new("RGB", (width, height), "teal").save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def test_the_template_browser_shows_ours(editor: Editor) -> None:
+    page = editor.page
+    with page.expect_response("**/workflow_templates/flux-hotswap/text_to_image.jpg") as shown:
+        page.evaluate("() => window.app.extensionManager.command.execute('Comfy.BrowseTemplates')")
+        page.get_by_text("flux-hotswap", exact=True).last.click(timeout=20_000)
+    assert shown.value.ok
+    page.get_by_text("text_to_image", exact=True).first.click()
+    editor.wait("() => window.app.graph.nodes.some(node => node.type === 'FluxHotswapInputs')")
+    editor.wait_for_line("4096 tokens")
+    if page.locator("[role=dialog]").count():  # the models' links, where the editor offers them
+        page.keyboard.press("Escape")
+
+
+def test_the_help_panel_shows_the_page(editor: Editor) -> None:
+    editor.add(LATENT)
+    editor.show(scale=1)
+    editor.page.evaluate(
+        "() => window.app.canvas.select?.(window.app.graph.nodes[0])"
+        " ?? window.app.canvas.selectNode(window.app.graph.nodes[0])"
+    )
+    with editor.page.expect_response("**/docs/images/FluxHotswapLatent.webp") as shown:
+        editor.page.locator('[data-testid="info-button"]').click(timeout=20_000)
+    assert shown.value.ok
+    text = "Makes the latent that sampling starts from, at the hosted model's exact size"
+    editor.page.get_by_text(text).first.wait_for(timeout=10_000)
+
+
+def test_a_missing_model_is_offered(editor: Editor) -> None:
+    text = json.dumps(shipped("text_to_image.json"))
+    editor.load(json.loads(text.replace("ae.safetensors", "ae-of-nobody.safetensors")))
+    if editor.page.get_by_text("ae-of-nobody.safetensors").count() == 0:
+        pending = editor.page.evaluate("() => JSON.stringify(window.app.graph.serialize())")
+        assert "ae-of-nobody.safetensors" in pending
+        assert '"url":"https://huggingface.co/' in pending.replace(" ", "")
+    editor.page.keyboard.press("Escape")

@@ -1,7 +1,7 @@
 """The newest graph editor, beside the one that ComfyUI 0.3.75 asks for. Standard library only.
 
-It is the package from PyPI, pinned and checked by its hash, unpacked once, and served with ComfyUI's
-own `--front-end-root`.
+It is the package from PyPI, pinned and checked by its hash, unpacked once, and served with
+ComfyUI's own `--front-end-root`.
 """
 
 from __future__ import annotations
