@@ -116,6 +116,7 @@ def check(argv: list[str]) -> int:
     """Run every check, and say at the end which failed."""
     argparse.ArgumentParser(prog="dev.py check", description=check.__doc__).parse_args(argv)
     from runtime import environment
+    from runtime.script_types import type_check
 
     python = str(environment.ensure_tools(say))
     checks = {
@@ -131,6 +132,12 @@ def check(argv: list[str]) -> int:
         say(f"--- {name} ---")
         if run([python, "-m", *words], cwd=ROOT):
             failed.append(name)
+    say("--- types of the scripts ---")
+    command = type_check(say)
+    if command is None:
+        say("skipped: waits for node and npm on this machine")
+    elif run(command, cwd=ROOT):
+        failed.append("types of the scripts")
     say(f"failed: {', '.join(failed)}" if failed else "all checks passed")
     return 1 if failed else 0
 

@@ -6,12 +6,13 @@ import { kindOf, LORA, nodeById } from "./nodes.mjs";
 /** @typedef {import("./nodes.mjs").Node} Node */
 /** @typedef {{ done: number, most: number, prompt: string | undefined }} Download */
 
+/** @type {any[]} - names of events, of which the types know a part */
 const ENDS = ["executing", "executed", "execution_success", "execution_error", "execution_interrupted"];
 
 export class Downloads {
   /**
-   * @param {any} app - ComfyUI's
-   * @param {any} api - ComfyUI's
+   * @param {import("./nodes.mjs").App} app
+   * @param {import("./nodes.mjs").Api} api
    * @param {() => void} onEnd - called when one has ended
    * @param {() => void} onProgress
    */

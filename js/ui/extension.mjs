@@ -17,6 +17,7 @@ import { Sources } from "./sources.mjs";
 /** @typedef {import("./nodes.mjs").Node} Node */
 /** @typedef {import("./panel.mjs").Panel} Panel */
 
+/** @type {Record<string, (node: Node, world: World) => HTMLElement[]>} */
 const ROWS = { [INPUTS]: inputRows, [LATENT]: latentRows, [LORA]: loraRows };
 
 /**
@@ -32,8 +33,9 @@ const ROWS = { [INPUTS]: inputRows, [LATENT]: latentRows, [LORA]: loraRows };
 /**
  * The extension to register.
  *
- * @param {any} app - ComfyUI's
- * @param {any} api - ComfyUI's
+ * @param {import("./nodes.mjs").App} app
+ * @param {import("./nodes.mjs").Api} api
+ * @returns {import("@comfyorg/comfyui-frontend-types").ComfyExtension}
  */
 export function extension(app, api) {
   /** @type {WeakMap<Node, Panel>} */
@@ -135,8 +137,8 @@ function later(run) {
 }
 
 /**
- * @param {any} app
- * @param {any} api
+ * @param {import("./nodes.mjs").App} app
+ * @param {import("./nodes.mjs").Api} api
  */
 async function speakerOf(app, api) {
   try {
@@ -148,7 +150,7 @@ async function speakerOf(app, api) {
   }
 }
 
-/** @param {any} app */
+/** @param {import("./nodes.mjs").App} app */
 function selectedForm(app) {
   const selected = Object.values(app.canvas?.selected_nodes ?? {});
   const isForm = (/** @type {Node} */ node) => kindOf(node) === INPUTS;

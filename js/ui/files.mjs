@@ -7,7 +7,7 @@ import { chain } from "./chain.mjs";
 
 /**
  * @param {import("./nodes.mjs").Node} node
- * @param {any} api - ComfyUI's
+ * @param {import("./nodes.mjs").Api} api
  * @param {import("./panel.mjs").Panel | null} panel
  */
 export function links(node, api, panel) {
@@ -20,7 +20,7 @@ export function links(node, api, panel) {
 
 /**
  * @param {File} file
- * @param {any} api
+ * @param {import("./nodes.mjs").Api} api
  */
 function link({ filename, subfolder = "", type = "output" }, api) {
   const row = document.createElement("div");

@@ -10,7 +10,18 @@ const NEVER = 2;
 const BYPASS = 4;
 const HOPS = 32;
 
-/** @typedef {any} Node - a LiteGraph node; its type differs between versions of the editor */
+/** @typedef {import("@comfyorg/comfyui-frontend-types").ComfyApp} App */
+/** @typedef {import("@comfyorg/comfyui-frontend-types").ComfyApi} Api */
+/** @typedef {NonNullable<ReturnType<App["rootGraph"]["getNodeById"]>>} GraphNode */
+/**
+ * A node with what ComfyUI's editor adds to those of its graph library.
+ *
+ * @typedef {object} Added
+ * @property {(name: string, type: string, element: HTMLElement, options: object) => any} [addDOMWidget]
+ * @property {any} [subgraph]
+ * @property {{ comfyClass?: string, nodeData?: any }} constructor
+ */
+/** @typedef {GraphNode & Added} Node */
 /** @typedef {{ node: Node, slot: number }} Origin */
 
 /** @param {Node} node */

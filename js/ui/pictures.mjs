@@ -13,7 +13,7 @@ const KEPT = 50;
 /** The pictures of the graph; each file is looked at once. */
 export class Pictures {
   /**
-   * @param {any} api - ComfyUI's
+   * @param {import("./nodes.mjs").Api} api
    * @param {() => void} onKnown - called when a size has become known
    */
   constructor(api, onKnown) {
@@ -91,7 +91,7 @@ export class Pictures {
 
 /**
  * @param {string} source
- * @param {any} api
+ * @param {import("./nodes.mjs").Api} api
  * @returns {string | null} null: a link, which only the server fetches
  */
 function addressOf(source, api) {

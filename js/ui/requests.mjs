@@ -15,7 +15,7 @@ const CONTROL = "control_after_generate";
  * Fill a form in from a request in the clipboard, or in a dialog where the browser keeps the
  * clipboard to itself.
  *
- * @param {any} app - ComfyUI's
+ * @param {import("./nodes.mjs").App} app
  * @param {Node | undefined} form
  * @param {Say} say
  */
@@ -37,7 +37,7 @@ export async function pasteRequest(app, form, say) {
 /**
  * Put the request that a form asks for into the clipboard.
  *
- * @param {any} app - ComfyUI's
+ * @param {import("./nodes.mjs").App} app
  * @param {Node | undefined} form
  * @param {Say} say
  */
@@ -54,7 +54,7 @@ export async function copyRequest(app, form, say) {
 }
 
 /**
- * @param {any} app
+ * @param {import("./nodes.mjs").App} app
  * @param {Node} form
  * @param {string} text
  */
@@ -78,14 +78,14 @@ function defaultsOf(form) {
 }
 
 /**
- * @param {any} app
+ * @param {import("./nodes.mjs").App} app
  * @param {Node} form
  * @param {string} name
  * @param {unknown} value
  */
 function setWidget(app, form, name, value) {
   const widget = widgetOf(form, name);
-  if (!widget || value === undefined || isLinked(form, name)) return;
+  if (!widget || value === undefined || value === null || isLinked(form, name)) return;
   widget.value = value;
   widget.callback?.(value, app.canvas, form);
 }
@@ -110,7 +110,7 @@ async function toClipboard(text) {
 }
 
 /**
- * @param {any} app
+ * @param {import("./nodes.mjs").App} app
  * @param {string} title
  * @param {string} message
  * @param {string} defaultValue
@@ -121,7 +121,7 @@ async function ask(app, title, message, defaultValue) {
 }
 
 /**
- * @param {any} app
+ * @param {import("./nodes.mjs").App} app
  * @param {"success" | "warn" | "error"} severity
  * @param {string} summary
  * @param {string} [detail]

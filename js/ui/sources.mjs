@@ -10,7 +10,7 @@ const LONGEST = 4096;
 /** Asks about sources, each once until something may have changed. */
 export class Sources {
   /**
-   * @param {any} api - ComfyUI's
+   * @param {import("./nodes.mjs").Api} api
    * @param {() => void} onKnown - called when an answer has come
    */
   constructor(api, onKnown) {

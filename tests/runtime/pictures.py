@@ -1,4 +1,4 @@
-"""Draw the pictures that the pack ships: thumbnails of the workflows, and the nodes of the help pages.
+"""Draw the pictures that the pack ships: thumbnails of workflows, and the nodes of the help pages.
 
 `python3 dev.py pictures` does it. The thumbnails are drawings; with `--draw` the models draw them:
 the real ones if `COMFYUI_DIR` names a ComfyUI that has them, else the small FLUX.
@@ -157,9 +157,8 @@ def scene(colours: tuple[tuple[int, int, int], ...] = DUSK, *, sun: bool = True)
 
 def sketch() -> Image.Image:
     """The lines of the scene only."""
-    lines = (
-        scene().convert("L").filter(ImageFilter.FIND_EDGES).point(lambda v: 255 - min(v * 4, 215))
-    )
+    table = [255 - min(value * 4, 215) for value in range(256)]
+    lines = scene().convert("L").filter(ImageFilter.FIND_EDGES).point(table)
     lines.paste(255, (0, 0, SIDE, 3))
     return lines.convert("RGB")
 
