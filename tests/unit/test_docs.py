@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import ast
-import fnmatch
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from runtime import demo
+from runtime.archive import archived, tracked
 
 import dev
 from prediction.differences import DIFFERENCES, NOT_YET
@@ -37,19 +36,6 @@ COMFYUI_BRINGS = {
     "comfy", "comfy_api", "comfy_extras", "folder_paths", "node_helpers", "nodes", "server",
 }  # fmt: skip
 """Top-level modules that are there wherever ComfyUI 0.3.75 or later runs."""
-
-
-def tracked() -> list[str]:
-    """Return the repository's files, those that git ignores left out."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    ).stdout.splitlines()
-    return [name for name in listed if (ROOT / name).is_file()]
 
 
 def code_words(text: str) -> set[str]:
@@ -328,32 +314,25 @@ def test_requirements_hold_what_is_imported() -> None:
     assert imported - COMFYUI_BRINGS == names
 
 
-def ignored_by_comfy(name: str) -> bool:
-    lines = (ROOT / ".comfyignore").read_text(encoding="utf-8").splitlines()
-    patterns = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    assert patterns
-    assert all(pattern.startswith("/") for pattern in patterns), "others match at any depth"
-    return any(
-        name.startswith(pattern[1:])
-        if pattern.endswith("/")
-        else fnmatch.fnmatchcase(name, pattern[1:])
-        for pattern in patterns
-    )
-
-
 def test_archive_holds_what_an_installed_pack_needs() -> None:
     files = tracked()
-    kept = {name for name in files if not ignored_by_comfy(name)}
+    kept = set(archived())
     tops = ("__init__.py", "LICENSE", "README.md", "pyproject.toml", "requirements.txt")
     assert kept >= set(tops)
     needed = ("prediction/", "ops/", "nodes/", "lora_fetch/", "js/")
     needed_files = {name for name in files if name.startswith(needed)}
-    needed_files |= {name for name in files if re.fullmatch(r"workflows/(api/)?\w+\.json", name)}
+    needed_files |= {
+        name for name in files if re.fullmatch(r"workflows/(api/)?\w+\.(json|jpg)", name)
+    }
+    needed_files |= {name for name in files if re.fullmatch(r"locales/[\w-]+/\w+\.json", name)}
+    needed_files -= {name for name in files if name.startswith("locales/phrases/")}
     assert len(needed_files) > 30
     assert needed_files <= kept
-    dropped = ("tests/", "bench/", ".ci/", "docs/")
+    dropped = ("tests/", "bench/", ".ci/", "docs/", "locales/phrases/")
     assert not [name for name in kept if name.startswith(dropped)]
-    assert "dev.py" not in kept
+    assert not {"dev.py", "package.json", "tsconfig.json", ".npmrc"} & kept
+    for recipe in RECIPES:
+        assert f"workflows/{recipe.name}.jpg" in kept, "the template's thumbnail"
 
 
 def test_licence() -> None:
