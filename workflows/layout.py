@@ -16,7 +16,7 @@ from .graph import Graph, Node
 FORM_WIDTH: Final = 400
 NODE_WIDTH: Final = 320
 PITCH: Final = 430
-FIRST: Final = FORM_WIDTH + 140
+FIRST: Final = FORM_WIDTH + 220
 """Where the column behind the form begins."""
 
 _TITLE: Final = 30
@@ -84,7 +84,7 @@ LANES: Final[Mapping[tuple[str, str], int]] = {
 
 ROOM: Final[Mapping[str, int]] = {
     "LoadImage": 280,
-    "FluxHotswapInputs": 60,
+    "FluxHotswapInputs": 120,
     "FluxHotswapLora": 90,
     "FluxHotswapSave": 380,
 }

@@ -16,7 +16,7 @@ from typing import Any
 from browser.editor import INPUTS, Editor, shipped
 from fetch.servers import Server
 from PIL import Image, ImageDraw, ImageFilter
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
 from workflows.fill import fill_prompt
 from workflows.recipes import EXAMPLE_PROMPT
@@ -211,7 +211,7 @@ def png(picture: Image.Image) -> bytes:
 
 
 def shoot_nodes(server: ComfyServer, client: Client) -> None:
-    """Take a picture of each of our nodes in the graph of all fields."""
+    """Take a picture of each of our nodes in the graph of all fields, and of the whole of it."""
     NODES.mkdir(exist_ok=True)
     path = find_browser()
     if path is None:
@@ -229,8 +229,37 @@ def shoot_nodes(server: ComfyServer, client: Client) -> None:
             {kind for kind in editor.node_types() if kind.startswith("FluxHotswap")}
         ):
             shoot_node(editor, kind, NODES / f"{kind}.webp")
+        shoot_readme(editor)
         browser.close()
     files.close()
+
+
+def shoot_readme(editor: Editor) -> None:
+    """Take the README's pictures: the whole graph, and the form with its lines."""
+    page = editor.page
+    page.set_viewport_size({"width": 2300, "height": 1000})
+    editor.load(shipped("text_to_image.json"))
+    editor.set_widgets(INPUTS, lora="fofr/flux-pixar-cars", aspect_ratio="3:2")
+    editor.wait_for_line("1216 × 832")
+    editor.show(scale=0.37, left=300, top=170)
+    save(page, ROOT / "docs" / "images" / "editor.png", (60, 90, 1900, 760))
+    fields = {"aspect_ratio": "custom", "width": 1216, "height": 704, "model": "schnell"}
+    editor.set_widgets(INPUTS, **fields)
+    editor.wait_for_line("bf16: custom size")
+    editor.show(scale=1, left=160, top=-380)
+    save(page, ROOT / "docs" / "images" / "form.png", (110, 120, 560, 800))
+
+
+def save(page: Page, path: Path, box: tuple[int, int, int, int]) -> None:
+    """Take a picture of a part of the page: left, top, width and height."""
+    page.mouse.move(box[0] + box[2] - 10, box[1] + box[3] - 10)
+    page.wait_for_timeout(1500)
+    clip = dict(zip(("x", "y", "width", "height"), box, strict=True))
+    data = page.screenshot(clip=clip)  # pyright: ignore[reportArgumentType]
+    Image.open(io.BytesIO(data)).convert("P", palette=Image.Palette.ADAPTIVE).save(
+        path, optimize=True
+    )
+    sys.stderr.write(f"{path.relative_to(ROOT)}\n")
 
 
 def shoot_node(editor: Editor, kind: str, path: Path) -> None:

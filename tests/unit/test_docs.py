@@ -340,3 +340,53 @@ def test_licence() -> None:
     assert 'license = { file = "LICENSE" }' in text
     assert "Apache License" in (ROOT / "LICENSE").read_text(encoding="utf-8")
     assert "Apache-2.0" in section(README, "More")
+
+
+# The page for the registry's reviewers
+
+REGISTRY = (ROOT / "docs" / "registry.md").read_text(encoding="utf-8")
+
+
+def shipped_code() -> dict[str, str]:
+    names = [name for name in archived() if name.endswith(".py")]
+    return {name: (ROOT / name).read_text(encoding="utf-8") for name in names}
+
+
+def test_reviewers_find_every_variable() -> None:
+    variables: set[str] = set()
+    for text in shipped_code().values():
+        variables |= set(re.findall(r'environ\.get\("(\w+)"', text))
+        variables |= set(re.findall(r'environ, "(\w+)"', text))
+        variables |= set(re.findall(r'environ\["(\w+)"\]', text))
+        variables |= set(re.findall(r'"(\w+_TOKENS?)"', text))
+    assert {"HF_TOKEN", "FLUX_HOTSWAP_ALLOW_HOSTS", "COMFYUI_DIR"} <= variables
+    assert variables <= code_words(section(REGISTRY, "Environment"))
+
+
+def test_reviewers_find_every_word() -> None:
+    """What scanners look for is on the page, and what is said not to be there is not."""
+    words = {".eval()": r"\.eval\(\)", "import_module": r"import_module\("}
+    words |= {"base64": r"^import base64", "socket": r"^import socket"}
+    page = section(REGISTRY, "Words that scanners find")
+    for word, pattern in words.items():
+        found = {name for name, text in shipped_code().items() if re.search(pattern, text, re.M)}
+        (row,) = re.findall(rf"^\| `{re.escape(word)}` \| (.*?) \|", page, re.M)
+        assert found == code_words(row), word
+    for name, text in shipped_code().items():
+        assert not re.search(r"\bimport (subprocess|pickle)\b|\bexec\(|(?<![.\w])eval\(", text), (
+            name
+        )
+
+
+def test_reviewers_find_every_module_that_connects() -> None:
+    opening = re.compile(
+        r"HTTPAdapter|create_connection|urlopen|ClientSession|requests\.(get|post)"
+    )
+    found = {name for name, text in shipped_code().items() if opening.search(text)}
+    assert found == {"lora_fetch/net.py"}
+
+
+def test_reviewers_find_every_route() -> None:
+    found = {name for name, text in shipped_code().items() if "server.routes" in text}
+    assert found == {"nodes/routes.py"}
+    assert "/flux_hotswap/source" in section(REGISTRY, "Server")
