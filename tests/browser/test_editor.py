@@ -254,13 +254,3 @@ def test_the_help_panel_shows_the_page(editor: Editor) -> None:
     assert shown.value.ok
     text = "Makes the latent that sampling starts from, at the hosted model's exact size"
     editor.page.get_by_text(text).first.wait_for(timeout=10_000)
-
-
-def test_a_missing_model_is_offered(editor: Editor) -> None:
-    text = json.dumps(shipped("text_to_image.json"))
-    editor.load(json.loads(text.replace("ae.safetensors", "ae-of-nobody.safetensors")))
-    if editor.page.get_by_text("ae-of-nobody.safetensors").count() == 0:
-        pending = editor.page.evaluate("() => JSON.stringify(window.app.graph.serialize())")
-        assert "ae-of-nobody.safetensors" in pending
-        assert '"url":"https://huggingface.co/' in pending.replace(" ", "")
-    editor.page.keyboard.press("Escape")

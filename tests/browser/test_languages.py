@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from browser.editor import INPUTS, Editor
+from browser.editor import INPUTS, Editor, shipped
 from playwright.sync_api import Browser
 from runtime.session import Comfy
 
@@ -36,6 +36,10 @@ def test_names_and_lines_are_translated(foreign: Editor) -> None:
     for text in (title, label):
         foreign.page.get_by_text(text, exact=True).first.wait_for(timeout=10_000)
     foreign.shoot(f"language_{locale}")
+    foreign.load(shipped("text_to_image.json"))
+    foreign.wait_for_line("1024 × 1024")
+    sizes = [line for line in foreign.lines() if line.startswith("1024 × 1024")]
+    assert len(sizes) == 2, "the latent follows the form, whatever its outputs are called"
 
 
 def test_a_source_is_recognised_while_it_is_typed(browser: Browser, newest: Comfy) -> None:

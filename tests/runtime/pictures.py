@@ -241,7 +241,7 @@ def shoot_readme(editor: Editor) -> None:
     editor.load(shipped("text_to_image.json"))
     editor.set_widgets(INPUTS, lora="fofr/flux-pixar-cars", aspect_ratio="3:2")
     editor.wait_for_line("1216 × 832")
-    editor.show(scale=0.37, left=300, top=170)
+    editor.show(scale=0.37, left=300, top=195)
     save(page, ROOT / "docs" / "images" / "editor.png", (60, 90, 1900, 760))
     fields = {"aspect_ratio": "custom", "width": 1216, "height": 704, "model": "schnell"}
     editor.set_widgets(INPUTS, **fields)
