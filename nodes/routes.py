@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -26,10 +27,11 @@ log = logging.getLogger(__name__)
 
 
 def register() -> None:
-    """Add the route to ComfyUI's server, once; without a server there is nothing to do."""
-    from server import PromptServer
-
-    server = getattr(PromptServer, "instance", None)
+    """Add the route to ComfyUI's server, once; where no server runs there is nothing to do."""
+    # Looked up, not imported: ComfyUI has loaded it before any pack, and importing it makes no sense
+    # for whoever only wants the list of nodes.
+    module = sys.modules.get("server")
+    server = getattr(getattr(module, "PromptServer", None), "instance", None)
     if server is None:
         return
     if any(getattr(route, "path", None) == SOURCE_ROUTE for route in server.routes):
