@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ log = logging.getLogger(__name__)
 
 def register() -> None:
     """Add the route to ComfyUI's server, once; where no server runs there is nothing to do."""
-    # Looked up, not imported: ComfyUI has loaded it before any pack, and importing it makes no sense
-    # for whoever only wants the list of nodes.
+    # Looked up, not imported: ComfyUI has loaded it before any pack, and who only wants the list of
+    # nodes needs no server.
     module = sys.modules.get("server")
     server = getattr(getattr(module, "PromptServer", None), "instance", None)
     if server is None:
@@ -84,13 +85,10 @@ def about(text: str) -> dict[str, Any]:
     except (FetchError, OSError) as error:
         log.warning("The store of LoRAs cannot be read: %s", error)
         file, size = None, None
-    kind, name = (
-        type(source).__name__.removesuffix("File").removesuffix("URI").lower(),
-        source.shown(),
-    )
+    kind = type(source).__name__.removesuffix("File").removesuffix("URI").lower()
     return {
         "kind": kind,
-        "name": name.removeprefix(f"{PREFIXES.get(kind)}:"),
+        "name": source.shown().removeprefix(f"{PREFIXES.get(kind)}:"),
         "file": file,
         "size": size,
     }
@@ -106,15 +104,9 @@ def _file(source: Source) -> tuple[str, int] | tuple[None, None]:
 
     if isinstance(source, LocalFile):
         path = folder_paths.get_full_path("loras", source.name)
-        return (None, None) if path is None else (source.name, _size(path))
+        return (None, None) if path is None else (source.name, Path(path).stat().st_size)
     store = open_store()
     entry = store.entries().get(key_of(source))
     if entry is None or not store.path(entry).is_file():
         return None, None
     return f"{FOLDER}/{entry.file}", entry.size
-
-
-def _size(path: str) -> int:
-    from pathlib import Path
-
-    return Path(path).stat().st_size
