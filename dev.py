@@ -5,6 +5,7 @@
     python3 dev.py plan      print what a request means, run nothing
     python3 dev.py test      run all tests; further arguments go to pytest
     python3 dev.py check     formatting, lint, types, generated files
+    python3 dev.py pictures  draw the thumbnails and the help pages' pictures anew
 
 The first run sets up `.venv` and `.runtime` beside this file; later ones start at once.
 COMFYUI_DIR names a ComfyUI to use instead of our own, COMFYUI_PYTHON the Python that runs it.
@@ -102,9 +103,11 @@ def serve(argv: list[str]) -> int:
 def test(argv: list[str]) -> int:
     """Run pytest on the tests that `argv` names, on all of them if it names none."""
     from runtime.browser import ensure_browser
+    from runtime.frontend import ensure_newest
 
     python = set_up()
     ensure_browser(say)
+    ensure_newest(say)
     named = any(not word.startswith("-") and Path(word.split("::")[0]).exists() for word in argv)
     where = [] if named else [str(TESTS)]
     return run([str(python), "-m", "pytest", "-c", str(TESTS / "pytest.ini"), *argv, *where])
@@ -114,6 +117,7 @@ def check(argv: list[str]) -> int:
     """Run every check, and say at the end which failed."""
     argparse.ArgumentParser(prog="dev.py check", description=check.__doc__).parse_args(argv)
     from runtime import environment
+    from runtime.script_types import type_check
 
     python = str(environment.ensure_tools(say))
     checks = {
@@ -122,14 +126,32 @@ def check(argv: list[str]) -> int:
         "types": ["pyright"],
         "generated schema": ["prediction.generate", "--check"],
         "generated workflows": ["workflows.build", "--check"],
+        "generated locales": ["workflows.locales", "--check"],
     }
     failed = []
     for name, words in checks.items():
         say(f"--- {name} ---")
         if run([python, "-m", *words], cwd=ROOT):
             failed.append(name)
+    say("--- types of the scripts ---")
+    command = type_check(say)
+    if command is None:
+        say("skipped: waits for node and npm on this machine")
+    elif run(command, cwd=ROOT):
+        failed.append("types of the scripts")
     say(f"failed: {', '.join(failed)}" if failed else "all checks passed")
     return 1 if failed else 0
+
+
+def pictures(argv: list[str]) -> int:
+    """Draw the pictures that the pack ships."""
+    from runtime.browser import ensure_browser
+    from runtime.frontend import ensure_newest
+
+    python = set_up()
+    ensure_browser(say)
+    ensure_newest(say)
+    return run([str(python), "-m", "runtime.pictures", *argv], paths=True)
 
 
 def run(
@@ -162,7 +184,14 @@ def run(
         return 130
 
 
-COMMANDS = {"demo": demo, "serve": serve, "plan": plan, "test": test, "check": check}
+COMMANDS = {
+    "demo": demo,
+    "serve": serve,
+    "plan": plan,
+    "test": test,
+    "check": check,
+    "pictures": pictures,
+}
 
 
 def main(argv: list[str]) -> int:

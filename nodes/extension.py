@@ -10,6 +10,7 @@ from .loader import FluxHotswapLoader
 from .lora import FluxHotswapLora
 from .noise import FluxHotswapNoise
 from .prompt import FluxHotswapPrompt
+from .routes import register
 from .safety import FluxHotswapSafety
 from .save import FluxHotswapSave
 from .schedule import FluxHotswapSchedule
@@ -19,7 +20,8 @@ class FluxHotswapExtension(ComfyExtension):
     """Everything the pack adds to ComfyUI."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        """Return the node classes."""
+        """Return the node classes; the server is ready for routes now, and not after start-up."""
+        register()
         return [
             FluxHotswapInputs,
             FluxHotswapLoader,

@@ -14,7 +14,7 @@ from ..prediction.errors import RequestError
 from ..prediction.plan import Plan, make_plan
 from ..prediction.request import Request, parse_request
 from ..prediction.spec import CUSTOM, FIELD, FIELDS, RANDOM_SEED_LIMIT
-from .base import CATEGORY, field_input, field_output
+from .base import CATEGORY, aliases, field_input, field_output
 from .pictures import check_source, fingerprint, read_source
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class FluxHotswapInputs(io.ComfyNode):
             node_id="FluxHotswapInputs",
             display_name="FLUX Hotswap Inputs",
             category=CATEGORY,
+            **aliases("replicate", "flux request", "flux form", "aspect ratio"),
             description="The fields of the hosted model in one form: same names, same defaults.",
             inputs=[
                 *(field_input(field) for field in FIELDS),

@@ -12,7 +12,7 @@ from ..ops.picture import LATENT_CELL, grid_mask, is_placeholder, mask_warning, 
 from ..prediction.errors import HotswapError, RequestError
 from ..prediction.sizes import Size, custom_size, image_size, preset_size
 from ..prediction.spec import CUSTOM, FIELD
-from .base import CATEGORY, field_input
+from .base import CATEGORY, aliases, field_input
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +31,7 @@ class FluxHotswapLatent(io.ComfyNode):
             node_id="FluxHotswapLatent",
             display_name="FLUX Hotswap Latent",
             category=CATEGORY,
+            **aliases("empty latent", "aspect ratio", "resolution", "vae encode", "inpaint"),
             description="A FLUX latent of the hosted model's exact size: empty, or a picture's.",
             inputs=[
                 *(field_input(FIELD[name]) for name in names),

@@ -12,7 +12,7 @@ from comfy_api.latest import io
 
 from ..prediction.errors import HotswapError, MissingFileError
 from ..prediction.spec import FIELD, MODELS
-from .base import CATEGORY, ROUTE, Choice, field_input, files_choice
+from .base import CATEGORY, ROUTE, Choice, aliases, field_input, files_choice
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -45,6 +45,7 @@ class FluxHotswapLoader(io.ComfyNode):
             node_id="FluxHotswapLoader",
             display_name="FLUX Hotswap Loader",
             category=CATEGORY,
+            **aliases("flux loader", "load flux", "unet loader", "fp8"),
             description="Loads FLUX.1 dev or schnell, whichever the request names, in fp8 or bf16.",
             inputs=[
                 *(

@@ -14,7 +14,7 @@ from ..ops.lora.names import adapter_alphas, convert
 from ..ops.lora.watch import Watch
 from ..prediction.errors import HotswapError
 from ..prediction.spec import FIELD, GO_FAST_MULTIPLIER
-from .base import CATEGORY, ROUTE, Minimum, field_input
+from .base import CATEGORY, ROUTE, Minimum, aliases, field_input
 from .fetching import cancelled, cancelled_as_comfy_does, progress_bar, settings
 from .fp8_lora import add_beside, shapes_of
 
@@ -40,6 +40,7 @@ class FluxHotswapLora(io.ComfyNode):
             node_id="FluxHotswapLora",
             display_name="FLUX Hotswap LoRA",
             category=CATEGORY,
+            **aliases("lora loader", "download lora", "civitai", "hugging face", "replicate lora"),
             description="Fetches a LoRA from Replicate, Hugging Face, CivitAI, a link or the loras "
             "folder, and applies it.",
             inputs=[

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ..ops.noise import H100_MULTIPROCESSORS, LATENT_CHANNELS, hosted_noise
 from ..prediction.errors import HotswapError
 from ..prediction.spec import FIELD
-from .base import CATEGORY, Choice, field_input
+from .base import CATEGORY, Choice, aliases, field_input
 
 
 class FluxHotswapNoise(io.ComfyNode):
@@ -23,6 +23,7 @@ class FluxHotswapNoise(io.ComfyNode):
             node_id="FluxHotswapNoise",
             display_name="FLUX Hotswap Noise",
             category=CATEGORY,
+            **aliases("random noise", "seed", "hosted noise"),
             description="The noise of a seed: the hosted model's, bit for bit, or ComfyUI's.",
             inputs=[
                 field_input(FIELD["seed"], optional=False),

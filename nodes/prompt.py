@@ -10,7 +10,7 @@ from ..ops.tokens import CLIP_LENGTH, padded_tokens
 from ..prediction.errors import HotswapError
 from ..prediction.plan import T5_LENGTH
 from ..prediction.spec import FIELD
-from .base import CATEGORY, field_input
+from .base import CATEGORY, aliases, field_input
 
 
 class FluxHotswapPrompt(io.ComfyNode):
@@ -23,6 +23,7 @@ class FluxHotswapPrompt(io.ComfyNode):
             node_id="FluxHotswapPrompt",
             display_name="FLUX Hotswap Prompt",
             category=CATEGORY,
+            **aliases("clip text encode flux", "text encode", "t5"),
             description="Encodes a prompt with T5 padded and cut at 512 tokens (dev) or 256 "
             "(schnell). Parentheses and weights are plain text.",
             inputs=[

@@ -21,7 +21,7 @@ from ..ops.safety.opennsfw import OpenNsfw
 from ..ops.safety.review import Checked, Checker, check_batch, unchecked
 from ..ops.safety.weights import FOLDER, locate_or_fetch
 from ..prediction.spec import FIELD
-from .base import CATEGORY, Choice, field_input
+from .base import CATEGORY, Choice, aliases, field_input
 from .fetching import fetch_weights
 
 logger = logging.getLogger(__name__)
@@ -39,6 +39,7 @@ class FluxHotswapSafety(io.ComfyNode):
             node_id="FluxHotswapSafety",
             display_name="FLUX Hotswap Safety",
             category=CATEGORY,
+            **aliases("nsfw", "safety checker", "content filter"),
             description="Judges every picture as the hosted model does: the CompVis checker flags, "
             "Falconsai's classifier may overrule. Nothing passes unchecked unless you say so.",
             inputs=[

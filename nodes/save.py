@@ -15,7 +15,7 @@ from ..ops import metadata
 from ..ops.naming import DEFAULT_PREFIX, clean_prefix
 from ..ops.save import Place, save_batch
 from ..prediction.spec import FIELD
-from .base import CATEGORY, field_input
+from .base import CATEGORY, aliases, field_input
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +30,7 @@ class FluxHotswapSave(io.ComfyNode):
             node_id="FluxHotswapSave",
             display_name="FLUX Hotswap Save",
             category=CATEGORY,
+            **aliases("save image", "webp", "jpg", "jpeg", "export image"),
             description="Saves pictures as webp, jpg or png in the output folder, with the graph "
             "inside, and returns their addresses in batch order.",
             inputs=[

@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..prediction.schedule import full_schedule, start_step
 from ..prediction.sizes import GRID, Size
 from ..prediction.spec import FIELD
-from .base import CATEGORY, field_input
+from .base import CATEGORY, aliases, field_input
 
 _SIDE_LIMIT = 16384
 
@@ -23,6 +23,7 @@ class FluxHotswapSchedule(io.ComfyNode):
             node_id="FluxHotswapSchedule",
             display_name="FLUX Hotswap Schedule",
             category=CATEGORY,
+            **aliases("flux scheduler", "sigmas", "flux shift"),
             description="The exact noise levels of the hosted model for a model, steps and size.",
             inputs=[
                 field_input(FIELD["model"]),

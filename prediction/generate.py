@@ -1,4 +1,4 @@
-"""Writes what is made from the fields: schema.json, the README's tables, the page of fields.
+"""Writes what is made from the fields: schema.json, the editor's spec, tables, the page of fields.
 
 `python -m prediction.generate` writes the files, `--check` fails where one would change.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .differences import DIFFERENCES, NOT_YET
+from .editor_spec import editor_spec
 from .field_notes import FIELD_NOTES
 from .sizes import PRESETS, preset_size
 from .spec import FIELDS, MEGAPIXELS, Field, Kind
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if check:
             sys.stderr.write(f"{path.name} is out of date; run python -m prediction.generate\n")
         else:
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8", newline="\n")
     return int(check and drifted > 0)
 
@@ -49,6 +50,7 @@ def generated(root: Path) -> dict[Path, str]:
         root / "prediction" / "schema.json": json.dumps(openapi(), indent=1) + "\n",
         readme: text,
         root / "docs" / "fields.md": fields_page(),
+        root / "js" / "lib" / "spec.mjs": editor_spec(FIELDS),
     }
 
 

@@ -69,14 +69,12 @@ class Recipe:
         title: for people.
         note: what the graph editor shows beside the graph, Markdown.
         build: adds the nodes.
-        columns: groups of the editor's layout, left to right: title and node classes.
     """
 
     name: str
     title: str
     note: str
     build: Callable[[Graph], None]
-    columns: tuple[tuple[str, tuple[str, ...]], ...]
 
     def graph(self, classes: Mapping[str, NodeInfo]) -> Graph:
         """Return the graph."""
@@ -254,24 +252,12 @@ def _note(title: str, about: str) -> str:
     return _NOTE.format(title=title, about=about, files=files)
 
 
-_REQUEST: Final = ("Request", ("FluxHotswapInputs",))
-_PICTURE_REQUEST: Final = ("Request", ("LoadImage", "FluxHotswapInputs"))
-_MIDDLE: Final = (
-    ("Models", ("FluxHotswapLoader", "DualCLIPLoader", "VAELoader")),
-    ("LoRAs", ("FluxHotswapLora", "FluxHotswapLora")),
-    ("Plan", ("FluxHotswapPrompt", "FluxHotswapLatent", "FluxHotswapSchedule")),
-    ("Sampling", ("BasicGuider", "FluxHotswapNoise", "KSamplerSelect", "SamplerCustomAdvanced")),
-)
-_PICTURES: Final = ("Pictures", ("VAEDecode", "FluxHotswapSafety", "FluxHotswapSave"))
-_KEPT_PICTURES: Final = ("Pictures", ("LatentCompositeMasked", *_PICTURES[1]))
-
 RECIPES: Final[tuple[Recipe, ...]] = (
     Recipe(
         "text_to_image",
         "FLUX Hotswap: text to image",
         _note("Text to image", f"{_FORM} Fill it in and queue."),
         text_to_image,
-        (_REQUEST, *_MIDDLE, _PICTURES),
     ),
     Recipe(
         "image_to_image",
@@ -282,7 +268,6 @@ RECIPES: Final[tuple[Recipe, ...]] = (
             "repainted.",
         ),
         image_to_image,
-        (_PICTURE_REQUEST, *_MIDDLE, _PICTURES),
     ),
     Recipe(
         "inpaint",
@@ -293,7 +278,6 @@ RECIPES: Final[tuple[Recipe, ...]] = (
             "*Open in MaskEditor*. What you leave stays as it was, up to the VAE.",
         ),
         inpaint,
-        (_PICTURE_REQUEST, *_MIDDLE, _KEPT_PICTURES),
     ),
     Recipe(
         "flux_lora_schema",
@@ -304,6 +288,5 @@ RECIPES: Final[tuple[Recipe, ...]] = (
             "`image`, inpainting with `image` and `mask`.",
         ),
         every_field,
-        (_REQUEST, *_MIDDLE, _KEPT_PICTURES),
     ),
 )

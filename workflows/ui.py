@@ -7,38 +7,36 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from .graph import Graph, Node, Prompt, Wire
+from .layout import Placed, groups, lanes, place
 from .nodes_info import InputInfo, NodeInfo
 from .recipes import MODELS, Recipe
 
 PACK_ID: Final = "flux-hotswap"
 CORE_ID: Final = "comfy-core"
 
-_WIDTH: Final = 320
-_GAP: Final = 60
-_MARGIN: Final = 20
-_GROUP_TITLE: Final = 60
 _ROW: Final = 24
-_TITLE: Final = 34
+_MARGIN: Final = 20
 _TEXT_HEIGHT: Final = 120
-_NOTE_SIZE: Final = (420, 260)
+_NOTE_SIZE: Final = (420, 300)
 
 
 def to_ui(graph: Graph, recipe: Recipe) -> dict[str, Any]:
-    """Return graph as the editor's workflow file, laid out in the recipe's columns."""
+    """Return graph as the editor's workflow file."""
     links = list(_links(graph))
-    positions, groups = _layout(graph, recipe)
+    placed = place(graph, {node.id: _height(node) for node in graph.nodes})
+    points, taken = lanes(placed, links, _entered(placed, links))
     note_id = len(graph.nodes) + 1
-    nodes = [_node(node, positions[node.id], links) for node in graph.nodes]
+    nodes = [_node(placed[node.id], links) for node in graph.nodes]
     return {
         "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"{PACK_ID}/{recipe.name}")),
         "revision": 0,
         "last_node_id": note_id,
         "last_link_id": len(links),
-        "nodes": [*nodes, _note(recipe, note_id)],
+        "nodes": [*nodes, _note(recipe, note_id, min(entry.left for entry in placed.values()))],
         "links": links,
-        "groups": groups,
+        "groups": groups(placed),
         "config": {},
-        "extra": {"title": recipe.title},
+        "extra": {"title": recipe.title, "reroutes": points, "linkExtensions": taken},
         "version": 0.4,
     }
 
@@ -85,12 +83,22 @@ def _links(graph: Graph) -> Iterator[list[Any]]:
                 yield [number, value.node, value.index, node.id, slot, value.type]
 
 
+def _entered(placed: Mapping[int, Placed], links: list[list[Any]]) -> dict[int, str]:
+    """Return the name of the input that each link leads to."""
+    names: dict[int, str] = {}
+    for number, _, _, target, slot, _ in links:
+        entries = _slots(placed[target].node)
+        names[int(number)] = entries[int(slot)].name
+    return names
+
+
 def _slots(node: Node) -> list[InputInfo]:
     """Return the inputs of a node in the order of its slots: wires first, then widgets."""
     return sorted(node.info.inputs, key=lambda entry: entry.is_widget)
 
 
-def _node(node: Node, place: tuple[int, int], links: list[list[Any]]) -> dict[str, Any]:
+def _node(placed: Placed, links: list[list[Any]]) -> dict[str, Any]:
+    node = placed.node
     into = {link[4]: link[0] for link in links if link[3] == node.id}
     inputs: list[dict[str, Any]] = []
     for slot, entry in enumerate(_slots(node)):
@@ -116,8 +124,8 @@ def _node(node: Node, place: tuple[int, int], links: list[list[Any]]) -> dict[st
     return {
         "id": node.id,
         "type": node.info.name,
-        "pos": list(place),
-        "size": [_WIDTH, _height(node)],
+        "pos": [placed.left, placed.top],
+        "size": [placed.width, placed.height],
         "flags": {},
         "order": node.id - 1,
         "mode": 0,
@@ -139,12 +147,12 @@ def _values(node: Node) -> Iterator[Any]:
             yield "randomize"
 
 
-def _note(recipe: Recipe, number: int) -> dict[str, Any]:
+def _note(recipe: Recipe, number: int, right: int) -> dict[str, Any]:
     width, height = _NOTE_SIZE
     return {
         "id": number,
         "type": "MarkdownNote",
-        "pos": [-(width + _GAP + _MARGIN), 0],
+        "pos": [right - width - 4 * _MARGIN, 0],
         "size": [width, height],
         "flags": {},
         "order": number - 1,
@@ -156,39 +164,6 @@ def _note(recipe: Recipe, number: int) -> dict[str, Any]:
         "widgets_values": [recipe.note],
         "color": "#432",
         "bgcolor": "#653",
-    }
-
-
-def _layout(
-    graph: Graph, recipe: Recipe
-) -> tuple[dict[int, tuple[int, int]], list[dict[str, Any]]]:
-    """Return each node's position and the groups around the columns."""
-    positions: dict[int, tuple[int, int]] = {}
-    groups: list[dict[str, Any]] = []
-    waiting = list(graph.nodes)
-    for column, (title, classes) in enumerate(recipe.columns):
-        x, y = column * (_WIDTH + _GAP + 2 * _MARGIN), 0
-        for class_type in classes:
-            node = next(node for node in waiting if node.info.name == class_type)
-            waiting.remove(node)
-            positions[node.id] = (x, y)
-            y += _height(node) + _TITLE + _MARGIN
-        groups.append(_group(column + 1, title, x, y))
-    if waiting:
-        names = ", ".join(node.info.name for node in waiting)
-        raise ValueError(f"{recipe.name}: no column holds {names}")
-    return positions, groups
-
-
-def _group(number: int, title: str, x: int, height: int) -> dict[str, Any]:
-    top = -(_GROUP_TITLE + _TITLE)
-    return {
-        "id": number,
-        "title": title,
-        "bounding": [x - _MARGIN, top, _WIDTH + 2 * _MARGIN, height - top - _TITLE],
-        "color": "#3f789e",
-        "font_size": 24,
-        "flags": {},
     }
 
 

@@ -1,29 +1,24 @@
-"""The shipped workflows and our files in ComfyUI's graph editor, in a real browser."""
+"""The shipped workflows, our lines and our files in ComfyUI's graph editor, in a real browser."""
 
 from __future__ import annotations
 
 import json
-import time
-from pathlib import Path
 from typing import Any
 
 import pytest
-from browser.conftest import Editor
+from browser.editor import INPUTS, SMALL, Editor, shipped
+from fetch.servers import lora
 
 from workflows.recipes import RECIPES
 
-FOLDER = Path(__file__).parent.parent.parent / "workflows"
-SMALL = {"aspect_ratio": "custom", "width": 256, "height": 256, "num_inference_steps": 1}
-SECONDS = 90
-
-
-def shipped(name: str) -> dict[str, Any]:
-    return json.loads((FOLDER / name).read_text(encoding="utf-8"))
+LATENT, LORA, SAVE = "FluxHotswapLatent", "FluxHotswapLora", "FluxHotswapSave"
+WITH_PICTURE = ("image_to_image", "inpaint")
 
 
 @pytest.mark.parametrize("name", [recipe.name for recipe in RECIPES])
 def test_a_template_queues_what_the_api_prompt_says(editor: Editor, name: str) -> None:
     editor.load(shipped(f"{name}.json"))
+    editor.wait_for_line("bf16: image input" if name in WITH_PICTURE else "fp8")
     queued, expected = editor.prompt(), shipped(f"api/{name}.json")
     assert {key: node["class_type"] for key, node in queued.items()} == {
         key: node["class_type"] for key, node in expected.items()
@@ -32,48 +27,230 @@ def test_a_template_queues_what_the_api_prompt_says(editor: Editor, name: str) -
         assert queued[key]["inputs"] == node["inputs"], node["class_type"]
 
 
-def draw(editor: Editor, output_format: str) -> tuple[str, bytes]:
-    """Queue the open graph from the editor; the file it makes."""
-    client = editor.comfy.client
-    before = set(client.history())
-    editor.set_widgets("FluxHotswapInputs", **SMALL, output_format=output_format, seed=12)
-    editor.page.evaluate("() => window.app.queuePrompt(0)")
-    deadline = time.monotonic() + SECONDS
-    while time.monotonic() < deadline:
-        for prompt_id in set(client.history()) - before:
-            result = client.result(prompt_id)
-            if result is not None and result.images():
-                entry = result.images()[0]
-                return entry["filename"], client.view(entry)
-        editor.page.wait_for_timeout(200)
-    raise TimeoutError(f"no picture after {SECONDS} s:\n{editor.comfy.server.log_tail()}")
+def test_lines_follow_the_form(editor: Editor) -> None:
+    editor.add(INPUTS)
+    editor.show()
+    editor.wait_for_line("1024 × 1024 · 1.05 MP · 4096 tokens")
+    assert editor.lines()[1:] == ["fp8"]
+    assert {"width", "height"}.isdisjoint(editor.shown_widgets(INPUTS))
+    low = editor.height(INPUTS)
+    editor.set_widgets(INPUTS, aspect_ratio="custom", width=1008, height=512, model="schnell")
+    editor.wait_for_line("1008 × 512 · 0.52 MP · 2016 tokens")
+    assert editor.lines()[1:] == ["bf16: custom size", "schnell needs only 4 steps, 28 will run"]
+    assert {"width", "height"} <= set(editor.shown_widgets(INPUTS))
+    assert editor.height(INPUTS) > low
+    editor.set_widgets(INPUTS, aspect_ratio="9:21", megapixels="0.25", num_inference_steps=4)
+    editor.wait_for_line("320 × 768 · 0.25 MP · 960 tokens")
+    editor.set_widgets(INPUTS, aspect_ratio="1:1", go_fast=False)
+    editor.wait_for_line("bf16: go_fast off")
+    assert editor.height(INPUTS) == low
 
 
-@pytest.mark.parametrize("output_format", ["png", "webp"])
-def test_a_dropped_file_brings_its_graph_back(editor: Editor, output_format: str) -> None:
+def test_a_saved_graph_comes_back_with_the_same_sizes(editor: Editor) -> None:
+    editor.add(INPUTS)
+    editor.set_widgets(INPUTS, aspect_ratio="custom", width=512)
+    editor.wait_for_line("512 × 1024")
+    height = editor.height(INPUTS)
+    graph = editor.page.evaluate("() => window.app.graph.serialize()")
+    assert len(graph["nodes"][0]["widgets_values"]) == 22, "the lines are no value"
+    for _ in range(2):
+        editor.load(graph)
+        editor.wait_for_line("512 × 1024")
+        again = editor.page.evaluate("() => window.app.graph.serialize()")
+        assert again["nodes"][0]["size"] == graph["nodes"][0]["size"]
+    assert editor.height(INPUTS) == height
+    assert {"width", "height"} <= set(editor.shown_widgets(INPUTS))
+
+
+def test_a_picture_sets_the_size(editor: Editor) -> None:
+    editor.comfy.client.upload("wide.png", picture(500, 300))
+    editor.load(shipped("image_to_image.json"))
+    editor.set_widgets("LoadImage", image="wide.png")
+    editor.wait_for_line("512 × 304 · 0.16 MP · 608 tokens")
+    lines = editor.lines()
+    assert lines.count("512 × 304 · 0.16 MP · 608 tokens") == 2, "the form and the latent"
+    assert "bf16: image input" in lines
+
+
+def test_the_latent_node_alone(editor: Editor) -> None:
+    editor.add(LATENT)
+    editor.show()
+    editor.set_widgets(LATENT, aspect_ratio="16:9")
+    editor.wait_for_line("1344 × 768 · 1.03 MP · 4032 tokens")
+    assert {"width", "height"}.isdisjoint(editor.shown_widgets(LATENT))
+
+
+SOURCES = {
+    "fofr/flux-pixar-cars": "Replicate: fofr/flux-pixar-cars",
+    "https://huggingface.co/a/b/blob/main/x.safetensors": "Hugging Face: a/b@main/x.safetensors",
+    "civitai.com/models/12345": "CivitAI: 12345",
+    "https://example.com/x.safetensors?key=secret": "Link: https://example.com/x.safetensors",
+    "C:/x.safetensors": "a path outside the loras folders is not read",
+}
+
+
+def test_the_source_is_recognised(editor: Editor) -> None:
+    editor.add(LORA)
+    editor.show()
+    for text, line in SOURCES.items():
+        editor.set_widgets(LORA, source=text)
+        editor.wait_for_line(line)
+        assert not any("secret" in shown for shown in editor.lines())
+    editor.set_widgets(LORA, source="")
+    editor.wait("() => document.querySelector('.flux-hotswap-lines').children.length === 0")
+
+
+def test_a_local_file_is_found_or_not(editor: Editor) -> None:
+    path = editor.comfy.server.models_dir / "loras" / "here.safetensors"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(lora())
+    editor.add(LORA)
+    editor.show()
+    editor.set_widgets(LORA, source="here.safetensors")
+    editor.wait_for_line("Is here: here.safetensors (")
+    editor.set_widgets(LORA, source="gone.safetensors")
+    editor.wait_for_line("No such file in the loras folders")
+
+
+def test_queue_see_the_links_and_drop_the_file(editor: Editor) -> None:
     editor.load(shipped("flux_lora_schema.json"))
-    name, data = draw(editor, output_format)
-    expected = editor.node_types()
-    editor.clear()
-    assert editor.node_types() == []
-    editor.drop(name, data)
-    editor.page.wait_for_function("() => window.app.graph.nodes.length > 5", timeout=30_000)
-    assert editor.node_types() == expected
-    inputs = next(
-        node["inputs"]
-        for node in editor.prompt().values()
-        if node["class_type"] == "FluxHotswapInputs"
-    )
-    assert {key: inputs[key] for key in SMALL} == SMALL
-    assert inputs["output_format"] == output_format
-    assert editor.errors == []
+    editor.set_widgets(INPUTS, **SMALL, seed=12, disable_safety_checker=True)
+    name, data = editor.draw()
+    editor.wait_for_line(name)
+    href = editor.page.locator(".flux-hotswap-lines a").first.get_attribute("href")
+    assert href is not None
+    assert editor.page.request.get(f"{editor.comfy.server.url}{href}").body() == data
+    types = editor.node_types()
+    editor.set_widgets(INPUTS, output_format="png")
+    png = editor.draw()
+    for file in ((name, data), png):
+        editor.clear()
+        assert editor.node_types() == []
+        editor.drop(*file)
+        editor.wait("() => window.app.graph.nodes.length > 5")
+        assert editor.node_types() == types
+        inputs = editor.inputs()
+        assert {key: inputs[key] for key in SMALL} == SMALL
 
 
-def test_a_dropped_jpg_does_not(editor: Editor) -> None:
+def test_a_dropped_jpg_brings_nothing_back(editor: Editor) -> None:
     """The editor reads no JPEG; the documents say so. Should it learn to, they have to follow."""
     editor.load(shipped("text_to_image.json"))
-    name, data = draw(editor, "jpg")
+    editor.set_widgets(INPUTS, **SMALL, seed=12, disable_safety_checker=True, output_format="jpg")
+    file = editor.draw()
     editor.clear()
-    editor.drop(name, data)
-    editor.page.wait_for_timeout(2000)
-    assert "FluxHotswapInputs" not in editor.node_types()
+    editor.drop(*file)
+    editor.page.wait_for_timeout(1500)
+    assert INPUTS not in editor.node_types()
+
+
+REQUEST: dict[str, Any] = {
+    "prompt": "a (red) fox",
+    "aspect_ratio": "custom",
+    "width": 512,
+    "height": 304,
+    "model": "schnell",
+    "num_inference_steps": 4,
+    "seed": 4242,
+    "go_fast": False,
+    "lora_weights": "fofr/flux-pixar-cars",
+    "lora_scale": 0.85,
+}
+
+
+def test_paste_and_copy_a_request(editor: Editor) -> None:
+    editor.add(INPUTS)
+    editor.show()
+    clipboard(editor, json.dumps({"input": REQUEST}))
+    editor.choose(INPUTS, "Paste request JSON")
+    editor.wait_for_line("512 × 304")
+    queued = editor.inputs()
+    wanted = {key: value for key, value in REQUEST.items() if key != "lora_weights"}
+    assert {key: queued[key] for key in wanted} == wanted
+    assert queued["lora"] == REQUEST["lora_weights"]
+    assert queued["num_outputs"] == 1
+    clipboard(editor, "")
+    editor.choose(INPUTS, "Copy request JSON")
+    editor.wait("() => navigator.clipboard.readText().then(text => text.length > 2)")
+    copied = json.loads(editor.page.evaluate("() => navigator.clipboard.readText()"))
+    assert {key: copied[key] for key in wanted} == wanted
+    assert "image" not in copied
+
+
+def test_a_wrong_request_changes_nothing_and_says_why(editor: Editor) -> None:
+    editor.add(INPUTS)
+    editor.show()
+    editor.set_widgets(INPUTS, prompt="kept", seed=5)
+    before = editor.inputs()
+    clipboard(editor, '{"prompt": "x", "num_outputs": 9}')
+    editor.choose(INPUTS, "Paste request JSON")
+    message = "num_outputs: 9 is not allowed; give a whole number from 1 to 4"
+    editor.page.get_by_text(message).first.wait_for(timeout=10_000)
+    assert editor.inputs() == before
+
+
+def test_a_slow_download_is_shown_and_can_be_cancelled(editor: Editor) -> None:
+    name = f"/slow{id(editor)}.safetensors"
+    link = editor.comfy.files.file(name, lora(64 << 20), rate=1 << 20)
+    editor.load(shipped("text_to_image.json"))
+    editor.set_widgets(INPUTS, **SMALL, lora=link, seed=3)
+    editor.queue()
+    editor.wait_for_line("Downloading, ")
+    editor.wait_for_line("of 67.1 MB")
+    editor.page.locator(".flux-hotswap-lines button").first.dispatch_event("pointerdown")
+    editor.wait("() => !document.querySelector('.flux-hotswap-lines button')")
+    client = editor.comfy.client
+    for _ in range(200):
+        queue = client.queue()
+        if not queue["queue_running"] and not queue["queue_pending"]:
+            break
+        editor.page.wait_for_timeout(50)
+    assert not client.queue()["queue_running"]
+    assert any("interrupted" in str(entry["status"]["messages"]) for entry in history(editor))
+    assert not any("Downloading" in line for line in editor.lines())
+
+
+def clipboard(editor: Editor, text: str) -> None:
+    editor.page.bring_to_front()
+    editor.page.evaluate("text => navigator.clipboard.writeText(text)", text)
+
+
+def history(editor: Editor) -> list[dict[str, Any]]:
+    return list(editor.comfy.client.history().values())
+
+
+def picture(width: int, height: int) -> bytes:
+    from io import BytesIO
+
+    from PIL import Image
+
+    buffer = BytesIO()
+    Image.new("RGB", (width, height), "teal").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_the_template_browser_shows_ours(editor: Editor) -> None:
+    page = editor.page
+    with page.expect_response("**/workflow_templates/flux-hotswap/text_to_image.jpg") as shown:
+        page.evaluate("() => window.app.extensionManager.command.execute('Comfy.BrowseTemplates')")
+        page.get_by_text("flux-hotswap", exact=True).last.click(timeout=20_000)
+    assert shown.value.ok
+    page.get_by_text("text_to_image", exact=True).first.click()
+    editor.wait("() => window.app.graph.nodes.some(node => node.type === 'FluxHotswapInputs')")
+    editor.wait_for_line("4096 tokens")
+    if page.locator("[role=dialog]").count():  # the models' links, where the editor offers them
+        page.keyboard.press("Escape")
+
+
+def test_the_help_panel_shows_the_page(editor: Editor) -> None:
+    editor.add(LATENT)
+    editor.show(scale=1)
+    editor.page.evaluate(
+        "() => window.app.canvas.select?.(window.app.graph.nodes[0])"
+        " ?? window.app.canvas.selectNode(window.app.graph.nodes[0])"
+    )
+    with editor.page.expect_response("**/docs/images/FluxHotswapLatent.webp") as shown:
+        editor.page.locator('[data-testid="info-button"]').click(timeout=20_000)
+    assert shown.value.ok
+    text = "Makes the latent that sampling starts from, at the hosted model's exact size"
+    editor.page.get_by_text(text).first.wait_for(timeout=10_000)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import ast
-import fnmatch
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from runtime import demo
+from runtime.archive import archived, tracked
 
 import dev
 from prediction.differences import DIFFERENCES, NOT_YET
@@ -37,19 +36,6 @@ COMFYUI_BRINGS = {
     "comfy", "comfy_api", "comfy_extras", "folder_paths", "node_helpers", "nodes", "server",
 }  # fmt: skip
 """Top-level modules that are there wherever ComfyUI 0.3.75 or later runs."""
-
-
-def tracked() -> list[str]:
-    """Return the repository's files, those that git ignores left out."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    ).stdout.splitlines()
-    return [name for name in listed if (ROOT / name).is_file()]
 
 
 def code_words(text: str) -> set[str]:
@@ -328,32 +314,25 @@ def test_requirements_hold_what_is_imported() -> None:
     assert imported - COMFYUI_BRINGS == names
 
 
-def ignored_by_comfy(name: str) -> bool:
-    lines = (ROOT / ".comfyignore").read_text(encoding="utf-8").splitlines()
-    patterns = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    assert patterns
-    assert all(pattern.startswith("/") for pattern in patterns), "others match at any depth"
-    return any(
-        name.startswith(pattern[1:])
-        if pattern.endswith("/")
-        else fnmatch.fnmatchcase(name, pattern[1:])
-        for pattern in patterns
-    )
-
-
 def test_archive_holds_what_an_installed_pack_needs() -> None:
     files = tracked()
-    kept = {name for name in files if not ignored_by_comfy(name)}
+    kept = set(archived())
     tops = ("__init__.py", "LICENSE", "README.md", "pyproject.toml", "requirements.txt")
     assert kept >= set(tops)
     needed = ("prediction/", "ops/", "nodes/", "lora_fetch/", "js/")
     needed_files = {name for name in files if name.startswith(needed)}
-    needed_files |= {name for name in files if re.fullmatch(r"workflows/(api/)?\w+\.json", name)}
+    needed_files |= {
+        name for name in files if re.fullmatch(r"workflows/(api/)?\w+\.(json|jpg)", name)
+    }
+    needed_files |= {name for name in files if re.fullmatch(r"locales/[\w-]+/\w+\.json", name)}
+    needed_files -= {name for name in files if name.startswith("locales/phrases/")}
     assert len(needed_files) > 30
     assert needed_files <= kept
-    dropped = ("tests/", "bench/", ".ci/", "docs/")
+    dropped = ("tests/", "bench/", ".ci/", "docs/", "locales/phrases/")
     assert not [name for name in kept if name.startswith(dropped)]
-    assert "dev.py" not in kept
+    assert not {"dev.py", "package.json", "tsconfig.json", ".npmrc"} & kept
+    for recipe in RECIPES:
+        assert f"workflows/{recipe.name}.jpg" in kept, "the template's thumbnail"
 
 
 def test_licence() -> None:
@@ -361,3 +340,53 @@ def test_licence() -> None:
     assert 'license = { file = "LICENSE" }' in text
     assert "Apache License" in (ROOT / "LICENSE").read_text(encoding="utf-8")
     assert "Apache-2.0" in section(README, "More")
+
+
+# The page for the registry's reviewers
+
+REGISTRY = (ROOT / "docs" / "registry.md").read_text(encoding="utf-8")
+
+
+def shipped_code() -> dict[str, str]:
+    names = [name for name in archived() if name.endswith(".py")]
+    return {name: (ROOT / name).read_text(encoding="utf-8") for name in names}
+
+
+def test_reviewers_find_every_variable() -> None:
+    variables: set[str] = set()
+    for text in shipped_code().values():
+        variables |= set(re.findall(r'environ\.get\("(\w+)"', text))
+        variables |= set(re.findall(r'environ, "(\w+)"', text))
+        variables |= set(re.findall(r'environ\["(\w+)"\]', text))
+        variables |= set(re.findall(r'"(\w+_TOKENS?)"', text))
+    assert {"HF_TOKEN", "FLUX_HOTSWAP_ALLOW_HOSTS", "COMFYUI_DIR"} <= variables
+    assert variables <= code_words(section(REGISTRY, "Environment"))
+
+
+def test_reviewers_find_every_word() -> None:
+    """What scanners look for is on the page, and what is said not to be there is not."""
+    words = {".eval()": r"\.eval\(\)", "import_module": r"import_module\("}
+    words |= {"base64": r"^import base64", "socket": r"^import socket"}
+    page = section(REGISTRY, "Words that scanners find")
+    for word, pattern in words.items():
+        found = {name for name, text in shipped_code().items() if re.search(pattern, text, re.M)}
+        (row,) = re.findall(rf"^\| `{re.escape(word)}` \| (.*?) \|", page, re.M)
+        assert found == code_words(row), word
+    for name, text in shipped_code().items():
+        assert not re.search(r"\bimport (subprocess|pickle)\b|\bexec\(|(?<![.\w])eval\(", text), (
+            name
+        )
+
+
+def test_reviewers_find_every_module_that_connects() -> None:
+    opening = re.compile(
+        r"HTTPAdapter|create_connection|urlopen|ClientSession|requests\.(get|post)"
+    )
+    found = {name for name, text in shipped_code().items() if opening.search(text)}
+    assert found == {"lora_fetch/net.py"}
+
+
+def test_reviewers_find_every_route() -> None:
+    found = {name for name, text in shipped_code().items() if "server.routes" in text}
+    assert found == {"nodes/routes.py"}
+    assert "/flux_hotswap/source" in section(REGISTRY, "Server")

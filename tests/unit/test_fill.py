@@ -97,16 +97,6 @@ def test_the_editor_accepts_the_ids() -> None:
         uuid.UUID(json.loads(path.read_text(encoding="utf-8"))["id"])
 
 
-def test_nothing_overlaps() -> None:
-    for path in FOLDER.glob("*.json"):
-        nodes = json.loads(path.read_text(encoding="utf-8"))["nodes"]
-        boxes = [(*node["pos"], *node["size"]) for node in nodes]
-        for index, (x, y, w, h) in enumerate(boxes):
-            for x2, y2, w2, h2 in boxes[index + 1 :]:
-                apart = x + w <= x2 or x2 + w2 <= x or y + h + 30 <= y2 or y2 + h2 + 30 <= y
-                assert apart, path.name
-
-
 def test_the_builder_refuses_what_does_not_fit() -> None:
     graph = Graph(read_nodes())
     vae = graph.add("VAELoader")

@@ -26,7 +26,7 @@ def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a copy of the generated files that the generator takes for the repository."""
     for path in generate.generated(ROOT):
         there = tmp_path / path.relative_to(ROOT)
-        there.parent.mkdir(exist_ok=True)
+        there.parent.mkdir(parents=True, exist_ok=True)
         there.write_text(path.read_text(encoding="utf-8"), encoding="utf-8", newline="\n")
     monkeypatch.setattr(generate, "ROOT", tmp_path)
     return tmp_path
@@ -46,7 +46,12 @@ def test_committed_files_are_current() -> None:
 
 def test_what_is_generated() -> None:
     names = [path.relative_to(ROOT).as_posix() for path in generate.generated(ROOT)]
-    assert names == ["prediction/schema.json", "README.md", "docs/fields.md"]
+    assert names == [
+        "prediction/schema.json",
+        "README.md",
+        "docs/fields.md",
+        "js/lib/spec.mjs",
+    ]
 
 
 def test_check_passes_on_a_copy(copy: Path) -> None:
@@ -56,11 +61,11 @@ def test_check_passes_on_a_copy(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "drifted"),
     [
-        ({"default": 3}, ["schema.json", "README.md", "fields.md"]),
-        ({"maximum": 5}, ["schema.json", "README.md", "fields.md"]),
+        ({"default": 3}, ["schema.json", "README.md", "fields.md", "spec.mjs"]),
+        ({"maximum": 5}, ["schema.json", "README.md", "fields.md", "spec.mjs"]),
         ({"help": "Another text."}, ["schema.json", "README.md", "fields.md"]),
         ({"hosted": "Another number."}, ["README.md", "fields.md"]),
-        ({"aliases": ("count",)}, ["schema.json", "fields.md"]),
+        ({"aliases": ("count",)}, ["schema.json", "fields.md", "spec.mjs"]),
     ],
     ids="+".join,
 )

@@ -1,0 +1,102 @@
+// The lines that the nodes show, as texts. No DOM here.
+// @ts-check
+
+import { hasNeedlessSteps, pictureSize, routeOf, shapeSize, tokens } from "./plan.mjs";
+import { CUSTOM, SCHNELL_STEPS } from "./spec.mjs";
+
+/** @typedef {import("./words.mjs").Say} Say */
+/** @typedef {import("./plan.mjs").Size} Size */
+/** @typedef {{ text: string, tone?: "plain" | "hint" | "error" }} Line */
+/**
+ * An input picture: absent, there with its size, or there with a size that is not known yet.
+ *
+ * @typedef {{ given: false } | { given: true, size: Size | null }} Picture
+ */
+/**
+ * What the server says about a LoRA source.
+ *
+ * @typedef {object} Source
+ * @property {string} [error] - why it names none
+ * @property {string} [kind] - such as "replicate" or "link"
+ * @property {string} [name] - the source without secrets
+ * @property {string | null} [file] - its file below the loras folder, if it is there
+ * @property {number | null} [size] - of that file in bytes
+ */
+
+/**
+ * @param {Record<string, any>} values - what is known of aspect_ratio, megapixels, width and height
+ * @param {Picture} picture
+ * @param {Say} say
+ * @returns {Line}
+ */
+export function sizeLine(values, picture, say) {
+  if (picture.given && !picture.size) return { text: say("size_of_image") };
+  const size =
+    picture.given && picture.size ? pictureSize(picture.size) : shapeSize(values);
+  if (!size) return { text: say("size_unknown") };
+  const megapixels = ((size.width * size.height) / 1e6).toFixed(2);
+  return { text: say("size", { ...size, megapixels, tokens: tokens(size) }) };
+}
+
+/**
+ * @param {Record<string, any>} values - what is known of go_fast and aspect_ratio
+ * @param {Picture} picture
+ * @param {Say} say
+ * @returns {Line[]}
+ */
+export function routeLines(values, picture, say) {
+  const { go_fast, aspect_ratio } = values;
+  if (typeof go_fast !== "boolean" || typeof aspect_ratio !== "string") return [];
+  const custom = aspect_ratio === CUSTOM;
+  const { route, reason } = routeOf({ go_fast, image: picture.given, custom });
+  if (reason === "go_fast") return [{ text: say("route", { route }) }];
+  const why = say(`reason_${reason.replaceAll(" ", "_")}`);
+  return [{ text: say("route_because", { route, reason: why }) }];
+}
+
+/**
+ * @param {Record<string, any>} values - what is known of model and num_inference_steps
+ * @param {Say} say
+ * @returns {Line[]}
+ */
+export function stepsLines({ model, num_inference_steps: asked }, say) {
+  if (!hasNeedlessSteps(model, asked)) return [];
+  return [{ text: say("needless_steps", { steps: SCHNELL_STEPS, asked }), tone: "hint" }];
+}
+
+/**
+ * @param {Source | null} source - null: the server has not answered
+ * @param {Say} say
+ * @returns {Line[]}
+ */
+export function sourceLines(source, say) {
+  if (!source) return [];
+  if (source.error) return [{ text: source.error, tone: "error" }];
+  const name = source.name ?? "";
+  const first = { text: say(`kind_${source.kind}`, { name }) };
+  if (source.file) {
+    const size = bytes(source.size ?? 0);
+    return [first, { text: say("file_here", { file: source.file, size }) }];
+  }
+  if (source.kind === "local") return [first, { text: say("file_missing"), tone: "error" }];
+  return [first, { text: say("file_to_fetch"), tone: "hint" }];
+}
+
+/**
+ * @param {number} done - bytes
+ * @param {number} most - bytes in all; one more than done while that is not known
+ * @param {Say} say
+ * @returns {{ text: string, share: number | null }}
+ */
+export function downloadLine(done, most, say) {
+  if (most <= done + 1 && done !== most)
+    return { text: say("download", { done: bytes(done) }), share: null };
+  const share = most > 0 ? Math.min(done / most, 1) : 1;
+  return { text: say("download_of", { done: bytes(done), total: bytes(most) }), share };
+}
+
+/** @param {number} count */
+export function bytes(count) {
+  if (count < 1e5) return `${count} B`;
+  return count < 1e9 ? `${(count / 1e6).toFixed(1)} MB` : `${(count / 1e9).toFixed(2)} GB`;
+}

@@ -1,0 +1,159 @@
+// What we add to the editor: lines on our nodes, menu entries and commands of the Inputs node.
+// @ts-check
+
+import { speaker } from "../lib/words.mjs";
+import { chain } from "./chain.mjs";
+import { Downloads } from "./downloads.mjs";
+import { links } from "./files.mjs";
+import { keepHeight } from "./heights.mjs";
+import { inputRows, latentRows, loraRows } from "./rows.mjs";
+import { showSides } from "./sides.mjs";
+import { allNodes, INPUTS, kindOf, LATENT, LORA, SAVE } from "./nodes.mjs";
+import { addPanel } from "./panel.mjs";
+import { Pictures } from "./pictures.mjs";
+import { copyRequest, pasteRequest } from "./requests.mjs";
+import { Sources } from "./sources.mjs";
+
+/** @typedef {import("./nodes.mjs").Node} Node */
+/** @typedef {import("./panel.mjs").Panel} Panel */
+
+/** @type {Record<string, (node: Node, world: World) => HTMLElement[]>} */
+const ROWS = { [INPUTS]: inputRows, [LATENT]: latentRows, [LORA]: loraRows };
+
+/**
+ * What the rows are made of.
+ *
+ * @typedef {object} World
+ * @property {import("../lib/words.mjs").Say} say
+ * @property {Pictures} pictures
+ * @property {Sources} sources
+ * @property {Downloads} downloads
+ */
+
+/**
+ * The extension to register.
+ *
+ * @param {import("./nodes.mjs").App} app
+ * @param {import("./nodes.mjs").Api} api
+ * @returns {import("@comfyorg/comfyui-frontend-types").ComfyExtension}
+ */
+export function extension(app, api) {
+  /** @type {WeakMap<Node, Panel>} */
+  const panels = new WeakMap();
+  const refresh = later(() => refreshAll());
+  /** @type {World} */
+  const world = {
+    say: speaker(null, "en"),
+    pictures: new Pictures(api, refresh),
+    sources: new Sources(api, refresh),
+    downloads: new Downloads(app, api, () => {
+      world.sources.forget();
+      refresh();
+    }, refresh),
+  };
+
+  function refreshAll() {
+    for (const node of allNodes(app.rootGraph ?? app.graph)) {
+      const panel = panels.get(node);
+      const rows = ROWS[kindOf(node)];
+      if (panel && rows) panel.show(rows(node, world));
+      showSides(node);
+    }
+  }
+
+  /** @param {string} id @param {"paste" | "copy"} key @param {Function} act */
+  const command = (id, key, act) => ({
+    id,
+    label: `FLUX Hotswap: ${world.say(key)}`,
+    icon: key === "paste" ? "pi pi-file-import" : "pi pi-file-export",
+    function: () => act(app, selectedForm(app), world.say),
+  });
+
+  return {
+    name: "flux-hotswap",
+    commands: [
+      command("FluxHotswap.PasteRequest", "paste", pasteRequest),
+      command("FluxHotswap.CopyRequest", "copy", copyRequest),
+    ],
+    async setup() {
+      world.downloads.listen();
+      world.say = await speakerOf(app, api);
+      refresh();
+    },
+    /** @param {Node} node */
+    nodeCreated(node) {
+      const kind = kindOf(node);
+      if (kind === SAVE || kind in ROWS) keepHeight(node);
+      if (kind === SAVE) links(node, api, addPanel(node));
+      if (kind === "LoadImage" || kind in ROWS) watch(node, refresh);
+      if (!(kind in ROWS)) return;
+      const panel = addPanel(node);
+      if (panel) panels.set(node, panel);
+      refresh();
+    },
+    afterConfigureGraph() {
+      world.sources.forget();
+      world.pictures.forget();
+      refresh();
+    },
+    /** @param {Node} node */
+    getNodeMenuItems(node) {
+      if (kindOf(node) !== INPUTS) return [];
+      return [
+        { content: world.say("paste"), callback: () => pasteRequest(app, node, world.say) },
+        { content: world.say("copy"), callback: () => copyRequest(app, node, world.say) },
+      ];
+    },
+  };
+}
+
+/**
+ * Call `changed` whenever a value or a connection of a node changes.
+ *
+ * @param {Node} node
+ * @param {() => void} changed
+ */
+function watch(node, changed) {
+  for (const widget of node.widgets ?? []) chain(widget, "callback", changed);
+  for (const method of ["onConnectionsChange", "onConfigure", "onWidgetChanged"])
+    chain(node, method, changed);
+}
+
+/**
+ * Run something once, soon, however often it is asked for.
+ *
+ * @param {() => void} run
+ */
+function later(run) {
+  let waiting = false;
+  return () => {
+    if (waiting) return;
+    waiting = true;
+    setTimeout(() => {
+      waiting = false;
+      run();
+    }, 0);
+  };
+}
+
+/**
+ * @param {import("./nodes.mjs").App} app
+ * @param {import("./nodes.mjs").Api} api
+ */
+async function speakerOf(app, api) {
+  try {
+    const locale = app.extensionManager?.setting?.get?.("Comfy.Locale");
+    const answer = await api.fetchApi("/i18n");
+    return speaker(await answer.json(), locale);
+  } catch {
+    return speaker(null, "en");
+  }
+}
+
+/** @param {import("./nodes.mjs").App} app */
+function selectedForm(app) {
+  const selected = Object.values(app.canvas?.selected_nodes ?? {});
+  const isForm = (/** @type {Node} */ node) => kindOf(node) === INPUTS;
+  const forms = allNodes(app.rootGraph ?? app.graph).filter(isForm);
+  return selected.find(isForm) ?? (forms.length === 1 ? forms[0] : undefined);
+}

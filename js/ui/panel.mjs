@@ -1,0 +1,81 @@
+// The lines below a node's widgets: a DOM widget, which both renderers of the editor show.
+// @ts-check
+
+import { resizeAround } from "./heights.mjs";
+
+/** @typedef {import("../lib/lines.mjs").Line} Line */
+/** @typedef {import("./nodes.mjs").Node} Node */
+
+const NAME = "flux_hotswap_lines";
+const LINE = 18;
+const PADDING = 8;
+const GAP = 4; // between two widgets: a panel without lines takes no room at all
+const COLOURS = {
+  plain: "var(--input-text, #ddd)",
+  hint: "var(--descrip-text, #999)",
+  error: "var(--error-text, #ff4444)",
+};
+
+/**
+ * @typedef {object} Panel
+ * @property {(rows: HTMLElement[]) => void} show
+ */
+
+/**
+ * Give a node a panel; null where the editor has no DOM widgets.
+ *
+ * @param {Node} node
+ * @returns {Panel | null}
+ */
+export function addPanel(node) {
+  if (typeof node.addDOMWidget !== "function") return null;
+  const element = document.createElement("div");
+  element.className = "flux-hotswap-lines";
+  Object.assign(element.style, {
+    boxSizing: "border-box",
+    padding: "4px 8px",
+    font: "11px/18px sans-serif",
+    overflow: "hidden",
+    width: "100%",
+  });
+  let rows = 0;
+  const height = () => (rows ? rows * LINE + PADDING : -GAP);
+  const widget = node.addDOMWidget(NAME, NAME, element, {
+    serialize: false,
+    hideOnZoom: false,
+    getMinHeight: height,
+    getMaxHeight: height,
+    getHeight: height,
+    getValue: () => "",
+    setValue: () => {},
+  });
+  widget.serialize = false;
+  return {
+    show(lines) {
+      element.replaceChildren(...lines);
+      if (lines.length === rows) return;
+      resizeAround(node, () => {
+        rows = lines.length;
+        element.style.minHeight = `${Math.max(height(), 0)}px`;
+      });
+    },
+  };
+}
+
+/**
+ * @param {Line} line
+ * @returns {HTMLElement}
+ */
+export function textRow({ text, tone = "plain" }) {
+  const row = document.createElement("div");
+  row.textContent = text;
+  row.title = text;
+  row.dataset.tone = tone;
+  Object.assign(row.style, {
+    color: COLOURS[tone],
+    whiteSpace: "nowrap",
+    overflow: "hidden",
+    textOverflow: "ellipsis",
+  });
+  return row;
+}

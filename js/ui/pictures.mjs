@@ -1,0 +1,108 @@
+// How large the input pictures are, as far as the browser can see them.
+// @ts-check
+
+import { INPUTS, isLinked, kindOf, originOf, outputName, widgetOf } from "./nodes.mjs";
+
+/** @typedef {import("../lib/lines.mjs").Picture} Picture */
+/** @typedef {import("../lib/plan.mjs").Size} Size */
+/** @typedef {import("./nodes.mjs").Node} Node */
+
+const LOADERS = new Set(["LoadImage", "LoadImageMask", "LoadImageOutput"]);
+const KEPT = 50;
+
+/** The pictures of the graph; each file is looked at once. */
+export class Pictures {
+  /**
+   * @param {import("./nodes.mjs").Api} api
+   * @param {() => void} onKnown - called when a size has become known
+   */
+  constructor(api, onKnown) {
+    this.api = api;
+    this.onKnown = onKnown;
+    /** @type {Map<string, Size | null>} */
+    this.sizes = new Map();
+  }
+
+  /**
+   * The input picture of a form.
+   *
+   * @param {Node} node - an Inputs node
+   * @returns {Picture}
+   */
+  ofForm(node) {
+    const connected = this.connected(node, "input_image");
+    if (connected.given) return connected;
+    if (isLinked(node, "image")) return { given: true, size: null };
+    return this.named(widgetOf(node, "image")?.value);
+  }
+
+  /**
+   * The picture that is connected to an input.
+   *
+   * @param {Node} node
+   * @param {string} input
+   * @returns {Picture}
+   */
+  connected(node, input) {
+    const origin = originOf(node, input);
+    if (origin === null) return { given: false };
+    if (origin === undefined) return { given: true, size: null };
+    const kind = kindOf(origin.node);
+    if (kind === INPUTS && outputName(origin) === "image") return this.ofForm(origin.node);
+    if (LOADERS.has(kind)) return this.named(widgetOf(origin.node, "image")?.value, true);
+    return { given: true, size: null };
+  }
+
+  /**
+   * @param {unknown} source - a file name of ComfyUI's, a data: URI or a link
+   * @param {boolean} given - what a blank source means
+   * @returns {Picture}
+   */
+  named(source, given = false) {
+    if (typeof source !== "string" || !source.trim())
+      return given ? { given: true, size: null } : { given: false };
+    const address = addressOf(source.trim(), this.api);
+    return { given: true, size: address ? this.measure(address) : null };
+  }
+
+  /**
+   * @param {string} address
+   * @returns {Size | null} null: not known yet, or no picture
+   */
+  measure(address) {
+    const known = this.sizes.get(address);
+    if (known !== undefined) return known;
+    if (this.sizes.size >= KEPT) this.sizes.clear();
+    this.sizes.set(address, null);
+    const image = new Image();
+    image.onload = () => {
+      this.sizes.set(address, { width: image.naturalWidth, height: image.naturalHeight });
+      this.onKnown();
+    };
+    image.src = address;
+    return null;
+  }
+
+  /** Look at every file again: one of them may have changed. */
+  forget() {
+    this.sizes.clear();
+  }
+}
+
+/**
+ * @param {string} source
+ * @param {import("./nodes.mjs").Api} api
+ * @returns {string | null} null: a link, which only the server fetches
+ */
+function addressOf(source, api) {
+  if (/^data:image\//i.test(source)) return source;
+  if (/^[a-z]+:/i.test(source)) return null;
+  const [, path, type = "input"] = /^(.*?)(?:\s*\[(input|output|temp)\])?$/s.exec(source) ?? [];
+  const parts = (path ?? "").split("/");
+  const query = new URLSearchParams({
+    filename: parts.pop() ?? "",
+    subfolder: parts.join("/"),
+    type,
+  });
+  return api.apiURL(`/view?${query}`);
+}

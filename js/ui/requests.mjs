@@ -1,0 +1,131 @@
+// "Paste request JSON" and "Copy request JSON".
+// @ts-check
+
+import { readRequest, RequestError, toRequest, toWidgets } from "../lib/request.mjs";
+import { FIELDS } from "../lib/spec.mjs";
+import { isLinked, valueOf, widgetOf } from "./nodes.mjs";
+
+/** @typedef {import("./nodes.mjs").Node} Node */
+/** @typedef {import("../lib/words.mjs").Say} Say */
+
+const LIFE_MS = 6000;
+const CONTROL = "control_after_generate";
+
+/**
+ * Fill a form in from a request in the clipboard, or in a dialog where the browser keeps the
+ * clipboard to itself.
+ *
+ * @param {import("./nodes.mjs").App} app
+ * @param {Node | undefined} form
+ * @param {Say} say
+ */
+export async function pasteRequest(app, form, say) {
+  if (!form) return tell(app, "warn", say("paste"), say("no_form"));
+  const text = (await fromClipboard()) ?? (await ask(app, say("paste"), say("ask_request"), ""));
+  if (text === null || text === undefined) return;
+  try {
+    fillForm(app, form, text);
+  } catch (error) {
+    if (!(error instanceof RequestError)) throw error;
+    return tell(app, "error", say("not_pasted"), say(error.key, error.params));
+  }
+  const names = FIELDS.map((field) => field.name).filter((name) => isLinked(form, name));
+  const detail = names.length ? say("left_out", { names: names.join(", ") }) : undefined;
+  tell(app, "success", say("pasted"), detail);
+}
+
+/**
+ * Put the request that a form asks for into the clipboard.
+ *
+ * @param {import("./nodes.mjs").App} app
+ * @param {Node | undefined} form
+ * @param {Say} say
+ */
+export async function copyRequest(app, form, say) {
+  if (!form) return tell(app, "warn", say("copy"), say("no_form"));
+  const names = FIELDS.map((field) => field.name);
+  const known = Object.fromEntries(names.map((name) => [name, valueOf(form, name)]));
+  const text = JSON.stringify(toRequest(known), null, 2);
+  const left = ["input_image", "input_mask", ...names.filter((name) => known[name] === undefined)];
+  const unknown = left.filter((name) => isLinked(form, name));
+  const detail = unknown.length ? say("left_out", { names: unknown.join(", ") }) : undefined;
+  if (await toClipboard(text)) return tell(app, "success", say("copied"), detail);
+  await ask(app, say("copy"), say("take_request"), text);
+}
+
+/**
+ * @param {import("./nodes.mjs").App} app
+ * @param {Node} form
+ * @param {string} text
+ */
+function fillForm(app, form, text) {
+  const { values, seedIsDrawn } = toWidgets(readRequest(text), defaultsOf(form), Math.random);
+  for (const [name, value] of Object.entries(values)) setWidget(app, form, name, value);
+  setWidget(app, form, CONTROL, seedIsDrawn ? "randomize" : "fixed");
+  form.graph?.setDirtyCanvas?.(true, true);
+}
+
+/**
+ * What a new form shows, from ComfyUI's description of the node.
+ *
+ * @param {Node} form
+ * @returns {Record<string, unknown>}
+ */
+function defaultsOf(form) {
+  const groups = form.constructor?.nodeData?.input ?? {};
+  const inputs = Object.entries({ ...groups.required, ...groups.optional });
+  return Object.fromEntries(inputs.map(([name, spec]) => [name, spec?.[1]?.default]));
+}
+
+/**
+ * @param {import("./nodes.mjs").App} app
+ * @param {Node} form
+ * @param {string} name
+ * @param {unknown} value
+ */
+function setWidget(app, form, name, value) {
+  const widget = widgetOf(form, name);
+  if (!widget || value === undefined || value === null || isLinked(form, name)) return;
+  widget.value = value;
+  widget.callback?.(value, app.canvas, form);
+}
+
+/** @returns {Promise<string | null>} null: the browser does not let us */
+async function fromClipboard() {
+  try {
+    return await navigator.clipboard.readText();
+  } catch {
+    return null;
+  }
+}
+
+/** @param {string} text */
+async function toClipboard(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * @param {import("./nodes.mjs").App} app
+ * @param {string} title
+ * @param {string} message
+ * @param {string} defaultValue
+ * @returns {Promise<string | null | undefined>}
+ */
+async function ask(app, title, message, defaultValue) {
+  return app.extensionManager?.dialog?.prompt?.({ title, message, defaultValue });
+}
+
+/**
+ * @param {import("./nodes.mjs").App} app
+ * @param {"success" | "warn" | "error"} severity
+ * @param {string} summary
+ * @param {string} [detail]
+ */
+function tell(app, severity, summary, detail) {
+  app.extensionManager?.toast?.add?.({ severity, summary, detail, life: LIFE_MS });
+}

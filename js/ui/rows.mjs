@@ -1,0 +1,79 @@
+// What each of our nodes shows below its widgets.
+// @ts-check
+
+import { downloadLine, routeLines, sizeLine, sourceLines, stepsLines } from "../lib/lines.mjs";
+import { valueOf, valuesOf } from "./nodes.mjs";
+import { textRow } from "./panel.mjs";
+
+/** @typedef {import("./nodes.mjs").Node} Node */
+/** @typedef {import("./extension.mjs").World} World */
+
+const SHAPE = ["aspect_ratio", "megapixels", "width", "height"];
+
+/**
+ * @param {Node} node
+ * @param {World} world
+ * @returns {HTMLElement[]}
+ */
+export function inputRows(node, { say, pictures, sources }) {
+  const values = valuesOf(node, [...SHAPE, "go_fast", "model", "num_inference_steps"]);
+  const picture = pictures.ofForm(node);
+  const lines = [
+    sizeLine(values, picture, say),
+    ...routeLines(values, picture, say),
+    ...stepsLines(values, say),
+    ...["lora", "extra_lora"].flatMap((name) =>
+      sourceLines(sources.about(valueOf(node, name)), say),
+    ),
+  ];
+  return lines.map(textRow);
+}
+
+/**
+ * @param {Node} node
+ * @param {World} world
+ * @returns {HTMLElement[]}
+ */
+export function latentRows(node, { say, pictures }) {
+  return [textRow(sizeLine(valuesOf(node, SHAPE), pictures.connected(node, "image"), say))];
+}
+
+/**
+ * @param {Node} node
+ * @param {World} world
+ * @returns {HTMLElement[]}
+ */
+export function loraRows(node, { say, sources, downloads }) {
+  const lines = sourceLines(sources.about(valueOf(node, "source")), say).map(textRow);
+  const download = downloads.of(node);
+  if (!download) return lines;
+  const { text, share } = downloadLine(download.done, download.most, say);
+  return [...lines, textRow({ text }), progressRow(share, say("cancel"), () => downloads.cancel(node))];
+}
+
+/**
+ * @param {number | null} share - null: not known how much there is
+ * @param {string} label
+ * @param {() => void} cancel
+ */
+function progressRow(share, label, cancel) {
+  const row = document.createElement("div");
+  Object.assign(row.style, { display: "flex", gap: "8px", height: "18px", alignItems: "center" });
+  const bar = document.createElement("progress");
+  Object.assign(bar.style, { flex: "1", minWidth: "0" });
+  if (share !== null) bar.value = share;
+  const button = document.createElement("button");
+  button.type = "button";
+  button.textContent = label;
+  Object.assign(button.style, { font: "inherit", lineHeight: "14px", cursor: "pointer" });
+  // Rows are made anew several times a second: a click may never end where it began.
+  button.addEventListener("pointerdown", (event) => {
+    event.stopPropagation();
+    cancel();
+  });
+  button.addEventListener("click", (event) => {
+    if (event.detail === 0) cancel(); // by keyboard
+  });
+  row.append(bar, button);
+  return row;
+}

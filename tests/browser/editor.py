@@ -1,0 +1,231 @@
+"""ComfyUI's graph editor in a page, as a hand and an eye would use it."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, ConsoleMessage, Page
+from runtime.environment import ROOT
+from runtime.session import Comfy
+
+WORKFLOWS = ROOT / "workflows"
+SHOTS = ROOT / "tests" / "browser" / "screenshots"
+INPUTS = "FluxHotswapInputs"
+SMALL = {"aspect_ratio": "custom", "width": 256, "height": 256, "num_inference_steps": 1}
+START_MS = 120_000
+WAIT_MS = 20_000
+DRAW_SECONDS = 90
+
+# The newest editor asks for what 0.3.75 does not serve, and the registry about every pack.
+_NOT_OURS = ("api.comfy.org", "Failed to load resource", "JobsApiError", "Jobs API", "assets")
+
+
+def shipped(name: str) -> dict[str, Any]:
+    return json.loads((WORKFLOWS / name).read_text(encoding="utf-8"))
+
+
+@dataclass
+class Editor:
+    """The editor of one server in one page.
+
+    Attributes:
+        errors: what the console has said about our scripts and workflows.
+    """
+
+    page: Page
+    comfy: Comfy
+    errors: list[str] = field(default_factory=list)
+
+    @classmethod
+    def open(cls, browser: Browser, comfy: Comfy, **settings: Any) -> Editor:
+        """Open the editor in a page of its own."""
+        quiet = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False}
+        quiet |= {"Comfy.Locale": "en", "Comfy.VueNodes.Enabled": False}
+        quiet |= {"Comfy.Workflow.ShowMissingModelsWarning": False, "Comfy.Workflow.Persist": False}
+        comfy.client.post("/settings", quiet | settings)
+        context = browser.new_context(
+            viewport={"width": 1600, "height": 1000},
+            permissions=["clipboard-read", "clipboard-write"],
+        )
+        editor = cls(context.new_page(), comfy)
+        editor.page.on("console", editor._note)
+        editor.page.on("pageerror", lambda error: editor.errors.append(str(error)))
+        editor.page.goto(comfy.server.url)
+        ready = "() => window.app && window.app.graph && window.app.canvasEl"
+        editor.page.wait_for_function(ready, timeout=START_MS)
+        editor.wait(
+            "() => window.app.extensionManager && !document.querySelector('#splash-loader')"
+        )
+        return editor
+
+    def close(self) -> None:
+        self.page.context.close()
+
+    def _note(self, message: ConsoleMessage) -> None:
+        text = f"{message.text} {message.location}"
+        if message.type == "error" and "hotswap" in text.lower():
+            if not any(word in message.text for word in _NOT_OURS):
+                self.errors.append(message.text)
+        elif message.type == "warning" and "hotswap" in text.lower():
+            self.errors.append(message.text)
+
+    def wait(self, condition: str, argument: Any = None, ms: int = WAIT_MS) -> None:
+        """Wait until a function in the page returns something true."""
+        self.page.wait_for_function(condition, arg=argument, timeout=ms)
+
+    # --- the graph ---
+
+    def load(self, workflow: dict[str, Any]) -> None:
+        """Open a workflow file."""
+        self.page.evaluate("workflow => window.app.loadGraphData(workflow)", workflow)
+
+    def clear(self) -> None:
+        """Leave nothing on the canvas."""
+        self.page.evaluate("() => window.app.graph.clear()")
+
+    def add(self, node_type: str, place: tuple[int, int] = (100, 150)) -> None:
+        """Add a node."""
+        self.page.evaluate(
+            """([type, place]) => {
+                const node = window.LiteGraph.createNode(type)
+                node.pos = place
+                window.app.graph.add(node)
+            }""",
+            [node_type, list(place)],
+        )
+
+    def node_types(self) -> list[str]:
+        """What is on the canvas."""
+        return self.page.evaluate("() => window.app.graph.nodes.map(node => node.type).sort()")
+
+    def prompt(self) -> dict[str, Any]:
+        """The graph as the editor would queue it."""
+        return self.page.evaluate("() => window.app.graphToPrompt().then(made => made.output)")
+
+    def inputs(self, node_type: str = INPUTS) -> dict[str, Any]:
+        """What the editor would queue for the first node of a type."""
+        return next(n["inputs"] for n in self.prompt().values() if n["class_type"] == node_type)
+
+    def set_widgets(self, node_type: str, **values: Any) -> None:
+        """Fill in widgets of the first node of a type, as its controls do."""
+        self.page.evaluate(
+            """([type, values]) => {
+                const node = window.app.graph.nodes.find(node => node.type === type)
+                for (const widget of node.widgets) {
+                    if (!(widget.name in values)) continue
+                    widget.value = values[widget.name]
+                    widget.callback?.(widget.value, window.app.canvas, node)
+                }
+            }""",
+            [node_type, values],
+        )
+
+    def shown_widgets(self, node_type: str) -> list[str]:
+        """The widgets of the first node of a type that are not hidden."""
+        return self.page.evaluate(
+            """type => window.app.graph.nodes.find(node => node.type === type).widgets
+                .filter(widget => !widget.hidden).map(widget => widget.name)""",
+            node_type,
+        )
+
+    def height(self, node_type: str) -> float:
+        """How tall the first node of a type is."""
+        return self.page.evaluate(
+            "type => window.app.graph.nodes.find(node => node.type === type).size[1]", node_type
+        )
+
+    # --- what is seen ---
+
+    def show(self, scale: float = 0.9, left: int = 90, top: int = 120) -> None:
+        """Bring the origin of the canvas to a place of the page."""
+        self.page.evaluate(
+            """([scale, left, top]) => {
+                const {ds} = window.app.canvas
+                ds.scale = scale
+                ds.offset = [left / scale, top / scale]
+                window.app.canvas.setDirty(true, true)
+            }""",
+            [scale, left, top],
+        )
+
+    def lines(self) -> list[str]:
+        """The lines of all our nodes that the page shows."""
+        return self.page.evaluate(
+            """() => [...document.querySelectorAll('.flux-hotswap-lines')]
+                .filter(panel => panel.isConnected && panel.offsetParent !== null)
+                .flatMap(panel => [...panel.children].map(row => row.textContent))"""
+        )
+
+    def wait_for_line(self, text: str, ms: int = WAIT_MS) -> None:
+        """Wait until a line holds text."""
+        deadline = time.monotonic() + ms / 1000
+        while not any(text in line for line in self.lines()):
+            assert time.monotonic() < deadline, f"no line with {text!r} in {self.lines()}"
+            self.page.wait_for_timeout(50)
+
+    def shoot(self, name: str) -> Path:
+        """Take a picture of the page for people to look at."""
+        SHOTS.mkdir(exist_ok=True)
+        path = SHOTS / f"{name}.png"
+        self.page.screenshot(path=path)
+        return path
+
+    # --- doing ---
+
+    def open_menu(self, node_type: str) -> None:
+        """Click a node with the right button."""
+        place = self.page.evaluate(
+            """type => {
+                const {canvas, graph} = window.app
+                const node = graph.nodes.find(node => node.type === type)
+                const box = canvas.canvas.getBoundingClientRect()
+                const {scale, offset} = canvas.ds
+                const x = (node.pos[0] + 120 + offset[0]) * scale
+                return [box.left + x, box.top + (node.pos[1] - 14 + offset[1]) * scale]
+            }""",
+            node_type,
+        )
+        self.page.mouse.click(*place, button="right")
+
+    def choose(self, node_type: str, entry: str) -> None:
+        """Choose an entry of a node's menu."""
+        self.open_menu(node_type)
+        self.page.get_by_text(entry, exact=True).first.click(timeout=WAIT_MS)
+
+    def queue(self) -> None:
+        """Queue the open graph."""
+        self.page.evaluate("() => window.app.queuePrompt(0)")
+
+    def draw(self) -> tuple[str, bytes]:
+        """Queue the open graph; the first file that it makes."""
+        client = self.comfy.client
+        before = set(client.history())
+        self.queue()
+        deadline = time.monotonic() + DRAW_SECONDS
+        while time.monotonic() < deadline:
+            for prompt_id in set(client.history()) - before:
+                result = client.result(prompt_id)
+                if result is not None and result.images():
+                    entry = result.images()[0]
+                    return entry["filename"], client.view(entry)
+            self.page.wait_for_timeout(100)
+        raise TimeoutError(f"no picture after {DRAW_SECONDS} s:\n{self.comfy.server.log_tail()}")
+
+    def drop(self, name: str, data: bytes) -> None:
+        """Drop a file on the canvas, as a hand would."""
+        self.page.evaluate(
+            """([name, bytes]) => {
+                const kinds = {png: 'image/png', webp: 'image/webp', jpg: 'image/jpeg'}
+                const type = kinds[name.split('.').pop()]
+                const file = new File([new Uint8Array(bytes)], name, {type})
+                const dataTransfer = new DataTransfer()
+                dataTransfer.items.add(file)
+                const options = {bubbles: true, cancelable: true, dataTransfer}
+                window.app.canvasEl.dispatchEvent(new DragEvent('drop', options))
+            }""",
+            [name, list(data)],
+        )

@@ -1,0 +1,59 @@
+// The extension in editors that lack what it uses: it must do nothing there, and break nothing.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+const registered = [];
+globalThis.stand_in_app = { registerExtension: (given) => registered.push(given) };
+globalThis.stand_in_api = {};
+await import("../../js/index.js");
+const [ours] = registered;
+
+const tick = () => new Promise((done) => setTimeout(done, 5));
+const KINDS = ["FluxHotswapInputs", "FluxHotswapLatent", "FluxHotswapLora", "FluxHotswapSave"];
+
+test("one extension is registered", () => {
+  assert.equal(registered.length, 1);
+  assert.equal(ours.name, "flux-hotswap");
+  assert.deepEqual(ours.commands.map(({ id }) => id), ["FluxHotswap.PasteRequest", "FluxHotswap.CopyRequest"]);
+});
+
+test("no hook needs more than an app and an api that can do nothing", async () => {
+  await ours.setup();
+  ours.afterConfigureGraph();
+  for (const comfyClass of [...KINDS, "LoadImage", "KSampler", undefined]) ours.nodeCreated({ comfyClass });
+  for (const command of ours.commands) await command.function();
+  await tick();
+});
+
+test("nodes without DOM widgets keep their own behaviour", async () => {
+  const said = [];
+  const widget = { name: "aspect_ratio", value: "1:1", callback: (value) => said.push(value) };
+  const sides = ["width", "height"].map((name) => ({ name, value: 1024, options: {} }));
+  const node = {
+    comfyClass: "FluxHotswapInputs",
+    widgets: [widget, ...sides],
+    inputs: [],
+    onConfigure: () => said.push("configured"),
+  };
+  globalThis.stand_in_app.graph = { nodes: [node] };
+  ours.nodeCreated(node);
+  await tick();
+  assert.deepEqual(sides.map((side) => side.hidden), [true, true]);
+  widget.value = "custom";
+  widget.callback("custom");
+  node.onConfigure();
+  await tick();
+  assert.deepEqual(said, ["custom", "configured"]);
+  assert.deepEqual(sides.map((side) => side.hidden), [false, false]);
+});
+
+test("the menu has our entries on the form only", () => {
+  assert.deepEqual(ours.getNodeMenuItems({ comfyClass: "KSampler" }), []);
+  const entries = ours.getNodeMenuItems({ comfyClass: "FluxHotswapInputs" });
+  assert.deepEqual(entries.map(({ content }) => content), ["Paste request JSON", "Copy request JSON"]);
+});
+
+test("nothing global is replaced", () => {
+  assert.deepEqual(Object.keys(globalThis.stand_in_app).sort(), ["graph", "registerExtension"]);
+  assert.deepEqual(Object.keys(globalThis.stand_in_api), []);
+});

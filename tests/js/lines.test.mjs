@@ -1,0 +1,66 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { bytes, downloadLine, routeLines, sizeLine, sourceLines, stepsLines } from "../../js/lib/lines.mjs";
+import { MESSAGES } from "../../js/lib/messages.mjs";
+import { ROUTES } from "../../js/lib/spec.mjs";
+import { speaker } from "../../js/lib/words.mjs";
+
+const say = speaker(null, "en");
+const none = { given: false };
+const square = { aspect_ratio: "1:1", megapixels: "1" };
+
+test("size line", () => {
+  assert.equal(sizeLine(square, none, say).text, "1024 × 1024 · 1.05 MP · 4096 tokens");
+  const custom = { aspect_ratio: "custom", width: 1000, height: 257 };
+  assert.equal(sizeLine(custom, none, say).text, "1008 × 256 · 0.26 MP · 1008 tokens");
+  const picture = { given: true, size: { width: 640, height: 470 } };
+  assert.equal(sizeLine(square, picture, say).text, "640 × 480 · 0.31 MP · 1200 tokens");
+  assert.equal(sizeLine(square, { given: true, size: null }, say).text, MESSAGES.size_of_image);
+  assert.equal(sizeLine({}, none, say).text, MESSAGES.size_unknown);
+});
+
+test("route line", () => {
+  const fast = { go_fast: true, aspect_ratio: "1:1" };
+  const text = (values, picture) => routeLines(values, picture, say).map((line) => line.text);
+  assert.deepEqual(text(fast, none), ["fp8"]);
+  assert.deepEqual(text({ ...fast, aspect_ratio: "custom" }, none), ["bf16: custom size"]);
+  assert.deepEqual(text(fast, { given: true, size: null }), ["bf16: image input"]);
+  assert.deepEqual(text({ ...fast, go_fast: false }, none), ["bf16: go_fast off"]);
+  assert.deepEqual(text({ go_fast: true }, none), []);
+  assert.deepEqual(text({ aspect_ratio: "1:1" }, none), []);
+});
+
+test("every reason of the planner has a message", () => {
+  for (const { reason } of ROUTES)
+    assert.ok(reason === "go_fast" || `reason_${reason.replaceAll(" ", "_")}` in MESSAGES, reason);
+});
+
+test("hint on steps", () => {
+  const lines = stepsLines({ model: "schnell", num_inference_steps: 28 }, say);
+  assert.deepEqual(lines, [{ text: "schnell needs only 4 steps, 28 will run", tone: "hint" }]);
+  assert.deepEqual(stepsLines({ model: "schnell", num_inference_steps: 4 }, say), []);
+  assert.deepEqual(stepsLines({ model: "dev", num_inference_steps: 28 }, say), []);
+});
+
+test("source lines", () => {
+  const lines = (source) => sourceLines(source, say).map(({ text, tone }) => [text, tone ?? "plain"]);
+  assert.deepEqual(lines(null), []);
+  assert.deepEqual(lines({ error: "'x': no" }), [["'x': no", "error"]]);
+  const car = { kind: "replicate", name: "a/b", file: null, size: null };
+  assert.deepEqual(lines(car), [["Replicate: a/b", "plain"], [MESSAGES.file_to_fetch, "hint"]]);
+  const here = { ...car, file: "flux-hotswap/a-b.safetensors", size: 171_900_000 };
+  assert.deepEqual(lines(here)[1], ["Is here: flux-hotswap/a-b.safetensors (171.9 MB)", "plain"]);
+  const local = { kind: "local", name: "x.safetensors", file: null };
+  assert.deepEqual(lines(local)[1], [MESSAGES.file_missing, "error"]);
+});
+
+test("download line", () => {
+  assert.deepEqual(downloadLine(5e6, 2e7, say), { text: "Downloading, 5.0 MB of 20.0 MB", share: 0.25 });
+  assert.deepEqual(downloadLine(5e6, 5e6 + 1, say), { text: "Downloading, 5.0 MB so far", share: null });
+  assert.equal(downloadLine(10, 10, say).share, 1);
+  assert.equal(downloadLine(0, 0, say).share, 1);
+});
+
+test("bytes", () => {
+  assert.deepEqual([0, 99_999, 1e5, 2.5e9].map(bytes), ["0 B", "99999 B", "0.1 MB", "2.50 GB"]);
+});
