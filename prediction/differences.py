@@ -25,21 +25,6 @@ class Difference:
     ours: str
 
 
-@dataclass(frozen=True)
-class NotYet:
-    """Something of the hosted model that is still missing.
-
-    Attributes:
-        topic: a few words.
-        fields: the fields that have no effect, or not the full one, because of it.
-        text: what happens instead.
-    """
-
-    topic: str
-    fields: tuple[str, ...]
-    text: str
-
-
 DIFFERENCES: Final[tuple[Difference, ...]] = (
     Difference(
         "noise",
@@ -104,14 +89,5 @@ DIFFERENCES: Final[tuple[Difference, ...]] = (
         "out; none left is an error.",
         "The same networks and rule. Pictures can be blacked out, blurred or only reported "
         "instead.",
-    ),
-)
-
-NOT_YET: Final[tuple[NotYet, ...]] = (
-    NotYet(
-        "fp8",
-        ("go_fast",),
-        "The request is planned for the fp8 route, but the loader runs bf16 and says so in its "
-        "report.",
     ),
 )

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .differences import DIFFERENCES, NOT_YET
+from .differences import DIFFERENCES
 from .editor_spec import editor_spec
 from .field_notes import FIELD_NOTES
 from .sizes import PRESETS, preset_size
@@ -44,7 +44,6 @@ def generated(root: Path) -> dict[Path, str]:
     readme = root / "README.md"
     text = readme.read_text(encoding="utf-8")
     text = replace_block(text, "fields", fields_table())
-    text = replace_block(text, "not yet", not_yet_list())
     text = replace_block(text, "differences", f"{differences_table()}\n\n{topics_table()}")
     return {
         root / "prediction" / "schema.json": json.dumps(openapi(), indent=1) + "\n",
@@ -118,14 +117,6 @@ def topics_table() -> str:
     return "\n".join(rows)
 
 
-def not_yet_list() -> str:
-    """Return the README's list of what is missing."""
-    return "\n".join(
-        f"- **{gap.topic}** ({', '.join(f'`{name}`' for name in gap.fields)}): {gap.text}"
-        for gap in NOT_YET
-    )
-
-
 def sizes_table() -> str:
     """Return the table of preset sizes."""
     heads = " | ".join(f"megapixels `{value}`" for value in MEGAPIXELS)
@@ -169,11 +160,8 @@ def _field_section(field: Field) -> str:
     facts = [
         f"- Accepts: {_type_text(field)}",
         f"- Default: {_default_text(field) or 'not given'}",
+        f"- The hosted model: {field.hosted or 'The same.'}",
     ]
-    gaps = [f"- Not yet: {gap.text}" for gap in NOT_YET if field.name in gap.fields]
-    if field.hosted or not gaps:
-        facts.append(f"- The hosted model: {field.hosted or 'The same.'}")
-    facts += gaps
     if field.aliases:
         names = ", ".join(f"`{alias}`" for alias in field.aliases)
         facts.append(f"- Other names for it in JSON: {names}")

@@ -15,7 +15,7 @@ from runtime import demo
 from runtime.archive import archived, tracked
 
 import dev
-from prediction.differences import DIFFERENCES, NOT_YET
+from prediction.differences import DIFFERENCES
 from prediction.field_notes import FIELD_NOTES
 from prediction.plan import make_plan
 from prediction.request import parse_request
@@ -186,7 +186,6 @@ def test_example_is_a_request_that_uses_its_field(name: str) -> None:
 
 def test_rows_of_the_tables() -> None:
     texts = [text for row in DIFFERENCES for text in (row.topic, row.hosted, row.ours)]
-    texts += [gap.text for gap in NOT_YET]
     assert texts
     for text in texts:
         assert text.strip() == text != ""
@@ -194,15 +193,6 @@ def test_rows_of_the_tables() -> None:
         assert "\n" not in text
     topics = [row.topic for row in DIFFERENCES]
     assert len(set(topics)) == len(topics) >= 8
-
-
-@pytest.mark.parametrize("gap", NOT_YET, ids=lambda gap: gap.topic)
-def test_what_is_missing_is_said_at_its_fields(gap: Any) -> None:
-    page = (ROOT / "docs" / "fields.md").read_text(encoding="utf-8")
-    assert gap.text in section(README, "Not yet")
-    assert set(gap.fields) <= set(FIELD)
-    for name in gap.fields:
-        assert f"- Not yet: {gap.text}" in section(page, f"`{name}`")
 
 
 # Development
