@@ -2,10 +2,10 @@
 
     python bench/fetch.py
 
-Servers on 127.0.0.1 serve one file: an open one, against curl, and one that limits the rate of each
-connection, against aria2c -x16. All take turns, the first round warms up, the figures are medians.
-Ours also hashes, checks and flushes what it fetches; the others only write it. A peer that is not
-installed is left out, and said so. Writes bench/results/fetch.json.
+Servers on 127.0.0.1 serve one file: an open one, over http and over https, against curl, and one
+that limits the rate of each connection, against aria2c -x16. All take turns, the first round warms
+up, the figures are medians. Ours also hashes, checks and flushes what it fetches; the others only
+write it. A peer that is not installed is left out, and said so. Writes bench/results/fetch.json.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,24 +57,40 @@ def lora_file(path: Path, size: int) -> None:
 
 
 @contextmanager
-def serving(path: Path, rate: int | None = None) -> Iterator[str]:
+def serving(path: Path, rate: int | None = None, tls: Path | None = None) -> Iterator[str]:
     """The link of the file on a server in a process of its own."""
     command = [sys.executable, str(ROOT / "bench" / "file_server.py"), str(path)]
     command += ["--rate", str(rate)] if rate else []
+    command += ["--tls", str(tls)] if tls else []
     with subprocess.Popen(command, stdout=subprocess.PIPE) as server:
         try:
             port = int(server.stdout.readline() if server.stdout else 0)
-            yield f"http://127.0.0.1:{port}/{path.name}"
+            yield f"http{'s' if tls else ''}://127.0.0.1:{port}/{path.name}"
         finally:
             server.terminate()
+
+
+def certificate(path: Path) -> bool:
+    """Write a certificate of 127.0.0.1 with its key; tell whether openssl is there to do it."""
+    if shutil.which("openssl") is None:
+        return False
+    command = (
+        *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+        *("-nodes", "-days", "2", "-subj", "/CN=bench", "-addext", "subjectAltName=IP:127.0.0.1"),
+        *("-keyout", str(path), "-out", f"{path}.crt"),
+    )
+    subprocess.run(command, check=True, capture_output=True)
+    with path.open("a") as file:
+        file.write(Path(f"{path}.crt").read_text())
+    return True
 
 
 # --- what is measured; each gets an empty folder and returns seconds ---
 
 
-def ours(url: str, folder: Path) -> float:
+def ours(url: str, folder: Path, settings: Settings = SETTINGS) -> float:
     """Fetch into an empty store."""
-    return seconds(lambda: fetch(url, store=Store(folder, SETTINGS), settings=SETTINGS))
+    return seconds(lambda: fetch(url, store=Store(folder, settings), settings=settings))
 
 
 def resumed(url: str, folder: Path, size: int) -> float:
@@ -100,9 +117,9 @@ def part_size(folder: Path) -> int:
     return sum(part.stat().st_size for part in folder.glob("flux-hotswap/.work/*.part"))
 
 
-def curl(url: str, folder: Path) -> float:
+def curl(url: str, folder: Path, *more: str) -> float:
     """Download with curl."""
-    return seconds(lambda: subprocess.run([*CURL, str(folder / "file"), url], check=True))
+    return seconds(lambda: subprocess.run([*CURL, str(folder / "file"), *more, url], check=True))
 
 
 def aria2(url: str, folder: Path) -> float:
@@ -189,6 +206,7 @@ def measure(work: Path, options: argparse.Namespace) -> dict[str, Any]:
     ratio = stopped["seconds_median"] / report["open"]["ours"]["seconds_median"]
     report["resume"] = {"cut_and_resumed": stopped, "time_of_uncut": round(ratio, 3)}
     print(f"{'resume':9}cut in the middle and resumed takes {ratio:.2f} of the time of uncut")
+    report["https"] = over_tls(work, path, options.runs, size)
     with serving(path, options.rate * MIB) as url:
         runs = {"ours": lambda folder: ours(url, folder)}
         if shutil.which("aria2c"):
@@ -205,6 +223,23 @@ def measure(work: Path, options: argparse.Namespace) -> dict[str, Any]:
     }
     print(f"{'hit':9}{middle * 1e3:.2f} ms, 99 of 100 below {slow * 1e3:.2f} ms")
     return report
+
+
+def over_tls(work: Path, path: Path, runs: int, size: int) -> dict[str, Any]:
+    """The open server once more, over https."""
+    pem = work / "certificate.pem"
+    if not certificate(pem):
+        print(f"{'https':9}openssl is not installed: not measured")
+        return {"missing": "openssl"}
+    trusting = replace(SETTINGS, ca_bundle=f"{pem}.crt")
+    with serving(path, tls=pem) as url:
+        rivals: dict[str, Callable[[Path], float]] = {}
+        rivals["ours"] = lambda folder: ours(url, folder, trusting)
+        if shutil.which("curl"):
+            rivals["curl"] = lambda folder: curl(url, folder, "--cacert", f"{pem}.crt")
+        found = race(work, rivals, runs, size)
+    against(found, "curl", "https")
+    return found
 
 
 def main() -> None:

@@ -1,19 +1,23 @@
 """Serves one file over HTTP: `python bench/file_server.py FILE [--rate BYTES]`; prints its port.
 
 The kernel sends the file (sendfile), so that the server is not what a benchmark measures. With a
-rate, each connection gets no more than so many bytes a second, as file servers of the web do.
+rate, each connection gets no more than so many bytes a second, as file servers of the web do. With
+`--tls CERTIFICATE` (a PEM file with its key) it speaks https, and encrypts what it has in memory.
 """
 
 from __future__ import annotations
 
 import argparse
+import mmap
 import os
 import re
+import ssl
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+STEP = 2**20
 ETAG = '"the-file"'
 
 
@@ -51,6 +55,10 @@ class Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815, the name that the base class looks for
 
     def _send(self, start: int, end: int) -> None:
+        if isinstance(self.connection, ssl.SSLSocket):
+            for at in range(start, end, STEP):
+                self.connection.sendall(self.server.content[at : min(at + STEP, end)])
+            return
         rate = self.server.rate
         step = max(1, int(rate / 50)) if rate else end - start
         begun, at = time.monotonic(), start
@@ -69,11 +77,16 @@ class Listener(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, path: Path, rate: float | None) -> None:
+    def __init__(self, path: Path, rate: float | None, certificate: Path | None) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.file = os.open(path, os.O_RDONLY)
         self.size = path.stat().st_size
+        self.content = mmap.mmap(self.file, 0, access=mmap.ACCESS_READ)
         self.rate = rate
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self.socket = context.wrap_socket(self.socket, server_side=True)
 
 
 def main() -> None:
@@ -81,8 +94,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("file", type=Path)
     parser.add_argument("--rate", type=float, help="bytes a second of each connection")
+    parser.add_argument("--tls", type=Path, metavar="CERTIFICATE")
     options = parser.parse_args()
-    listener = Listener(options.file, options.rate)
+    listener = Listener(options.file, options.rate, options.tls)
     print(listener.server_address[1], flush=True)
     listener.serve_forever()
 

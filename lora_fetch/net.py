@@ -46,19 +46,20 @@ class _Raw(Protocol):
 
 
 class Answer:
-    """An answer whose body has not been read yet."""
+    """An answer whose body has not been read yet.
+
+    Attributes:
+        encoded: Whether the body is compressed although we asked for it as it is.
+    """
 
     def __init__(self, url: str, response: requests.Response) -> None:
         self.url = url
         self.status = response.status_code
         self.headers: Mapping[str, str] = response.headers
+        encoding = self.headers.get("Content-Encoding", "identity")
+        self.encoded = encoding.strip().lower() != "identity"
         self._response = response
         self._raw: _Raw = response.raw
-
-    @property
-    def encoded(self) -> bool:
-        """Whether the body is compressed although we asked for it as it is."""
-        return self.headers.get("Content-Encoding", "identity").strip().lower() != "identity"
 
     def header(self, name: str) -> str:
         """A header, or an empty text."""
