@@ -87,3 +87,12 @@ def use_comfyui(comfyui: Path) -> None:
     importlib.import_module("comfy.options").enable_args_parsing()
     importlib.import_module("comfy.cli_args")
     sys.argv = arguments
+    importlib.import_module("comfy.cli_args")
+    sys.argv = arguments
+
+
+def environment() -> dict[str, str]:
+    """The environment of a process that is measured."""
+    # torch's threads wait for each other by spinning, which on busy cores takes longer than the
+    # work.
+    return {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ
