@@ -59,9 +59,24 @@ def parse(text: str) -> Source:
         return _data(text[5:])
     _readable(text)
     try:
-        return _dispatch(text)
+        source = _dispatch(text)
+        _pinned_as_asked(text, source)
     except NotThisWayError as error:
         _fail(text, str(error))
+    return source
+
+
+def _pinned_as_asked(text: str, source: Source) -> None:
+    """Nobody shall believe that a hash is compared when it is not."""
+    if not text.partition("#")[2].lower().startswith("sha256") or isinstance(source, LocalFile):
+        return
+    if not isinstance(source, Link):
+        raise NotThisWayError(
+            "#sha256= goes after the address of a file elsewhere. To pin a file of this service, "
+            "write a version or a commit"
+        )
+    if source.sha256 is None:
+        raise NotThisWayError("after #sha256= there must be 64 hexadecimal digits")
 
 
 def _readable(text: str) -> None:
@@ -88,7 +103,7 @@ def _dispatch(text: str) -> Source:
     first = first.split("?")[0]
     if _HOSTLIKE.fullmatch(first) and (slash or first.lower().removeprefix("www.") in _KNOWN):
         return _address(f"https://{text}")
-    if text.lower().endswith(".safetensors") or "\\" in text:
+    if text.lower().endswith(".safetensors") or "\\" in text or text.startswith(("/", "~")):
         return _local(text)
     if text.lower().endswith(_WEIGHTS):
         raise NotThisWayError("only .safetensors files are taken: the others can run code")

@@ -334,3 +334,24 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     assert isinstance(source.moving, bool)
     assert source.shown()
     assert isinstance(source.label, str)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("https://example.com/x.safetensors#sha256=12", "64 hexadecimal digits"),
+        (f"https://example.com/x.tar#sha256={'g' * 64}", "64 hexadecimal digits"),
+        (f"https://huggingface.co/a/b/blob/main/x.safetensors#sha256={'0' * 64}", "a commit"),
+        (f"https://civitai.com/models/5#sha256={'0' * 64}", "a version"),
+        (f"replicate.com/a/b#sha256:{'0' * 64}", "a version"),
+    ],
+)
+def test_a_hash_that_would_not_be_compared_is_refused(text: str, words: str) -> None:
+    with pytest.raises(SourceError, match=words):
+        parse(text)
+
+
+@pytest.mark.parametrize("text", ["/etc/passwd", "~/loras", "/owner/name"])
+def test_a_path_is_not_taken_for_a_model(text: str) -> None:
+    with pytest.raises(SourceError, match="outside the loras folders"):
+        parse(text)
