@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from comfy_api.latest import io
 
+from ..ops.recent import Recent
 from ..prediction.errors import HotswapError, MissingFileError
 from ..prediction.spec import FIELD, MODELS
 from .base import CATEGORY, ROUTE, Choice, aliases, field_input, files_choice
@@ -30,8 +31,13 @@ DOWNLOADS: Final = {
 }
 CACHE_FOLDER: Final = "flux_hotswap_fp8"
 MODULATIONS: Final = ("bf16", "fp8")
+_SAFETENSORS: Final = (".safetensors", ".sft")
+
+HOW: Final = "flux_hotswap_how"
+"""The attachment by which a MODEL says how it computes."""
 
 log = logging.getLogger(__name__)
+recent = Recent()
 
 
 class FluxHotswapLoader(io.ComfyNode):
@@ -101,6 +107,12 @@ class FluxHotswapLoader(io.ComfyNode):
         return True
 
     @classmethod
+    def fingerprint_inputs(cls, **_: Any) -> str:
+        """Keep the last prompt's model for this one; ComfyUI asks before it lets go of it."""
+        recent.hold()
+        return ""
+
+    @classmethod
     def execute(
         cls,
         dev_file: str,
@@ -112,10 +124,16 @@ class FluxHotswapLoader(io.ComfyNode):
     ) -> io.NodeOutput:
         """Load the file of the chosen model."""
         path = model_path(dev_file if model == "dev" else schnell_file, model)
-        if go_fast:
-            patcher, route = load_fast(path, modulation=modulation == "fp8")
-        else:
-            patcher, route = load_flux(path), Route("bf16", route_reason or "go_fast off")
+        state = path.stat()
+        key = (str(path), state.st_size, state.st_mtime_ns, modulation if go_fast else "bf16 route")
+        patcher = recent.take(key)
+        if patcher is None:
+            recent.let_go()
+            patcher, how = load(path, go_fast=go_fast, modulation=modulation)
+            patcher.set_attachments(HOW, how)
+            recent.note(key, patcher)
+        how = str(patcher.get_attachment(HOW))
+        route = Route("fp8", how) if go_fast else Route("bf16", route_reason or how)
         log.info("FLUX.1 %s runs in %s", model, route)
         patcher.set_attachments(ROUTE, route.kind)
         shown = {"route": route.kind, "route_reason": route.reason}
@@ -176,6 +194,18 @@ def own_folder() -> Path:
     return Path(next((entry for entry in folders if Path(entry).name == FOLDERS[0]), folders[0]))
 
 
+def load(path: Path, *, go_fast: bool, modulation: str) -> tuple[ModelPatcher, str]:
+    """Return the model of a file, and how it computes.
+
+    Raises:
+        HotswapError: the file cannot be used.
+    """
+    if not go_fast:
+        return load_flux(path), "go_fast off"
+    patcher, route = load_fast(path, modulation=modulation == "fp8")
+    return patcher, route.reason
+
+
 def load_flux(path: Path) -> ModelPatcher:
     """Load a FLUX.1 diffusion model as ComfyUI's own loader does.
 
@@ -184,6 +214,14 @@ def load_flux(path: Path) -> ModelPatcher:
     """
     import comfy.sd
 
+    from ..lora_fetch import header
+    from ..lora_fetch.errors import BadFileError
+
+    if path.suffix.lower() in _SAFETENSORS:
+        try:
+            header.read(path)  # the core says little of what is wrong with a file
+        except BadFileError as error:
+            raise HotswapError(str(error)) from error
     wrong = f"{path.name} does not hold a FLUX.1 model; choose flux1-dev or flux1-schnell"
     try:
         patcher: Any = comfy.sd.load_diffusion_model(str(path))

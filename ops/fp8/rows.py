@@ -98,11 +98,13 @@ def quantise_tokens(tokens: Tensor, beside: Tensor | None = None) -> tuple[Tenso
     Returns:
         [M,K+R] e4m3 and its scales [M,1] float32.
     """
-    largest = largest_of_rows(tokens)
-    if beside is not None:
-        largest = torch.maximum(largest, largest_of_rows(beside))
+    largest = largest_of_rows(tokens).to(torch.float32).clamp_min(_SMALLEST)
     # Rounded to the tokens' dtype first: the scale is the inverse of what they are multiplied by.
-    inverse = (FP8_MAX / largest.to(torch.float32).clamp_min(_SMALLEST)).to(tokens.dtype)
+    inverse = (FP8_MAX / largest).to(tokens.dtype)
+    if beside is not None:
+        # Larger columns get room by a power of two, so that the tokens round as they do alone.
+        ratio = largest_of_rows(beside).to(torch.float32) / largest
+        inverse = inverse / row_scales(ratio * FP8_MAX).clamp_min(1.0).to(tokens.dtype)
     scale = inverse.to(torch.float32).reciprocal()
     if beside is None:
         return (tokens * inverse).to(FP8), scale
