@@ -214,14 +214,10 @@ def load_flux(path: Path) -> ModelPatcher:
     """
     import comfy.sd
 
-    from ..lora_fetch import header
-    from ..lora_fetch.errors import BadFileError
+    from .fp8_load import look_at
 
     if path.suffix.lower() in _SAFETENSORS:
-        try:
-            header.read(path)  # the core says little of what is wrong with a file
-        except BadFileError as error:
-            raise HotswapError(str(error)) from error
+        look_at(path)  # the core says little of what is wrong, and runs a model that lacks blocks
     wrong = f"{path.name} does not hold a FLUX.1 model; choose flux1-dev or flux1-schnell"
     try:
         patcher: Any = comfy.sd.load_diffusion_model(str(path))

@@ -1,0 +1,311 @@
+"""Which files go_fast takes, as what, and what it says of the others."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fp8_site import DEV, FP8, REQUEST, Site, State, dev, error
+from mini_flux.load_diffusers import to_diffusers
+from runtime.client import ExecutionError
+from runtime.comfyui import find_comfyui
+from runtime.models import small_models
+from runtime.server import ComfyServer
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ops.fp8.layout import is_block_linear
+
+STORAGE = "fp8 storage (CPU has no fp8 matmul)"
+E5M2 = torch.float8_e5m2
+PREFIX = "model.diffusion_model."
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    with ComfyServer(find_comfyui(), models=small_models()) as server:
+        yield Site(server)
+
+
+@pytest.fixture(scope="module")
+def full(site: Site) -> Tensor:
+    return site.draw(go_fast=False)
+
+
+@pytest.fixture(scope="module")
+def fast(site: Site) -> Tensor:
+    return site.draw()
+
+
+def put(site: Site, name: str, state: State, metadata: dict[str, str] | None = None) -> str:
+    """Save a model where the loader looks; its name there."""
+    path = site.server.models_dir / name
+    path.parent.mkdir(exist_ok=True)
+    save_file({key: value.contiguous() for key, value in state.items()}, path, metadata)
+    return path.name
+
+
+# --- layouts that are quantised by us ---
+
+
+def all_in_one(state: State) -> State:
+    beside = {"text_encoders.t5xxl.transformer.shared.weight": torch.zeros(4, 4)}
+    beside["vae.decoder.conv_in.weight"] = torch.zeros(4, 4, 3, 3)
+    return {PREFIX + name: tensor for name, tensor in state.items()} | beside
+
+
+def halves(state: State) -> State:
+    return {name: tensor.to(torch.float16) for name, tensor in state.items()}
+
+
+def as_it_is(state: State) -> State:
+    return state
+
+
+OURS: dict[str, tuple[str, Callable[[State], State]]] = {
+    "bf16": ("diffusion_models", as_it_is),
+    "fp16": ("diffusion_models", halves),
+    "all in one": ("checkpoints", all_in_one),
+    "diffusers": ("diffusion_models", to_diffusers),
+}
+
+
+@pytest.mark.parametrize(("folder", "change"), OURS.values(), ids=list(OURS))
+def test_a_layout_draws_the_same(
+    site: Site, fast: Tensor, folder: str, change: Callable[[State], State]
+) -> None:
+    name = put(site, f"{folder}/layout-{change.__name__}.safetensors", change(dev()))
+    before = site.times_quantised()
+    assert torch.equal(site.draw(name), fast)
+    assert site.reports == [STORAGE]
+    assert site.times_quantised() == before + 1
+
+
+@pytest.mark.parametrize("change", [all_in_one, to_diffusers])
+def test_a_layout_draws_the_same_in_bf16(
+    site: Site, full: Tensor, change: Callable[[State], State]
+) -> None:
+    name = put(site, f"checkpoints/bf16-{change.__name__}.safetensors", change(dev()))
+    assert error(site.draw(name, go_fast=False), full) < 1e-4
+
+
+# --- files that are quantised already ---
+
+
+def plain(state: State, dtype: torch.dtype = FP8) -> State:
+    """As Kijai's first files and ComfyUI's own cast: no scales."""
+    return {
+        name: tensor.to(dtype) if is_block_linear(name) else tensor
+        for name, tensor in state.items()
+    }
+
+
+def all_plain(state: State) -> State:
+    """Every tensor in e4m3, biases and norms too."""
+    return {name: tensor.to(FP8) for name, tensor in state.items()}
+
+
+def scaled(state: State, end: str = "weight_scale") -> State:
+    """One scale for a weight."""
+    made: State = {}
+    for name, tensor in state.items():
+        made[name] = tensor
+        if is_block_linear(name):
+            scale = tensor.float().abs().max() / 448
+            made[name] = (tensor.float() / scale).to(FP8)
+            made[name.removesuffix("weight") + end] = scale
+    return made
+
+
+def with_marker(state: State) -> State:
+    """As the older scaled files, which a tensor tells by its dtype."""
+    made = scaled(state, "scale_weight")
+    for name in [name for name in made if name.endswith(".scale_weight")]:
+        made[name.replace("scale_weight", "scale_input")] = torch.ones(())
+    return made | {"scaled_fp8": torch.empty(2, dtype=FP8)}
+
+
+def scaled_in_diffusers(state: State) -> State:
+    """Query, key and value each with a scale of its own; one of them is not quantised."""
+    made: State = {}
+    left_out = "transformer_blocks.1.attn.to_v.weight"
+    for name, tensor in to_diffusers(state).items():
+        made[name] = tensor
+        block = "transformer_blocks." in name and name.endswith(".weight") and tensor.ndim == 2
+        if block and name != left_out:
+            scale = tensor.float().abs().max() / 448
+            made[name] = (tensor.float() / scale).to(FP8)
+            made[f"{name}_scale"] = scale
+    return made
+
+
+def scaled_all_in_one(state: State) -> State:
+    return all_in_one(scaled(state))
+
+
+def metadata_of(state: State) -> dict[str, str]:
+    names = [name.removesuffix(".weight_scale") for name in state if name.endswith("weight_scale")]
+    layers = {name: {"format": "float8_e4m3fn"} for name in names}
+    return {"_quantization_metadata": json.dumps({"format_version": "1.0", "layers": layers})}
+
+
+THEIRS: dict[str, tuple[str, Callable[[State], State]]] = {
+    "plain": ("diffusion_models", plain),
+    "plain, all tensors": ("diffusion_models", all_plain),
+    "scaled": ("diffusion_models", scaled),
+    "scaled_fp8": ("diffusion_models", with_marker),
+    "scaled, all in one": ("checkpoints", scaled_all_in_one),
+    "scaled, diffusers": ("diffusion_models", scaled_in_diffusers),
+}
+
+
+@pytest.mark.parametrize(("folder", "change"), THEIRS.values(), ids=list(THEIRS))
+def test_a_quantised_file_is_loaded_as_it_is(
+    site: Site, fast: Tensor, full: Tensor, folder: str, change: Callable[[State], State]
+) -> None:
+    state = change(dev())
+    metadata = metadata_of(state) if change is scaled else None
+    name = put(site, f"{folder}/theirs-{len(state)}-{change.__name__}.safetensors", state, metadata)
+    before = site.times_quantised()
+    drawn = site.draw(name)
+    assert site.reports == [STORAGE]
+    assert site.times_quantised() == before
+    assert 0 < error(drawn, full) < 3 * error(fast, full)
+
+
+def test_what_we_keep_can_be_chosen_as_a_file(site: Site, fast: Tensor) -> None:
+    kept = next(path for path in site.kept if path.name.startswith("flux1-dev-fp8-"))
+    (site.models / "copied.safetensors").write_bytes(kept.read_bytes())
+    assert torch.equal(site.draw("copied.safetensors"), fast)
+
+
+def block_scaled(state: State) -> State:
+    """Scales for blocks of 32 columns, which we cannot multiply with."""
+    made = scaled(state)
+    for name, scale in list(made.items()):
+        if name.endswith(".weight_scale"):
+            rows, columns = made[name.removesuffix("_scale")].shape
+            made[name] = scale.expand(rows, columns // 32).clone()
+    return made
+
+
+CORES = {
+    "e5m2": (lambda state: plain(state, E5M2), "fp8 as ComfyUI runs F8_E5M2 files"),
+    "e4m3 and e5m2": (
+        lambda state: (
+            plain(state) | {name: t.to(E5M2) for name, t in state.items() if "img_mlp.0.w" in name}
+        ),
+        "fp8 as ComfyUI runs F8_E4M3 and F8_E5M2 files",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "report"), CORES.values(), ids=list(CORES))
+def test_other_formats_are_the_cores(
+    site: Site, fast: Tensor, full: Tensor, change: Any, report: str
+) -> None:
+    name = put(site, f"diffusion_models/core-{len(report)}.safetensors", change(dev()))
+    drawn = site.draw(name)
+    assert site.reports == [report]
+    assert 0 < error(drawn, full) < 6 * error(fast, full)
+
+
+def test_scales_of_another_shape_are_not_taken_for_ours(site: Site) -> None:
+    """The core may load them or refuse; we must not multiply by the wrong ones."""
+    name = put(site, "diffusion_models/blocks.safetensors", block_scaled(dev()))
+    try:
+        site.draw(name)
+    except ExecutionError:
+        return
+    assert site.reports == ["fp8 as ComfyUI runs F8_E4M3 files"]
+
+
+# --- files that cannot be used ---
+
+
+def sdxl(path: Path) -> None:
+    tensors = {f"{PREFIX}input_blocks.0.0.weight": torch.zeros(320, 4, 3, 3)}
+    save_file(tensors, path)
+
+
+def a_text(path: Path) -> None:
+    path.write_text("<!DOCTYPE html><html>log in first</html>")
+
+
+def nothing(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def a_pickle(path: Path) -> None:
+    torch.save({"a": torch.zeros(3)}, path)
+
+
+def cut_in_the_data(path: Path) -> None:
+    save_file(dev(), path)
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def cut_in_the_head(path: Path) -> None:
+    save_file(dev(), path)
+    os.truncate(path, 3000)
+
+
+def one_part_of_two(path: Path) -> None:
+    save_file({name: t for name, t in dev().items() if "single_blocks" not in name}, path)
+
+
+BAD: dict[str, tuple[Callable[[Path], None], str]] = {
+    "SDXL": (sdxl, r"does not hold a FLUX\.1 model \(it holds Stable Diffusion or SDXL\)"),
+    "a web page": (a_text, "it is a web page, not a safetensors file"),
+    "empty": (nothing, "it is only 0 bytes long"),
+    "a pickle": (a_pickle, "it is a zip archive, as PyTorch's .pt and .ckpt pickles are"),
+    "cut in the data": (cut_in_the_data, "its tensors need [0-9]+ bytes of data and the file has"),
+    "cut in the head": (cut_in_the_head, "its head claims [0-9]+ bytes and the file has only"),
+    "a part": (one_part_of_two, r"it lacks single_blocks\.0\.linear1\.bias and"),
+}
+
+
+@pytest.mark.parametrize("go_fast", [True, False], ids=["go_fast", "bf16"])
+@pytest.mark.parametrize(("make", "words"), BAD.values(), ids=list(BAD))
+def test_a_bad_file_is_refused_in_words(
+    site: Site, fast: Tensor, make: Callable[[Path], None], words: str, go_fast: bool
+) -> None:
+    path = site.models / f"bad-{make.__name__}.safetensors"
+    make(path)
+    with pytest.raises(ExecutionError, match=words) as refused:
+        site.draw(path.name, go_fast=go_fast)
+    assert refused.value.node_type == "FluxHotswapLoader"
+    assert refused.value.exception_type.endswith("HotswapError")
+    assert path.name in refused.value.message
+    path.unlink()
+    assert torch.equal(site.draw(), fast), "the server goes on"
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf], ids=str)
+def test_a_file_with_nan_is_refused_and_not_kept(site: Site, fast: Tensor, odd: float) -> None:
+    state = dev()
+    state["single_blocks.1.linear2.weight"][7, 7] = odd
+    name = put(site, "diffusion_models/odd.safetensors", state)
+    words = r"odd\.safetensors is damaged: single_blocks\.1\.linear2\.weight holds NaN"
+    with pytest.raises(ExecutionError, match=words):
+        site.draw(name)
+    assert not list(site.kept_folder.glob("odd-*"))
+    assert not list(site.kept_folder.glob("*.part"))
+    assert torch.equal(site.draw(), fast), "the server goes on"
+
+
+def test_a_file_that_was_mended_is_taken(site: Site, fast: Tensor) -> None:
+    """The same name, whole by now."""
+    path = site.models / "mended.safetensors"
+    cut_in_the_data(path)
+    with pytest.raises(ExecutionError):
+        site.draw(path.name)
+    path.write_bytes((site.models / DEV).read_bytes())
+    assert torch.equal(site.draw(path.name), fast)
+    assert REQUEST["model"] == "dev"
