@@ -31,7 +31,7 @@ def test_the_demo_fetches_a_lora(capsys: pytest.CaptureFixture[str], tmp_path: P
     assert lora["source"].endswith(f"/{name}")
     assert "sha256" in lora["file"]
     assert lora["keys"].startswith("80 of 80 matched")
-    assert lora["strength"] == "1"
+    assert lora["strength"] == "1.5 (1 times 1.5 on the fp8 route)"
     size = f"{len(data) / 1e6:.1f}"
     assert f"fetched {size} of {size} MB" in said
     (picture,) = map(Path, answer["output"])
