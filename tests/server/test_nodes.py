@@ -216,6 +216,7 @@ def test_another_architecture_is_refused(comfy: Comfy) -> None:
     wrong = folder / "not_flux.safetensors"
     wrong.write_bytes((comfy.models / "text_encoders" / "clip_l.safetensors").read_bytes())
     comfy.expect_traceback("not_flux.safetensors")
+    comfy.expect_traceback("its tensors are those of another model")
     try:
         prompt = fast_prompt()
         prompt[node_id(prompt, "FluxHotswapLoader")]["inputs"]["dev_file"] = wrong.name
