@@ -326,6 +326,7 @@ class Download:
             start=sink.position,
             end=total,
         )
+        sink.begin()
         self._part.note.have = sink.position
         self._part.save()
         try:

@@ -160,6 +160,11 @@ class FileSink:
             self.absorb(have)
             self._open_file().seek(have)
 
+    def begin(self) -> None:
+        """Make the file if nothing has arrived yet: others may write to it from now on."""
+        with disk_errors(self.part.path):
+            self._open_file()
+
     def restart(self) -> None:
         """Throw away what has arrived: it belongs to another state of the file."""
         self.close()

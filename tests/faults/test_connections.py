@@ -33,6 +33,18 @@ def test_several_connections(split: World) -> None:
     assert {seen.headers.get("if-range") for seen in split.cdn.seen[1:]} == {'"one"'}
 
 
+def test_several_connections_before_the_first_byte_is_on_disk(split: World) -> None:
+    url = split.cdn.file("/a.safetensors", BIG)
+    routes = [File(BIG, rate=5), File(BIG)]
+
+    def slow_at_first(request: Request) -> None:
+        (routes.pop(0) if len(routes) > 1 else routes[0])(request)
+
+    split.cdn.routes["/a.safetensors"] = slow_at_first
+    assert split.fetch(url).path.read_bytes() == BIG
+    assert split.cdn.seen[1].headers["range"].startswith("bytes=0-")
+
+
 def test_several_connections_with_only_the_hash_to_go_by(split: World) -> None:
     url = split.cdn.file("/a.safetensors", BIG, rate=4_000_000, etags=[""])
     assert split.fetch(f"{url}#sha256={sha256(BIG)}").path.read_bytes() == BIG
