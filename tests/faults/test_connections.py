@@ -42,7 +42,8 @@ def test_several_connections_before_the_first_byte_is_on_disk(split: World) -> N
 
     split.cdn.routes["/a.safetensors"] = slow_at_first
     assert split.fetch(url).path.read_bytes() == BIG
-    assert split.cdn.seen[1].headers["range"].startswith("bytes=0-")
+    # Connections ask in any order; one of them for the start.
+    assert any(seen.headers["range"].startswith("bytes=0-") for seen in split.cdn.seen[1:])
 
 
 def test_several_connections_with_only_the_hash_to_go_by(split: World) -> None:
