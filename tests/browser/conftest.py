@@ -17,8 +17,8 @@ from runtime.models import small_models
 from runtime.server import ComfyServer
 from runtime.session import Comfy
 
-LOOKS = {"1.32.9": False, "newest": False, "newest, Nodes 2.0": True}
-"""Which editor, and whether it draws nodes with Vue."""
+LOOKS = {"own": False, "newest": False, "newest, Nodes 2.0": True}
+"""Which editor (that of the ComfyUI, 1.32.9 in ours), and whether it draws nodes with Vue."""
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +52,7 @@ def newest() -> Iterator[Comfy]:
 @pytest.fixture(scope="module", params=LOOKS)
 def look(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Editor]:
     """One page for each look; `editor` is the same, emptied for a test."""
-    comfy: Comfy = request.getfixturevalue("comfy" if request.param == "1.32.9" else "newest")
+    comfy: Comfy = request.getfixturevalue("comfy" if request.param == "own" else "newest")
     opened = Editor.open(browser, comfy, **{"Comfy.VueNodes.Enabled": LOOKS[request.param]})
     yield opened
     opened.close()

@@ -48,7 +48,7 @@ def test_lines_follow_the_form(editor: Editor) -> None:
 
 def test_a_saved_graph_comes_back_with_the_same_sizes(editor: Editor) -> None:
     editor.add(INPUTS)
-    editor.set_widgets(INPUTS, aspect_ratio="custom", width=512)
+    editor.set_widgets(INPUTS, aspect_ratio="custom", width=512, height=1024)
     editor.wait_for_line("512 × 1024")
     height = editor.height(INPUTS)
     graph = editor.page.evaluate("() => window.app.graph.serialize()")
@@ -75,7 +75,7 @@ def test_a_picture_sets_the_size(editor: Editor) -> None:
 def test_the_latent_node_alone(editor: Editor) -> None:
     editor.add(LATENT)
     editor.show()
-    editor.set_widgets(LATENT, aspect_ratio="16:9")
+    editor.set_widgets(LATENT, aspect_ratio="16:9", megapixels="1")
     editor.wait_for_line("1344 × 768 · 1.03 MP · 4032 tokens")
     assert {"width", "height"}.isdisjoint(editor.shown_widgets(LATENT))
 
