@@ -232,6 +232,13 @@ def test_pages() -> None:
     assert {"README.md", "CHANGELOG.md", "docs/fields.md", "docs/development.md"} <= set(PAGES)
 
 
+def test_no_conflict_is_left_in_a_page() -> None:
+    marks = ("<" * 7 + " ", ">" * 7 + " ", "=" * 7 + "\n")
+    for name in PAGES:
+        lines = (ROOT / name).read_text(encoding="utf-8").splitlines(keepends=True)
+        assert [line for line in lines if line.startswith(marks)] == [], name
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_links(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
