@@ -37,6 +37,7 @@ BAD_LORAS = (
     "owner/name/of/what",
     "model.ckpt",
     "not-here.safetensors",
+    "x" * 300 + ".safetensors",
     "https://127.0.0.2/a.safetensors",
     "http://example.invalid/a.safetensors",
     "urn:air:sdxl:checkpoint:civitai:1@2",

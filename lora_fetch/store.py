@@ -11,7 +11,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -210,8 +210,9 @@ class Store:
         """
         for folder in self._folders:
             path = folder / source.name
-            if path.is_file():
-                return path
+            with suppress(OSError):  # a name that is too long for any file
+                if path.is_file():
+                    return path
         names = [
             path.relative_to(folder).as_posix()
             for folder in self._folders
