@@ -10,6 +10,7 @@ something else than an error of the pack is printed, and belongs into tests/fuzz
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import subprocess
@@ -85,13 +86,16 @@ def main() -> int:
     parser.add_argument("target", nargs="?", choices=NAMES)
     parser.add_argument("--seconds", type=int, default=60, help="for each target")
     arguments = parser.parse_args()
-    targets: dict[str, Any] = {}
+    target = RESULTS / "fuzz.json"
+    report: dict[str, Any] = {"machine": machine("pillow"), "targets": {}}
+    if target.is_file():
+        report["targets"] = json.loads(target.read_text(encoding="utf-8"))["targets"]
+    targets = report["targets"]
     for name in [arguments.target] if arguments.target else NAMES:
         with tempfile.TemporaryDirectory() as folder:
             targets[name] = fuzz(name, arguments.seconds, Path(folder))
         print(f"{name}: {targets[name]['executions']} inputs")
-    if not arguments.target:
-        write(RESULTS / "fuzz.json", {"machine": machine("pillow"), "targets": targets})
+        write(target, report)
     return 1 if any(entry["findings"] for entry in targets.values()) else 0
 
 

@@ -151,6 +151,8 @@ def survives(path: str, mutant: Mutant) -> bool:
         resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
         sys.meta_path.insert(0, Mutated(path, mutant.code))
         options = ["-c", "tests/pytest.ini", "-q", "-x", "--tb=no", "-p", "no:cacheprovider"]
+        # What was imported before pytest could rewrite its asserts, which are not ours.
+        options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
         status = 1
         try:
             with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
