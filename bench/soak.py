@@ -44,6 +44,12 @@ OWN_ERRORS = {
 }  # fmt: skip
 WARM_UP = 0.2
 """Share of the run that comes before the first sample that counts."""
+NAMES = ("MB", "open files", "threads")
+ROOM = (0.1, 0.3, 0.5)
+"""How much more of each the end may have, as a share."""
+
+LONG = 300
+"""So many events show a leak; fewer are still warming up."""
 
 PATIENCE = 600.0
 """Seconds that anything may take, on a machine that has other work too."""
@@ -282,6 +288,16 @@ def trend(values: Sequence[float]) -> dict[str, float]:
     }
 
 
+def grown(samples: Sequence[tuple[float, int, int]]) -> list[str]:
+    """What the last quarter of a run has clearly more of than the first one after the warm-up."""
+    found: list[str] = []
+    for name, values, room in zip(NAMES, zip(*samples, strict=True), ROOM, strict=True):
+        ends = trend(values)
+        if ends["last_quarter"] > ends["first_quarter"] * (1 + room):
+            found.append(f"{name}: {ends}")
+    return found
+
+
 def thinned(values: Sequence[float], by: int) -> list[float]:
     """The medians of `by` values in turn."""
     return [round(statistics.median(values[i : i + by]), 1) for i in range(0, len(values), by)]
@@ -327,6 +343,9 @@ def main() -> int:
                 names = names[:number]
                 break
         soak.look_at_the_end()
+        if len(names) >= LONG:
+            for text in grown(soak.samples):
+                soak.problem("a leak", text)
         soak.requests.web.close()
     seconds = round(time.monotonic() - begun, 1)
     report = report_of(soak, names, seconds) | {"seed": arguments.seed}
