@@ -9,7 +9,7 @@ from pathlib import Path
 
 from . import header
 from .download import Arrived, Download
-from .errors import BadFileError, CancelledError, FetchError
+from .errors import BadFileError, CancelledError, FetchError, NoRoomError, StoreError
 from .index import Entry
 from .net import Client
 from .parser import parse
@@ -102,19 +102,34 @@ class _Job:
         entry = self.store.find(self.source)
         if entry is not None and self._settled(entry):
             return self._hit(entry)
-        with self.store.lock(self.source, cancelled=self.cancelled):
-            entry = self.store.find(self.source)
-            if entry is not None and self._settled(entry):
-                return self._hit(entry)
-            if isinstance(self.source, DataURI):
-                return self._unpack(self.source)
-            with Client(self.settings) as client:
-                if entry is not None:
-                    return self._recheck(entry, client)
-                return self._download(self._resolve(client), client)
+        try:
+            with self.store.lock(self.source, cancelled=self.cancelled):
+                return self._alone()
+        except (StoreError, NoRoomError) as error:
+            if entry is None or self.store.find(self.source) is None:
+                raise
+            return self._hit(entry, _not_looked(error))  # a folder that can only be read
+
+    def _alone(self) -> Fetched:
+        """Look once more, now that nobody else fetches the source, and fetch it."""
+        entry = self.store.find(self.source)
+        if entry is not None and self._settled(entry):
+            return self._hit(entry)
+        if isinstance(self.source, DataURI):
+            return self._unpack(self.source)
+        with Client(self.settings) as client:
+            if entry is not None:
+                return self._recheck(entry, client)
+            return self._download(self._resolve(client), client)
 
     def _settled(self, entry: Entry) -> bool:
-        return not self.source.moving or self.settings.clock() < entry.check_after
+        """Whether the entry may be used without asking its source."""
+        left = entry.check_after - self.settings.clock()
+        # Later than any look-up may be planned: the clock was wrong then.
+        return not self.source.moving or 0 < left <= self._longest_wait()
+
+    def _longest_wait(self) -> float:
+        return max(self.settings.recheck_after, self.settings.retry_check_after)
 
     def _hit(self, entry: Entry, *warnings: str) -> Fetched:
         self.store.touch(self.source, entry)
@@ -135,10 +150,8 @@ class _Job:
         except FetchError as error:
             if self.store.find(self.source) is None:  # evicted to make room for the new one
                 raise
-            warning = f"Could not look for a newer version, using the one from before. {error}"
-            logger.warning("%s", warning)
             self.store.update(self.source, check_after=now + self.settings.retry_check_after)
-            return self._hit(entry, warning)
+            return self._hit(entry, _not_looked(error))
         fresh = self.store.update(
             self.source,
             check_after=now + self.settings.recheck_after,
@@ -212,6 +225,12 @@ class _Job:
             trigger_words=list(resolved.trigger_words),
             check_after=later if self.source.moving else FOREVER,
         )
+
+
+def _not_looked(error: FetchError) -> str:
+    warning = f"Could not look for a newer version, using the one from before. {error}"
+    logger.warning("%s", warning)
+    return warning
 
 
 def _same(entry: Entry, resolved: Resolved) -> bool:

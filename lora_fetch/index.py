@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
@@ -101,8 +102,9 @@ class Index:
             raw: object = json.loads(text)
         except (ValueError, RecursionError):
             aside = self._path.with_suffix(".broken.json")
-            logger.warning("%s is damaged; it is kept as %s.", self._path, aside.name)
-            aside.write_text(text, encoding="utf-8")
+            logger.warning("%s is damaged; a copy is kept as %s.", self._path, aside.name)
+            with contextlib.suppress(OSError):  # a folder that can only be read
+                aside.write_text(text, encoding="utf-8")
             return Document()
         table = cast("dict[str, Any]", raw) if isinstance(raw, dict) else {}
         loras = _values(table.get("loras"), Entry)

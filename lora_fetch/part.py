@@ -192,7 +192,7 @@ class FileSink:
         self._count(len(chunk))
 
     def absorb(self, end: int) -> None:
-        """Hash bytes that are in the file already, up to this position."""
+        """Hash bytes that are in the file already, up to this position; the file is open."""
         self._hashing.wait()
         with self.part.path.open("rb") as file:
             file.seek(self.written)
@@ -201,8 +201,7 @@ class FileSink:
                     self._sniff(chunk[:512])
                 self._hash.update(chunk)
                 self._count(len(chunk))
-                if self._file is not None:
-                    self._flush(self._file, len(chunk))
+                self._flush(self._open_file(), len(chunk))
 
     def finish(self) -> tuple[int, str]:
         """Put everything on the disk; the size and the hash of the file."""

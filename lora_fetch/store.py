@@ -10,12 +10,12 @@ import difflib
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from .errors import NoRoomError, NotFoundError
+from .errors import NoRoomError, NotFoundError, StoreError
 from .index import Document, Entry, Index, Known
 from .lock import locked, try_lock
 from .part import Part, disk_errors
@@ -92,7 +92,7 @@ class Store:
         if not thorough and stat.st_mtime_ns == entry.mtime_ns:
             return "ok"
         sound = file_hash(path) == entry.sha256
-        with self._index.change() as document:
+        with self._if_possible(), self._index.change() as document:
             for other in document.loras.values():
                 if other.file == entry.file:
                     other.mtime_ns = stat.st_mtime_ns if sound else 0
@@ -142,7 +142,8 @@ class Store:
         """Note that an entry was used; not more often than matters."""
         now = self.settings.clock()
         if not 0 <= now - entry.used < TOUCH_EVERY:
-            self.update(source, used=now)
+            with self._if_possible():
+                self.update(source, used=now)
 
     def update(self, source: Source, **values: object) -> Entry | None:
         """Change some values of an entry, if it is still there, and give it back."""
@@ -163,7 +164,7 @@ class Store:
             fits = self.size() + needed <= settings.cache_bytes
             if fits and self._free() >= needed + settings.reserve_bytes:
                 break
-            if settings.clock() - used < settings.keep_recent:
+            if abs(settings.clock() - used) < settings.keep_recent:
                 break
             logger.info("Evicting %s (%d bytes) to make room.", file, size)
             self.forget(file)
@@ -209,8 +210,9 @@ class Store:
         """
         for folder in self._folders:
             path = folder / source.name
-            if path.is_file():
-                return path
+            with suppress(OSError):  # a name that is too long for any file
+                if path.is_file():
+                    return path
         names = [
             path.relative_to(folder).as_posix()
             for folder in self._folders
@@ -230,10 +232,11 @@ class Store:
         if known and (known.size, known.mtime_ns) == (stat.st_size, stat.st_mtime_ns):
             return known.sha256
         digest = file_hash(path)
-        with disk_errors(self._work):
-            self._work.mkdir(parents=True, exist_ok=True)
-        with self._index.change() as document:
-            document.local[str(path)] = Known(stat.st_size, stat.st_mtime_ns, digest)
+        with self._if_possible():
+            with disk_errors(self._work):
+                self._work.mkdir(parents=True, exist_ok=True)
+            with self._index.change() as document:
+                document.local[str(path)] = Known(stat.st_size, stat.st_mtime_ns, digest)
         return digest
 
     def _twin(self, document: Document, sha256: str) -> str | None:
@@ -269,6 +272,17 @@ class Store:
                 found[e.file] = (e.file, e.size, e.used)
         return sorted(found.values(), key=lambda item: item[2])
 
+    @contextmanager
+    def _if_possible(self) -> Generator[None, None, None]:
+        """Remember something, and go on without it where the folder cannot be written.
+
+        A LoRA on a disk that is full or only read is as good as any.
+        """
+        try:
+            yield
+        except (StoreError, NoRoomError) as error:
+            logger.warning("The index of the LoRAs stays as it was. %s", error)
+
     def _free(self) -> int:
         return self.settings.free_space(self.root)
 
@@ -284,7 +298,8 @@ class Store:
         """Remove what broken fetches left long ago."""
         for path in sorted(self._work.glob("*.part")):
             with try_lock(path.with_suffix(".lock")) as held:
-                if held and self.settings.clock() - path.stat().st_mtime > STALE_PART:
+                # Far in the future is stale too: a clock was wrong then.
+                if held and abs(self.settings.clock() - path.stat().st_mtime) > STALE_PART:
                     Part(path.with_suffix("")).remove()
                     yield path
 

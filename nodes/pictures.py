@@ -76,6 +76,14 @@ def input_file(field: str, name: str) -> Path:
         raise RequestError(field, name, _FORMS, "lies outside of ComfyUI's folders") from error
     if not any(path.is_relative_to(Path(folder).resolve()) for folder in folders):
         raise RequestError(field, name, _FORMS, "lies outside of ComfyUI's folders")
-    if not path.is_file():
-        raise RequestError(field, name, _FORMS, f"{name} is not in ComfyUI's input folder")
+    if not _is_file(path):
+        shown = name if len(name) <= 60 else f"{name[:57]}..."
+        raise RequestError(field, name, _FORMS, f"{shown} is not in ComfyUI's input folder")
     return path
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long for any file
+        return False

@@ -6,6 +6,7 @@ replacing one, so servers that share a folder never clash. Imports nothing but t
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
@@ -25,6 +26,8 @@ _UNSAFE = re.compile(r'[<>:"|?*]')
 _DATE = re.compile(r"%date:([^%]+)%")
 _DATE_PART = re.compile(r"yyyy|yy|MM?|dd?|hh?|mm?|ss?")
 _LAST_COUNTER = 10**8
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
+_ABANDONED = 24 * 3600.0
 
 
 def clean_prefix(prefix: str, now: datetime) -> str:
@@ -84,6 +87,7 @@ def write_batch(
             temporary.append(folder / f".{secrets.token_hex(8)}.tmp")
             with temporary[-1].open("xb") as file:
                 file.write(data)
+        _sweep(temporary[0])
         paths: list[Path] = []
         for (stem, _), whole in zip(files, temporary, strict=True):
             path, counter = _claim(whole, folder, stem, extension, counter)
@@ -126,9 +130,23 @@ def _move_without_replacing(source: Path, target: Path) -> None:
             raise
 
 
+def _sweep(fresh: Path) -> None:
+    """Remove temporary files of processes that were killed a day ago or earlier.
+
+    Args:
+        fresh: a file that was written just now; its time is the disk's, whatever our clock says.
+    """
+    now = fresh.stat().st_mtime
+    for path in fresh.parent.glob(".*.tmp"):
+        with contextlib.suppress(OSError):  # another process was faster, or it is another user's
+            if _TEMPORARY.fullmatch(path.name) and now - path.stat().st_mtime > _ABANDONED:
+                path.unlink()
+
+
 def _remove(paths: Iterable[Path]) -> None:
     for path in paths:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where nothing can be written, nothing was
+            path.unlink()
 
 
 def _clean_part(part: str, prefix: str) -> str:

@@ -21,7 +21,10 @@ def read_data_uri(uri: str) -> bytes:
     header, comma, body = uri.partition(",")
     if not comma:
         raise ValueError("a data: URI needs a comma before its data")
-    data = unquote_to_bytes(body)
+    try:
+        data = unquote_to_bytes(body)
+    except UnicodeEncodeError as error:
+        raise ValueError("a data: URI holds a broken character") from error
     if not header.lower().endswith(";base64"):
         return data
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from lora_fetch import FetchError, Settings, Store, fetch
 from lora_fetch.addresses import AllowList
 
 
-def main(folder: str, text: str, *, limit: int) -> int:
+def main(folder: str, text: str, *, limit: int, user: int) -> int:
+    if user:  # everything is imported by now
+        os.setuid(user)
     if limit:
         import resource
 
@@ -33,4 +36,4 @@ def main(folder: str, text: str, *, limit: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2], limit=int(sys.argv[3])))
+    sys.exit(main(sys.argv[1], sys.argv[2], limit=int(sys.argv[3]), user=int(sys.argv[4])))

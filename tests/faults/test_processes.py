@@ -30,10 +30,13 @@ DATA = lora(300_000)
 BIG = lora(6 * 2**20)
 
 
-def start(world: World, text: str, *, limit: int = 0) -> subprocess.Popen[bytes]:
+def start(world: World, text: str, *, limit: int = 0, user: int = 0) -> subprocess.Popen[bytes]:
     path = os.pathsep.join([str(TOP), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
     return subprocess.Popen(
-        [sys.executable, TOP / "tests/faults/fetcher.py", world.loras, text, str(limit)],
+        [
+            *(sys.executable, TOP / "tests/faults/fetcher.py", world.loras, text),
+            *(str(limit), str(user)),
+        ],
         env={**os.environ, "PYTHONPATH": path},
         stdout=subprocess.PIPE,
     )

@@ -299,6 +299,8 @@ def test_local_file(world: World) -> None:
         world.fetch("flux/mime.safetensors")
     with pytest.raises(NotFoundError, match="hf:owner"):
         world.fetch("zzzzzzzzzzzz.safetensors")
+    with pytest.raises(NotFoundError, match="there is no such file"):
+        world.fetch("z" * 300 + ".safetensors")  # longer than any file's name
     path.write_bytes(raw({}))
     with pytest.raises(BadFileError, match="no tensors"):
         world.fetch("flux/mine.safetensors")

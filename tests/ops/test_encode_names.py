@@ -180,6 +180,50 @@ def test_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert listed(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "hours", "stays"),
+    [
+        (".0123456789abcdef.tmp", 25, False),
+        (".0123456789abcdef.tmp", 23, True),
+        (".0123456789abcdef.tmp", -25, True),
+        (".0123456789ABCDEF.tmp", 25, True),
+        (".mine.tmp", 25, True),
+        ("0123456789abcdef.tmp", 25, True),
+    ],
+)
+def test_what_a_killed_process_left(tmp_path: Path, name: str, hours: float, stays: bool) -> None:
+    left = tmp_path / name
+    left.write_bytes(b"half a pict")
+    made = left.stat().st_mtime - hours * 3600
+    os.utime(left, (made, made))
+    (path,) = naming.write_batch(tmp_path, [("a", b"new")], extension="png", counter=1)
+    assert path.read_bytes() == b"new"
+    assert left.exists() is stays
+
+
+def test_what_a_killed_process_left_and_nobody_may_remove(tmp_path: Path) -> None:
+    folder = tmp_path / ".0123456789abcdef.tmp"
+    folder.mkdir()
+    os.utime(folder, (1, 1))
+    assert naming.write_batch(tmp_path, [("a", b"new")], extension="png", counter=1)
+    assert folder.is_dir()
+
+
+@pytest.mark.parametrize("options", ["size=64k", "size=64k,ro"], ids=["full", "only read"])
+def test_a_disk_that_takes_nothing(tmp_path: Path, options: str) -> None:
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(tmp_path)]
+    if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("needs the right to mount")
+    try:
+        words = "Read-only file system" if "ro" in options else "No space left on device"
+        files = [("a", bytes(40_000)), ("a", bytes(40_000))]
+        with pytest.raises(SaveError, match=words):
+            naming.write_batch(tmp_path, files, extension="png", counter=1)
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
 def test_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"")
     with pytest.raises(SaveError, match="cannot write to the folder 'x'"):

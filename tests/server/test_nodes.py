@@ -159,11 +159,12 @@ def test_a_missing_prompt_is_refused(comfy: Comfy) -> None:
     ("fields", "message"),
     [
         ({"image": "nope.png"}, "nope.png is not in ComfyUI's input folder"),
+        ({"image": "x" * 300 + ".png"}, r"image: x{57}\.\.\. is not in ComfyUI's input folder"),
         ({"image": "../../secret.png"}, "lies outside of ComfyUI's folders"),
         ({"image": "/etc/hostname"}, "lies outside of ComfyUI's folders"),
         ({"image": "data:image/png;base64,@@@"}, "broken base64"),
     ],
-    ids=["missing", "traversal", "absolute", "broken data URI"],
+    ids=["missing", "longer than any", "traversal", "absolute", "broken data URI"],
 )
 def test_a_picture_that_cannot_be_had_is_refused(
     comfy: Comfy, fields: dict[str, Any], message: str
