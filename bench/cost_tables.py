@@ -49,7 +49,7 @@ def start(found: Report) -> Table:
             pair("the first prompt, which loads the models", found["first_prompt"], goal=WITHIN),
             pair("peak memory up to its end", found["peak_mb"], megabytes, WITHIN),
         ],
-        title="Fresh servers, with the pack and without",
+        title="Fresh servers, with the pack and without; processor time of the server",
     )  # fmt: skip
 
 
@@ -63,12 +63,19 @@ def prompt(found: Report) -> Table:
             pair("the same, wall-clock", found["wall"]),
             against_usual(found),
             pair("its peak memory", found["peak_mb"], megabytes, WITHIN),
+            ran_anew(found["nodes"]),
             pair("the check of the graph, wall-clock", again["check"]),
             pair("the same prompt again, wall-clock", again["whole"]),
-            ("nodes that run then", str(ran["ours"]), f"{ran['stock']} (stock)", "", "0", ""),
+            ("nodes that run then", str(ran["ours"]), f"{ran['stock']} (stock)", "", "none", ""),
         ],
-        title="Later prompts",
+        title="Later prompts; processor time of the server",
     )
+
+
+def ran_anew(found: Mapping[str, Mapping[str, float]]) -> tuple[str, ...]:
+    """Return the row of how many kinds of nodes another seed runs."""
+    ours, stock = (str(len(found[side])) for side in ("ours", "stock"))
+    return ("kinds of nodes that another seed runs", ours, f"{stock} (stock)", "", "", "")
 
 
 def against_usual(found: Report) -> tuple[str, ...]:
@@ -94,9 +101,7 @@ def nodes(found: Mapping[str, Mapping[str, float]]) -> Table:
             continue
         rows.append((kind, *(cell(pair_[side]) for side in ("ours", "stock"))))
     rows.append(("all others", seconds(rest["ours"]), seconds(rest["stock"])))
-    return Table(
-        rows, heads=("node", "ours", "stock"), title="Where the time of such a prompt goes"
-    )
+    return Table(rows, heads=("node", "ours", "stock"), title="Where that time goes")
 
 
 def cell(value: float | None) -> str:
@@ -117,4 +122,4 @@ def grown(what: str, found: Report) -> Table:
         rows.append([name, *(show(lines[side][key]) for side in ("ours", "stock")), "", ""])
     heads = (what, "ours", "stock", "peak of ours", "peak of stock")
     ratio = f"each more: ours is {found['each_of_stock']:.3f} of stock"
-    return Table(rows, heads=heads, title=f"Growth with {what}; {ratio}")
+    return Table(rows, heads=heads, title=f"Growth with {what}, processor time; {ratio}")

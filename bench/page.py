@@ -39,10 +39,11 @@ HEAD = """\
 
 # Numbers
 
-Ours and the peer's come from the same run, in which they took turns after a round to warm up. Times
-are medians. "ours / peer" below 1 is less time or memory than the peer's, or less throughput where
-MB/s are compared. "spread" is that of our runs unless it says otherwise. Peak memory is what the
-operating system counts. A cell of "goal" speaks of the ratio unless it names something else.
+Ours and the peer's come from the same run, in which they took turns. Times are medians, by the
+clock unless a table says otherwise. "ours / peer" below 1 is less time or memory than the peer's,
+or less throughput where MB/s are compared. "spread" is that of our runs unless it says otherwise.
+Peak memory is what the operating system counts. A cell of "goal" speaks of the ratio unless it
+names something else.
 
 `python3 dev.py bench` lists the benchmarks, `python3 dev.py bench NAME` runs one, prints its table
 and writes this page anew. `--short` tries one in a short form and writes neither.

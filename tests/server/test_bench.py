@@ -30,5 +30,4 @@ def test_cost_of_a_prompt(tmp_path: Path) -> None:
     assert {"SamplerCustomAdvanced", "VAEDecode"} <= set(found["prompt"]["nodes"]["stock"])
     assert {"FluxHotswapPrompt", "FluxHotswapSave"} <= set(found["prompt"]["nodes"]["ours"])
     assert found["prompt"]["peak_mb"]["median"]["ours"] > 100
-    titles = [table.title for table in page.rendered("cost", found)]
-    assert titles == ["Later prompts", "Where the time of such a prompt goes"]
+    assert len(page.rendered("cost", found)) == 2
