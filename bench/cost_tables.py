@@ -8,6 +8,9 @@ from typing import Any
 from bench.tables import Report, Table, extent, megabytes, number, seconds
 
 WITHIN = "at most 1.03"
+GROWN = ("steps", "pictures in a batch", "megapixels", "LoRAs")
+STRAIGHT = 0.9
+"""R2 from which a line says something."""
 LEAST = 0.01
 """Seconds; nodes that take less on both sides share a row."""
 
@@ -19,8 +22,13 @@ def cost(report: Report) -> Iterator[Table]:
     if "prompt" in report:
         yield prompt(report["prompt"])
         yield nodes(report["prompt"]["nodes"])
-    for what, found in report.get("growth", {}).items():
+    growth = report.get("growth", {})
+    for what, found in growth.items():
         yield grown(what, found)
+    missing = [name for name in ("start", "prompt") if name not in report]
+    missing += [f"growth with {what}" for what in GROWN if what not in growth]
+    if missing:
+        yield Table([(", ".join(missing),)], heads=("not measured yet",))
 
 
 def pair(
@@ -121,5 +129,7 @@ def grown(what: str, found: Report) -> Table:
     for name, key, show in (("each more", "each", seconds), ("R2 of the line", "r2", str)):
         rows.append([name, *(show(lines[side][key]) for side in ("ours", "stock")), "", ""])
     heads = (what, "ours", "stock", "peak of ours", "peak of stock")
-    ratio = f"each more: ours is {found['each_of_stock']:.3f} of stock"
-    return Table(rows, heads=heads, title=f"Growth with {what}, processor time; {ratio}")
+    title = f"Growth with {what}, processor time"
+    if all(line["r2"] >= STRAIGHT for line in lines.values()):
+        title += f"; each more: ours is {found['each_of_stock']:.3f} of stock"
+    return Table(rows, heads=heads, title=title)

@@ -30,4 +30,4 @@ def test_cost_of_a_prompt(tmp_path: Path) -> None:
     assert {"SamplerCustomAdvanced", "VAEDecode"} <= set(found["prompt"]["nodes"]["stock"])
     assert {"FluxHotswapPrompt", "FluxHotswapSave"} <= set(found["prompt"]["nodes"]["ours"])
     assert found["prompt"]["peak_mb"]["median"]["ours"] > 100
-    assert len(page.rendered("cost", found)) == 2
+    assert len(page.rendered("cost", found)) == 3
