@@ -5,6 +5,7 @@
     python3 dev.py plan      print what a request means, run nothing
     python3 dev.py test      run all tests; further arguments go to pytest
     python3 dev.py check     formatting, lint, types, generated files
+    python3 dev.py bench     list the benchmarks; with a name, measure
     python3 dev.py pictures  draw the thumbnails and the help pages' pictures anew
 
 The first run sets up `.venv` and `.runtime` beside this file; later ones start at once.
@@ -127,6 +128,7 @@ def check(argv: list[str]) -> int:
         "generated schema": ["prediction.generate", "--check"],
         "generated workflows": ["workflows.build", "--check"],
         "generated locales": ["workflows.locales", "--check"],
+        "generated numbers": ["bench.page", "--check"],
     }
     failed = []
     for name, words in checks.items():
@@ -141,6 +143,15 @@ def check(argv: list[str]) -> int:
         failed.append("types of the scripts")
     say(f"failed: {', '.join(failed)}" if failed else "all checks passed")
     return 1 if failed else 0
+
+
+def bench(argv: list[str]) -> int:
+    """Measure ours and the peer's, and write the page of numbers."""
+    from runtime.environment import RUNTIME
+
+    from bench import command
+
+    return command.main(argv, set_up=set_up, run=run, scratch=RUNTIME / "bench")
 
 
 def pictures(argv: list[str]) -> int:
@@ -190,6 +201,7 @@ COMMANDS = {
     "plan": plan,
     "test": test,
     "check": check,
+    "bench": bench,
     "pictures": pictures,
 }
 

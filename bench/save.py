@@ -1,7 +1,7 @@
 """Time and bytes of saving four 1024x1024 pictures: ours, plain Pillow, and ComfyUI's SaveImage.
 
-    python bench/save.py                              # ours and Pillow
-    COMFYUI_DIR=/path/to/ComfyUI python bench/save.py # and ComfyUI's own node (it writes png only)
+    python3 dev.py bench save      # ComfyUI's own node writes png only
+    COMFYUI_DIR=/path/to/ComfyUI python3 dev.py bench save
 
 All write the same pictures with the same graph inside to a temporary folder, one after the other in
 every round; the table shows medians. Writes bench/results/save.json.
@@ -110,8 +110,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--output", type=Path, default=RESULTS / "save.json")
     options = parser.parse_args()
-    comfyui = os.environ.get("COMFYUI_DIR")
-    core = comfyui_save_image(Path(comfyui)) if comfyui else None
+    comfyui = Path(os.environ.get("COMFYUI_DIR") or ROOT / ".runtime" / "ComfyUI").resolve()
+    core = comfyui_save_image(comfyui) if comfyui.is_dir() else None
     formats: dict[str, Any] = {}
     for fmt in FORMATS:
         savers = {"ours": ours(fmt), "pillow": plain_pillow(fmt)}

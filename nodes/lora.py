@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from weakref import ref
 
 from comfy_api.latest import io
 
@@ -17,6 +18,7 @@ from ..prediction.spec import FIELD, GO_FAST_MULTIPLIER
 from .base import CATEGORY, ROUTE, Minimum, aliases, field_input
 from .fetching import cancelled, cancelled_as_comfy_does, progress_bar, settings
 from .fp8_lora import add_beside, shapes_of
+from .loader import recent
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from ..lora_fetch.store import Store
 
 FOLDER: Final = "loras"
+FIT: Final = "flux_hotswap_fit"
+"""The attachment by which a MODEL says how its last LoRA fitted."""
+
 log = logging.getLogger(__name__)
 watch = Watch()
 
@@ -104,7 +109,8 @@ class FluxHotswapLora(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, source: str | None = "", **_: Any) -> str:
-        """Run anew when a file that was applied is another one now."""
+        """Run anew when a file that was applied is another one now; keep what was made before."""
+        recent.hold()
         return watch.state(source, current_hash)
 
     @classmethod
@@ -123,7 +129,7 @@ class FluxHotswapLora(io.ComfyNode):
         if strength == 0:
             return io.NodeOutput(model, clip, f"no LoRA: the strength is {reckoning}")
         found = get(source)
-        model, clip, fit = apply(found.path, model, clip, strength)
+        model, clip, fit = apply_or_take(found, model, clip, strength)
         about = describe(fit, has_clip=clip is not None)
         report = "\n".join([*origin(found), *about, f"strength: {reckoning}", *notes(found)])
         log.info("LoRA applied\n%s", report)
@@ -230,6 +236,31 @@ def effective_strength(scale: float, multiplier: float, route: str) -> tuple[flo
         return scale, f"{scale:g}"
     strength = scale * multiplier
     return strength, f"{strength:g} ({scale:g} times {multiplier:g} on the fp8 route)"
+
+
+def apply_or_take(
+    found: Fetched, model: ModelPatcher, clip: Any, strength: float
+) -> tuple[ModelPatcher, Any, Fit]:
+    """Return what `apply` does; the last prompt's, if it did the same.
+
+    A new seed runs this node anew. With the same MODEL again, ComfyUI leaves the weights as they
+    are instead of taking the LoRA out and putting it in.
+
+    Raises:
+        HotswapError: nothing in the file fits the model.
+    """
+    key = (ref(model), model.patches_uuid, found.path, found.sha256, strength)
+    if clip is not None:
+        key += (ref(clip), clip.patcher.patches_uuid)
+    made, text = recent.take(key), recent.take((*key, "clip"))
+    if made is None or (text is None) != (clip is None):
+        made, text, fit = apply(found.path, model, clip, strength)
+        made.set_attachments(FIT, fit)
+        recent.note(key, made)
+        if text is not None:
+            recent.note((*key, "clip"), text)
+    fit: Any = made.get_attachment(FIT)
+    return made, text, fit
 
 
 def apply(

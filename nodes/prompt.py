@@ -6,11 +6,15 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..ops.recent import Last
 from ..ops.tokens import CLIP_LENGTH, padded_tokens
 from ..prediction.errors import HotswapError
 from ..prediction.plan import T5_LENGTH
 from ..prediction.spec import FIELD
 from .base import CATEGORY, aliases, field_input
+
+encoded = Last()
+"""A new seed runs every node behind the form anew; the text is not encoded again for it."""
 
 
 class FluxHotswapPrompt(io.ComfyNode):
@@ -49,7 +53,11 @@ class FluxHotswapPrompt(io.ComfyNode):
         import node_helpers
 
         tokens = flux_tokens(clip, text, T5_LENGTH[model])
-        conditioning = clip.encode_from_tokens_scheduled(tokens)
+        conditioning = encoded.get(
+            clip,
+            (clip.patcher.patches_uuid, tokens),
+            lambda: clip.encode_from_tokens_scheduled(tokens),
+        )
         return io.NodeOutput(
             node_helpers.conditioning_set_values(conditioning, {"guidance": guidance})
         )

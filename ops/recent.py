@@ -1,4 +1,4 @@
-"""The models of the last prompt, for the next one.
+"""What the last prompt made, for the next one.
 
 ComfyUI runs a node anew when anything before it changes, be it a seed, and lets go of what the node
 made before that. Models are only looked after weakly here; what lives when a prompt begins is held
@@ -8,9 +8,9 @@ for a while, so that the loader can hand it out again.
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any, Final
-from weakref import WeakValueDictionary
+from weakref import WeakValueDictionary, ref
 
 SECONDS: Final = 60.0
 """A model that no node asked for by then is let go: its loader did not have to run."""
@@ -50,3 +50,23 @@ class Recent:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+class Last:
+    """What was made last of an object, as long as that object lives."""
+
+    def __init__(self) -> None:
+        self._of: ref[Any] | None = None
+        self._key: Any = None
+        self._made: Any = None
+
+    def get(self, of: Any, key: Any, make: Callable[[], Any]) -> Any:
+        """Return it again if it was made of the same object with an equal key, else make it."""
+        if self._of is None or self._of() is not of or self._key != key:
+            made = make()
+            self._of, self._key, self._made = ref(of, self._forget), key, made
+        return self._made
+
+    def _forget(self, gone: ref[Any]) -> None:
+        if gone is self._of:
+            self._of = self._key = self._made = None

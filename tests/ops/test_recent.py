@@ -9,7 +9,7 @@ import weakref
 import pytest
 
 from ops import recent
-from ops.recent import Recent
+from ops.recent import Last, Recent
 
 
 class Model:
@@ -95,3 +95,47 @@ def test_another_model_has_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None
     started[1].function()
     gc.collect()
     assert gone() is None
+
+
+# --- the last thing ---
+
+
+def test_the_last_is_made_once() -> None:
+    last, model = Last(), Model()
+    made = [last.get(model, key, object) for key in ("a", "a", "b", "a")]
+    assert made[0] is made[1]
+    assert len({id(each) for each in made}) == 3
+
+
+def test_the_last_of_another_is_another() -> None:
+    last, model, other = Last(), Model(), Model()
+    first = last.get(model, "a", object)
+    assert last.get(other, "a", object) is not first
+
+
+def test_the_last_goes_with_what_it_was_made_of() -> None:
+    last, model, made = Last(), Model(), Model()
+    gone = weakref.ref(made)
+    last.get(model, "a", [made].pop)
+    del made
+    assert gone() is not None
+    del model
+    gc.collect()
+    assert gone() is None
+
+
+def test_the_end_of_an_earlier_one_takes_nothing_away() -> None:
+    last, model, other = Last(), Model(), Model()
+    last.get(model, "a", object)
+    made = last.get(other, "a", object)
+    del model
+    gc.collect()
+    assert last.get(other, "a", object) is made
+
+
+def test_a_failure_leaves_the_last_as_it_was() -> None:
+    last, model = Last(), Model()
+    made = last.get(model, "a", object)
+    with pytest.raises(ZeroDivisionError):
+        last.get(model, "b", lambda: 1 / 0)
+    assert last.get(model, "a", object) is made

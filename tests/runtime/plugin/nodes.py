@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import folder_paths
 import torch
@@ -76,7 +77,30 @@ class TestSaveTensor(_SavesTensors):
         return _save(filename, tensors)
 
 
+_SEEN: dict[str, ref[Any]] = {}
+
+
+class TestSeen:
+    """Shows under `seen` which of its inputs are the objects of the last time; holds none."""
+
+    CATEGORY = "flux hotswap tests"
+    OUTPUT_NODE = True
+    RETURN_TYPES = ()
+    FUNCTION = "look"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802 - ComfyUI's name
+        return {"required": {"model": ("MODEL",), "conditioning": ("CONDITIONING",)}}
+
+    def look(self, model: Any, conditioning: list[Any]) -> dict[str, Any]:
+        things = {"model": model, "text": conditioning[0][0]}
+        same = [name for name, thing in things.items() if _SEEN.get(name, str)() is thing]
+        _SEEN.update({name: ref(thing) for name, thing in things.items()})
+        return {"ui": {"seen": same}}
+
+
 NODE_CLASS_MAPPINGS = {
+    "TestSeen": TestSeen,
     "TestSaveConditioning": TestSaveConditioning,
     "TestSaveTensor": TestSaveTensor,
 }

@@ -1,0 +1,232 @@
+"""What the files of results say, as tables. Standard library only.
+
+One function for each benchmark; a file of results without one is shown value by value.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Report = Mapping[str, Any]
+
+HEADS = ("what", "ours", "peer", "ours / peer", "goal", "spread")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts.
+
+    Attributes:
+        rows: each as long as `heads`.
+        heads: the columns' names.
+        title: what stands above it, if anything has to.
+    """
+
+    rows: Sequence[Sequence[str]]
+    heads: Sequence[str] = HEADS
+    title: str = ""
+
+
+def seconds(value: float) -> str:
+    """Return a time in the unit that suits it, with three digits."""
+    return f"{number(value * 1e3)} ms" if value < 1 else f"{number(value)} s"
+
+
+def number(value: float) -> str:
+    """Return a number with three digits or all those before the point."""
+    if value == 0:
+        return "0"
+    if abs(value) >= 100:
+        return f"{value:.0f}"
+    digits = f"{value:#.3g}"
+    return f"{float(digits):g}" if abs(value) < 0.001 else digits.rstrip(".")
+
+
+def megabytes(value: float) -> str:
+    """Return an amount of memory."""
+    return f"{value:.0f} MB"
+
+
+def extent(values: Sequence[float], show: Callable[[float], str] = seconds) -> str:
+    """Return the smallest and the largest of all runs."""
+    return f"{show(min(values))} .. {show(max(values))} in {len(values)} runs"
+
+
+def duel(what: str, ours: Report, peer: Report, name: str, goal: str = "") -> tuple[str, ...]:
+    """Return a row of two summaries; the spread is that of ours."""
+    a, b = ours["seconds_median"], peer["seconds_median"]
+    return (
+        what,
+        seconds(a),
+        f"{seconds(b)} ({name})",
+        f"{a / b:.2f}",
+        goal,
+        extent(ours["seconds"]),
+    )
+
+
+# --- one function a benchmark ---
+
+
+def save(report: Report) -> Iterator[Table]:
+    """Saving pictures."""
+    names = {"pillow": "Pillow", "comfyui_save_image": "SaveImage"}
+    yield Table(
+        [
+            duel(fmt, found["ours"], found[peer], name, "below 1")
+            for fmt, found in report["formats"].items()
+            for peer, name in names.items()
+            if peer in found
+        ]
+    )
+
+
+def fetch(report: Report) -> Iterator[Table]:
+    """Downloads: throughput, so more is better."""
+    rows: list[tuple[str, ...]] = []
+    kinds = (
+        ("open", "curl", "one open server", "at least 0.8"),
+        ("https", "curl", "over https", ""),
+        ("limited", "aria2c", "each connection limited", "at least 1.0"),
+    )
+    for kind, peer, what, goal in kinds:
+        found = report[kind]
+        if peer not in found:
+            rows.append((what, "", f"{found['missing']} was not installed", "", goal, ""))
+            continue
+        a, b = (found[name]["mb_per_second"] for name in ("ours", peer))
+        spread = extent(found["ours"]["seconds"])
+        rows.append((what, f"{a:.0f} MB/s", f"{b:.0f} MB/s ({peer})", f"{a / b:.2f}", goal, spread))
+    cut = report["resume"]["cut_and_resumed"]
+    rows.append(duel("cut in the middle and resumed", cut, report["open"]["ours"], "ours, uncut"))
+    hit = report["cache_hit"]
+    spread = f"99 of 100 below {number(hit['milliseconds_of_99_percent'])} ms"
+    middle = f"{number(hit['milliseconds_median'])} ms"
+    rows.append(("a LoRA that is here already", middle, "", "", "", spread))
+    yield Table(rows)
+
+
+def lora(report: Report) -> Iterator[Table]:
+    """Applying LoRAs in bf16."""
+    titles = {"node": "the node alone", "weights": "until the weights are patched"}
+    yield Table(
+        [
+            duel(
+                f"{model}, {title}",
+                found[what]["ours"],
+                found[what]["comfyui"],
+                "LoraLoaderModelOnly",
+            )
+            for model, found in report["models"].items()
+            for what, title in titles.items()
+        ]
+    )
+
+
+def fp8_lora(report: Report) -> Iterator[Table]:
+    """Applying LoRAs in fp8."""
+    steps = [key for key in report if key not in ("machine", "setup")]
+    yield Table(
+        [
+            duel(step, report[step]["ours"], found, name)
+            for step in steps
+            for name, found in report[step].items()
+            if name != "ours"
+        ]
+    )
+
+
+def fp8_load(report: Report) -> Iterator[Table]:
+    """Loading in fp8: time until ready, and peak memory."""
+    rows: list[tuple[str, ...]] = []
+    for way, found in report["medians"].items():
+        spread = extent([run["ready"] for run in report["runs"][way]])
+        peak = extent([run["peak"] for run in report["runs"][way]], megabytes)
+        keys = ("our ready, first time", "our ready, from then on", "our peak, first time")
+        shares = [f"{found[key]:.2f}" if key in found else "" for key in keys]
+        rows.append((way, seconds(found["ready"]), spread, megabytes(found["peak"]), peak, *shares))
+    model = report["medians"]["ours, first time"]["model"]
+    most = megabytes(model + 1.5 * report["setup"]["largest_tensor_mb"])
+    heads = (
+        "what", "until ready", "spread", "peak memory", "spread", "ours / it, first time",
+        "ours / it, from then on", "ours / its peak, first time",
+    )  # fmt: skip
+    goal = f"at most 1.2 of a file in e4m3 from then on, a peak of at most {most} the first time"
+    yield Table(rows, heads=heads, title=f"Goal: {goal}")
+
+
+def fp8_error(report: Report) -> Iterator[Table]:
+    """Errors of fp8, and what of a LoRA arrives."""
+    rows = [
+        (what, number(errors["ours"]), f"{number(value)} ({peer})",
+         f"{errors['ours'] / value:.2f}", "below 1", "")
+        for kind in ("models", "layers")
+        for what, errors in report[kind].items()
+        for peer, value in errors.items()
+        if value and not peer.startswith("ours")
+    ]  # fmt: skip
+    yield Table(rows, title="Relative error against float32; the same in every run")
+    size = "rms of the weight's"
+    ways = [key for key, value in report["loras"][0].items() if isinstance(value, Mapping)]
+    arrived = [
+        (
+            f"{row[size]:g}, rank {row['rank']}",
+            *(f"{row[way]['gain']:.3f}, noise {number(row[way]['noise'])}" for way in ways),
+        )
+        for row in report["loras"]
+    ]
+    title = "How much of a LoRA arrives: the gain (1 is right, goal 0.98 to 1.02) and the noise"
+    yield Table(arrived, heads=("size of its change", *ways), title=title)
+
+
+def gpu_step(report: Report) -> Iterator[Table]:
+    """A step on a GPU."""
+    mine = report["models"]["ours"]
+    rows = [
+        duel(case, mine[case], cases[case], peer, goal_of_step(peer, case))
+        for peer, cases in report["models"].items()
+        for case in cases
+        if peer != "ours" and case in mine and "seconds" in mine[case]
+    ]
+    yield Table(rows)
+
+
+def goal_of_step(peer: str, case: str) -> str:
+    """Return the goal of a step: 1.6 times as fast as bf16, 1.8 times when both are compiled."""
+    if peer == "bf16":
+        return "at most 0.56" if case.startswith("compiled") else "at most 0.63"
+    return "at most 1.0"
+
+
+# --- everything else ---
+
+
+def values(report: Report) -> Iterator[Table]:
+    """Every value of a file of results."""
+    found = {key: value for key, value in report.items() if key not in ("machine", "setup")}
+    yield Table(list(flat(found)), heads=("what", "value"))
+
+
+def flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Yield names and values; many numbers in a row as their extent."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from flat(inner, f"{name}, {key}" if name else str(key))
+    elif isinstance(value, list) and value and all(isinstance(x, int | float) for x in value):
+        first, last = number(value[0]), number(value[-1])
+        low, high = number(min(value)), number(max(value))
+        yield (
+            name,
+            f"first {first}, last {last}, {low} .. {high}, median "
+            + number(statistics.median(value)),
+        )
+    elif isinstance(value, list):
+        for index, inner in enumerate(value, 1):
+            yield from flat(inner, f"{name} {index}")
+    elif isinstance(value, float):
+        yield name, number(value)
+    else:
+        yield name, str(value)
