@@ -8,6 +8,7 @@ bench/results/branches.json. Fails when a line or a branch of the two folders wa
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -51,6 +52,9 @@ def measure(folder: Path) -> dict[str, Any]:
 
 def main() -> int:
     """Measure, print what is missing, write the results."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--output", type=Path, default=RESULTS / "branches.json")
+    output = parser.parse_args().output
     with tempfile.TemporaryDirectory() as folder:
         found = measure(Path(folder))
     missing = {
@@ -68,7 +72,7 @@ def main() -> int:
         "excluded_lines": totals["excluded_lines"],
         "missing": missing,
     }
-    write(RESULTS / "branches.json", report)
+    write(output, report)
     for name, entry in missing.items():
         print(f"{name}: {entry}")
     print(f"{totals['covered_branches']} of {totals['num_branches']} branches")

@@ -24,6 +24,7 @@ SHORT: dict[str, tuple[str, ...]] = {
     "fp8_lora": ("--runs", "1"),
     "fp8_error": (),
     "gpu_step": ("--small",),
+    "branches": (),
 }
 """Arguments of the short form, where it is not --short."""
 

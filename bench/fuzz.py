@@ -10,6 +10,7 @@ something else than an error of the pack is printed, and belongs into tests/fuzz
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import re
@@ -67,8 +68,8 @@ def fuzz(name: str, seconds: int, folder: Path) -> dict[str, Any]:
 
 def child(name: str, arguments: list[str]) -> None:
     """Run libFuzzer on one target until its time is over; does not return."""
-    import atheris  # pyright: ignore[reportMissingImports] - of the environment of the tools
-
+    # Of the environment of the tools: not there where types are checked.
+    atheris: Any = importlib.import_module("atheris")
     sys.path.insert(0, str(ROOT / "tests"))
     sys.path.insert(0, str(ROOT))
     with atheris.instrument_imports(include=["prediction", "lora_fetch", "ops"]):
@@ -85,15 +86,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("target", nargs="?", choices=NAMES)
     parser.add_argument("--seconds", type=int, default=60, help="for each target")
+    parser.add_argument("--short", action="store_true", help="5 seconds for each")
+    parser.add_argument("--output", type=Path, default=RESULTS / "fuzz.json")
     arguments = parser.parse_args()
-    target = RESULTS / "fuzz.json"
+    seconds, target = 5 if arguments.short else arguments.seconds, arguments.output
     report: dict[str, Any] = {"machine": machine("pillow"), "targets": {}}
     if target.is_file():
         report["targets"] = json.loads(target.read_text(encoding="utf-8"))["targets"]
     targets = report["targets"]
     for name in [arguments.target] if arguments.target else NAMES:
         with tempfile.TemporaryDirectory() as folder:
-            targets[name] = fuzz(name, arguments.seconds, Path(folder))
+            targets[name] = fuzz(name, seconds, Path(folder))
         print(f"{name}: {targets[name]['executions']} inputs")
         write(target, report)
     return 1 if any(entry["findings"] for entry in targets.values()) else 0

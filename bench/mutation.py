@@ -26,6 +26,7 @@ import time
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from common import RESULTS, ROOT, machine, write
@@ -187,10 +188,14 @@ def main() -> int:
     """Examine the files in turn, write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("files", nargs="*", help="all if none is named")
+    parser.add_argument("--short", action="store_true", help="the smallest file only")
+    parser.add_argument("--output", type=Path, default=RESULTS / "mutation.json")
     arguments = parser.parse_args()
-    files = arguments.files or list(TESTS)
+    files = arguments.files or (["prediction/schedule.py"] if arguments.short else list(TESTS))
+    target = arguments.output.resolve()
     if sys.prefix != str(tools_python().parents[1]):
-        return subprocess.run([tools_python(), __file__, *files], check=False).returncode
+        command = [tools_python(), __file__, *files, "--output", target]
+        return subprocess.run(command, check=False).returncode
     os.chdir(ROOT)
     os.environ["OMP_NUM_THREADS"] = "1"
     import hypothesis  # noqa: F401 - so that no fork has to
@@ -198,7 +203,6 @@ def main() -> int:
 
     if any(file.startswith("ops/") for file in files):
         import torch  # noqa: F401
-    target = RESULTS / "mutation.json"
     report = {"machine": machine("pytest"), "files": {}}
     if target.is_file():
         report["files"] = json.loads(target.read_text(encoding="utf-8"))["files"]

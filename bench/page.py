@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench import quality_tables as quality
 from bench import tables
 from bench.cost_tables import cost
 from bench.tables import Report, Table
@@ -31,6 +32,10 @@ RENDER: dict[str, Callable[[Report], Iterator[Table]]] = {
     "fp8_lora": tables.fp8_lora,
     "fp8_error": tables.fp8_error,
     "gpu_step": tables.gpu_step,
+    "branches": quality.branches,
+    "mutation": quality.mutation,
+    "fuzz": quality.fuzz,
+    "soak": quality.soak,
 }
 """In the order of the page; other results follow it, value by value."""
 

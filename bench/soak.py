@@ -319,8 +319,11 @@ def main() -> int:
     parser.add_argument("--prompts", type=int, default=700, help="valid and invalid together")
     parser.add_argument("--minutes", type=float, default=180, help="end early after so long")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=RESULTS / "soak.json")
+    parser.add_argument("--short", action="store_true", help="20 prompts")
+    parser.add_argument("--output", type=Path, default=RESULTS / "soak.json")
     arguments = parser.parse_args()
+    if arguments.short:
+        arguments.prompts = 20
     begun = time.monotonic()
     environment = {"HF_HUB_OFFLINE": "1", "FLUX_HOTSWAP_ALLOW_HOSTS": "127.0.0.1"}
     server = ComfyServer(find_comfyui(), models=small_models(), env=environment)
@@ -349,7 +352,7 @@ def main() -> int:
         soak.requests.web.close()
     seconds = round(time.monotonic() - begun, 1)
     report = report_of(soak, names, seconds) | {"seed": arguments.seed}
-    write(arguments.out, report)
+    write(arguments.output, report)
     print(json.dumps(report["outcomes"], indent=1))
     return 1 if soak.problems else 0
 

@@ -12,7 +12,7 @@ from runtime.environment import ROOT
 
 def test_a_short_soak(tmp_path: Path) -> None:
     out = tmp_path / "soak.json"
-    command = [sys.executable, ROOT / "bench" / "soak.py", "--prompts", "20", "--out", out]
+    command = [sys.executable, ROOT / "bench" / "soak.py", "--short", "--output", out]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(out.read_text(encoding="utf-8"))
