@@ -114,7 +114,7 @@ def test_tables_are_whole(name: str) -> None:
 
 
 def test_a_result_without_a_function_is_shown_value_by_value() -> None:
-    soak = {
+    found = {
         "machine": {"cpu": "x", "cores": 2},
         "setup": {"prompts": 700},
         "prompts": {"valid": 500, "cancelled": 12},
@@ -123,7 +123,7 @@ def test_a_result_without_a_function_is_shown_value_by_value() -> None:
         "note": "a | b",
         "cases": [{"name": "kill", "passed": True}],
     }
-    (table,) = page.rendered("soak", soak)
+    (table,) = page.rendered("another", found)
     assert {row[0]: row[1] for row in table.rows} == {
         "prompts, valid": "500",
         "prompts, cancelled": "12",
@@ -134,7 +134,30 @@ def test_a_result_without_a_function_is_shown_value_by_value() -> None:
         "cases 1, passed": "True",
     }
     assert "| note | a \\| b |" in page.markdown(table)
-    assert page.where(soak) == "Measured on x, 2 cores, prompts 700."
+    assert page.where(found) == "Measured on x, 2 cores, prompts 700."
+
+
+def test_a_soak_shows_what_grew() -> None:
+    report = {
+        "prompts": {"valid": 500, "invalid": 200},
+        "outcomes": {"files": 500, "refused": 200},
+        "problems": [],
+        "memory_mb": [600.0, 800.0, 800.0, 804.0],
+        "open_files": [7, 7, 7, 7],
+        "threads": [7, 8, 8, 8],
+    }
+    outcomes, growth = page.rendered("soak", report)
+    assert outcomes.title == "500 valid, 200 invalid"
+    assert outcomes.rows[-1] == ("problems", "0")
+    assert growth.rows[0] == ("memory, MB", "600", "800", "804")
+
+
+def test_survivors_are_shown_with_their_reasons() -> None:
+    survived = {"line 3: a < b -> a <= b": "equal numbers cannot come"}
+    report = {"files": {"x.py": {"mutants": 9, "killed": 8, "survived": survived}}}
+    counts, reasons = page.rendered("mutation", report)
+    assert counts.rows == [("x.py", "9", "8", "1")]
+    assert reasons.rows == [("x.py", *next(iter(survived.items())))]
 
 
 @pytest.mark.parametrize(
