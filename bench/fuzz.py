@@ -23,7 +23,8 @@ from typing import Any
 from common import RESULTS, ROOT, machine, write
 from tools import tools_python
 
-NAMES = ("request", "source", "header", "picture", "image_header", "data_uri")
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]  # tests/fuzz comes before this file
+
 CHILD = "--child"
 
 
@@ -70,8 +71,6 @@ def child(name: str, arguments: list[str]) -> None:
     """Run libFuzzer on one target until its time is over; does not return."""
     # Of the environment of the tools: not there where types are checked.
     atheris: Any = importlib.import_module("atheris")
-    sys.path.insert(0, str(ROOT / "tests"))
-    sys.path.insert(0, str(ROOT))
     with atheris.instrument_imports(include=["prediction", "lora_fetch", "ops"]):
         from fuzz import targets
     corpus = Path(arguments[-1])
@@ -83,8 +82,10 @@ def child(name: str, arguments: list[str]) -> None:
 
 def main() -> int:
     """Fuzz the targets in turn, write the results."""
+    from fuzz.targets import TARGETS
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("target", nargs="?", choices=NAMES)
+    parser.add_argument("target", nargs="?", choices=TARGETS)
     parser.add_argument("--seconds", type=int, default=60, help="for each target")
     parser.add_argument("--short", action="store_true", help="5 seconds for each")
     parser.add_argument("--output", type=Path, default=RESULTS / "fuzz.json")
@@ -94,7 +95,7 @@ def main() -> int:
     if target.is_file():
         report["targets"] = json.loads(target.read_text(encoding="utf-8"))["targets"]
     targets = report["targets"]
-    for name in [arguments.target] if arguments.target else NAMES:
+    for name in [arguments.target] if arguments.target else TARGETS:
         with tempfile.TemporaryDirectory() as folder:
             targets[name] = fuzz(name, seconds, Path(folder))
         print(f"{name}: {targets[name]['executions']} inputs")
