@@ -108,7 +108,7 @@ class _Job:
         except (StoreError, NoRoomError) as error:
             if entry is None or self.store.find(self.source) is None:
                 raise
-            return self._hit(entry, _not_looked(error))  # a folder that can only be read
+            return self._hit(entry, _could_not_look(error))  # a folder that can only be read
 
     def _alone(self) -> Fetched:
         """Look once more, now that nobody else fetches the source, and fetch it."""
@@ -151,7 +151,7 @@ class _Job:
             if self.store.find(self.source) is None:  # evicted to make room for the new one
                 raise
             self.store.update(self.source, check_after=now + self.settings.retry_check_after)
-            return self._hit(entry, _not_looked(error))
+            return self._hit(entry, _could_not_look(error))
         fresh = self.store.update(
             self.source,
             check_after=now + self.settings.recheck_after,
@@ -227,7 +227,7 @@ class _Job:
         )
 
 
-def _not_looked(error: FetchError) -> str:
+def _could_not_look(error: FetchError) -> str:
     warning = f"Could not look for a newer version, using the one from before. {error}"
     logger.warning("%s", warning)
     return warning
