@@ -56,14 +56,13 @@ def soak(report: Report) -> Iterator[Table]:
     yield Table(
         [*outcomes, ("problems", str(len(report["problems"])))], ("outcome", "count"), prompts
     )
-    rows = []
-    for key, name in (
-        ("memory_mb", "memory, MB"),
-        ("open_files", "open files"),
-        ("threads", "threads"),
-    ):
-        values = report[key]
-        quarter = max(1, len(values) // 4)
-        parts = (values[quarter : 2 * quarter], values[-quarter:])
-        rows.append((name, number(values[0]), *(number(sum(p) / len(p)) for p in parts)))
-    yield Table(rows, ("of the server", "at the start", "second quarter", "last quarter"))
+    rows = [
+        (name, *(number(report["trend"][key][end]) for end in ENDS))
+        for key, name in MEASURED.items()
+    ]
+    heads = ("of the server", "first quarter after the warm-up", "last quarter", "per 100 prompts")
+    yield Table(rows, heads)
+
+
+MEASURED = {"memory_mb": "memory, MB", "open_files": "open files", "threads": "threads"}
+ENDS = ("first_quarter", "last_quarter", "per_100_prompts")

@@ -1,7 +1,7 @@
 """Hundreds of random prompts against one real ComfyUI: does it stay alive, sound and small?
 
-    python bench/soak.py                       # 500 valid, 200 invalid requests and what disturbs
-    python bench/soak.py --prompts 12 --out x  # a short form
+    python bench/soak.py            # 500 valid, 200 invalid requests and what disturbs
+    python bench/soak.py --short --output soak.json
 
 A server draws with the small random FLUX, LoRAs come from a web server on this machine that
 sometimes breaks off. Between the requests prompts are cancelled, the queue is cleared and downloads

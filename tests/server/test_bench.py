@@ -1,4 +1,4 @@
-"""The benchmark of a whole prompt, in its short form."""
+"""Benchmarks in their short form."""
 
 from __future__ import annotations
 
@@ -31,3 +31,17 @@ def test_cost_of_a_prompt(tmp_path: Path) -> None:
     assert {"FluxHotswapPrompt", "FluxHotswapSave"} <= set(found["prompt"]["nodes"]["ours"])
     assert found["prompt"]["peak_mb"]["median"]["ours"] > 100
     assert len(page.rendered("cost", found)) == 3
+
+
+def test_the_short_form_prints_its_table_and_leaves_the_results() -> None:
+    """The whole way of the command, with the fastest benchmark."""
+    before = {path: path.read_bytes() for path in [*page.RESULTS.glob("*"), page.PAGE]}
+    command = [sys.executable, "dev.py", "bench", "--short", "fetch"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = page.load(ROOT / ".runtime" / "bench" / "fetch.json")
+    assert found["setup"]["size_mib"] == 8
+    (table,) = page.rendered("fetch", found)
+    assert page.plain(table) in done.stdout
+    assert f"{found['open']['ours']['mb_per_second']:.0f} MB/s" in done.stdout
+    assert {path: path.read_bytes() for path in before} == before
