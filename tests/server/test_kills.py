@@ -139,27 +139,21 @@ def test_killed_while_it_downloads_and_while_it_saves(tmp_path: Path, web: Serve
 
 def test_two_servers_share_all_folders(tmp_path: Path, web: Server) -> None:
     link = web.file("/a.safetensors", LORA, rate=len(LORA) / 2)
-    servers = [comfyui(tmp_path), comfyui(tmp_path)]
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(ComfyServer.start, servers))
-        try:
-            large(tmp_path / "models" / "diffusion_models" / "slow.safetensors", copies=2)
-            noisy(tmp_path / "input" / "noise.png", 300)
-            work = [lora_alone(link), loader_alone("slow.safetensors"), save_alone("noise.png", 8)]
-            start = threading.Barrier(2)
+    with comfyui(tmp_path) as one, comfyui(tmp_path) as two, ThreadPoolExecutor(2) as pool:
+        large(tmp_path / "models" / "diffusion_models" / "slow.safetensors", copies=2)
+        noisy(tmp_path / "input" / "noise.png", 300)
+        work = [lora_alone(link), loader_alone("slow.safetensors"), save_alone("noise.png", 8)]
+        start = threading.Barrier(2)
 
-            def everything(server: ComfyServer) -> list[str]:
-                client, names = Client(server.url), list[str]()
-                for prompt in work:
-                    start.wait(300)
-                    names += [entry["filename"] for entry in client.run(prompt).images()]
-                return names
+        def everything(server: ComfyServer) -> list[str]:
+            client, names = Client(server.url), list[str]()
+            for prompt in work:
+                start.wait(300)
+                names += [entry["filename"] for entry in client.run(prompt).images()]
+            return names
 
-            saved = list(pool.map(everything, servers))
-            log = servers[0].log_text()
-        finally:
-            for server in servers:
-                server.stop()
+        saved = list(pool.map(everything, (one, two)))
+        log = one.log_text()
     assert len(web.asked("/a.safetensors")) == 1
     assert log.count(QUANTISED) == 1
     assert [len(names) for names in saved] == [8, 8]
