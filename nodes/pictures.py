@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..prediction.data_uri import is_data_uri, read_data_uri
-from ..prediction.errors import RequestError
+from ..prediction.errors import ImageError, RequestError
 from .fetching import fetch_picture
 
 _FORMS = "give the name of a file in ComfyUI's input folder, a data: URI or an https link"
@@ -20,15 +20,20 @@ def read_source(field: str, source: str) -> bytes:
 
     Raises:
         RequestError: no such file, or not a form that is understood.
-        FetchError: the link cannot be had.
+        ImageError: the link cannot be had.
     """
+    from ..lora_fetch.errors import FetchError
+
     if is_data_uri(source):
         try:
             return read_data_uri(source)
         except ValueError as error:
             raise RequestError(field, source, _FORMS, str(error)) from error
     if is_link(source):
-        return fetch_picture(source)
+        try:
+            return fetch_picture(source)
+        except FetchError as error:
+            raise ImageError(f"{field}: {error}") from error
     return input_file(field, source).read_bytes()
 
 

@@ -179,7 +179,8 @@ def test_a_link_is_a_picture(comfy: Comfy) -> None:
 )
 def test_a_link_into_this_network_is_refused(comfy: Comfy, link: str, message: str) -> None:
     comfy.expect_traceback("RefusedError")
-    with pytest.raises(ExecutionError, match=message):
+    comfy.expect_traceback("ImageError")
+    with pytest.raises(ExecutionError, match=f"image: .*{message}"):
         run(comfy, image=link)
 
 
