@@ -248,7 +248,7 @@ class Soak:
                 self.problem("in the log", thrown)
 
     def _let_parts_go(self) -> None:
-        """What a cancelled download left is there to go on with, and goes after some days."""
+        """What a cancelled download left is there to go on with, and goes after a day."""
         loras = self.server.models_dir / "loras"
         for path in loras.rglob("*.part"):
             self.outcomes["part kept to go on with"] += 1
