@@ -149,7 +149,7 @@ def _upright(data: bytes, name: str) -> Image.Image:
         raise PictureError(f"{name}: not a picture; give a PNG, JPEG or WebP") from error
     except Image.DecompressionBombError as error:
         raise PictureError(f"{name}: too large to open ({error}); make it smaller") from error
-    except (OSError, ValueError, SyntaxError) as error:
+    except Exception as error:  # Pillow raises anything, TypeErrors too, on damaged files
         raise PictureError(f"{name}: cannot be read ({error}); save it again") from error
 
 

@@ -10,9 +10,19 @@ from fuzz.targets import TARGETS, seeds
 
 CHANGES = 400
 
+FLOAT_OFFSET = bytes.fromhex(
+    "49492a0008000000 0a00"
+    "000104000100000005000000 010104000100000003000000 020103000100000020000000"
+    "030103000100000001000000 060103000100000001000000 11010c000100000086000000"
+    "160104000100000003000000 17010400010000003c000000 1c0103000100000001000000"
+    "530103000100000003000000"
+) + bytes(60)
+"""A TIFF whose pixels begin at a float; Pillow raises a TypeError."""
+
 FOUND: list[tuple[str, bytes]] = [
     ("data_uri", b"data:;base64,AA\xf9E="),  # half of a surrogate pair
     ("source", b"data" + b"." * 60 + b":c"),  # took hours
+    ("picture", FLOAT_OFFSET),
 ]
 """Inputs that once raised something else than an error of the pack."""
 
