@@ -115,10 +115,11 @@ def test_columns_add_their_product(way: Any, dtype: torch.dtype) -> None:
     assert ((made.double() - wanted).abs() <= step * wanted.abs().clamp_min(1)).all()
 
 
-def test_columns_without_their_half_are_left_out() -> None:
+@pytest.mark.parametrize("height", [96, 256], ids=["wide", "square"])
+def test_columns_without_their_half_are_left_out(height: int) -> None:
     tokens = seeded(48, 256)
-    values, scale = quantise_rows(seeded(96, 256, seed=2))
-    beside, _ = quantise_rows(seeded(96, 16, seed=5))
+    values, scale = quantise_rows(seeded(height, 256, seed=2))
+    beside, _ = quantise_rows(seeded(height, 16, seed=5))
     packed = unpack(pack(values, scale, beside), 256, scale)
     made = multiply(by_hand, tokens, packed, None, None)
     assert torch.equal(made, multiply(by_hand, tokens, unpack(values, 256, scale), None, None))
@@ -143,6 +144,22 @@ def test_float32_tokens_are_not_rounded_to_bf16() -> None:
     made = multiply(by_rows, tokens, weight, None, None)
     assert torch.equal(made, multiply(by_hand, tokens, weight, None, None))
     assert made.dtype == torch.float32
+
+
+@pytest.mark.parametrize("way", [by_rows, by_hand])
+def test_the_fast_sums_are_asked_for(monkeypatch: pytest.MonkeyPatch, way: Any) -> None:
+    """A CPU has one way to sum; on a GPU the other one is slower."""
+    asked: list[bool] = []
+    real: Any = torch._scaled_mm  # pyright: ignore[reportPrivateImportUsage]
+
+    def spy(*tensors: Tensor, use_fast_accum: bool = False, **options: Any) -> Tensor:
+        asked.append(use_fast_accum)
+        return real(*tensors, use_fast_accum=use_fast_accum, **options)
+
+    monkeypatch.setattr(matmul, "_scaled_mm", spy)
+    values, scale = quantise_rows(seeded(32, 64, seed=2))
+    multiply(way, seeded(48, 64).to(torch.bfloat16), unpack(values, 64, scale), None, None)
+    assert asked == [True]
 
 
 # --- finding the way ---
@@ -189,6 +206,18 @@ def test_a_way_that_does_not_work_is_skipped(monkeypatch: pytest.MonkeyPatch, ba
     assert find_matmul(CPU) is by_hand
     find_matmul.cache_clear()
     monkeypatch.setattr(matmul, "_WAYS", (bad, bad))
+    assert find_matmul(CPU) is None
+
+
+def test_a_failure_that_shows_at_the_next_copy_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU works behind the call; what went wrong is raised by the next copy that is not empty."""
+
+    def copied(values: Tensor) -> Tensor:
+        if values.numel():
+            raise RuntimeError("an illegal instruction was encountered")
+        return values
+
+    monkeypatch.setattr(Tensor, "cpu", copied)
     assert find_matmul(CPU) is None
 
 

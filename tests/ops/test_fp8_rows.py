@@ -66,6 +66,12 @@ def test_scales_of_random_rows() -> None:
     assert (2 * ratio > FP8_MAX).all()
 
 
+def test_the_scales_of_tiny_rows() -> None:
+    """Rows below 2^-100 share the scale of a row of zeros, so that it has an inverse."""
+    largest = torch.tensor([[0.0], [2.0**-140], [2.0**-101], [2.0**-100], [2.0**-99]])
+    assert row_scales(largest)[:, 0].tolist() == [2.0**-108] * 4 + [2.0**-107]
+
+
 def test_the_largest_of_rows() -> None:
     values = torch.tensor([[1.0, -3.0], [0.0, 0.0], [math.nan, 1.0], [-math.inf, 1.0]])
     made = largest_of_rows(values)
@@ -206,8 +212,9 @@ def test_a_tokens_largest_value_becomes_the_largest_of_e4m3(dtype: torch.dtype) 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
-def test_columns_share_the_tokens_scales(size: float, dtype: torch.dtype) -> None:
-    tokens, beside = seeded(32, 64).to(dtype), (seeded(32, 16, seed=2) * size).to(dtype)
+@pytest.mark.parametrize("columns", [16, 64])
+def test_columns_share_the_tokens_scales(columns: int, size: float, dtype: torch.dtype) -> None:
+    tokens, beside = seeded(32, 64).to(dtype), (seeded(32, columns, seed=2) * size).to(dtype)
     made, scale = quantise_tokens(tokens, beside)
     alone, scales = quantise_tokens(tokens)
     real = dequantise_rows(made, scale, torch.float32)
@@ -217,6 +224,8 @@ def test_columns_share_the_tokens_scales(size: float, dtype: torch.dtype) -> Non
     assert torch.equal(torch.frexp(scale / scales)[0], torch.full_like(scale, 0.5))
     if size <= 1:  # the tokens round as they do alone
         assert torch.equal(real[:, :64], dequantise_rows(alone, scales, torch.float32))
+    if size < 1:  # columns smaller than the tokens take no room from them
+        assert torch.equal(scale, scales)
 
 
 def test_tokens_of_ten_thousand_are_no_surprise() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, fields
 from typing import Any
 
 import pytest
@@ -123,8 +123,27 @@ def test_output_fields() -> None:
 
 def test_plan_is_frozen_and_repeatable() -> None:
     assert planned(LORAS) == planned(LORAS)
-    with pytest.raises(FrozenInstanceError):
-        setattr(planned({}), "seed", 1)  # noqa: B010
+    plan = planned(LORAS)
+    for part, name in ((plan, "seed"), (plan.loras[0], "strength")):
+        with pytest.raises(FrozenInstanceError):
+            setattr(part, name, 1)
+
+
+def test_a_plan_is_made_by_names() -> None:
+    """Many of its values are of one type, and in another order they would mean something else."""
+    plan: Any = Plan
+    values = {field.name: getattr(planned({}), field.name) for field in fields(Plan)}
+    assert plan(**values) == planned({})
+    with pytest.raises(TypeError, match="positional"):
+        plan(*values.values())
+
+
+def test_what_a_plan_is_made_from_has_names() -> None:
+    make: Any = make_plan
+    request = parse_request({"prompt": "a cat"})
+    assert make(request=request, seed=7) == planned({})
+    with pytest.raises(TypeError, match="positional"):
+        make(request, 7)
 
 
 def test_missing_file_error_names_the_file() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import FrozenInstanceError, asdict, fields
+from dataclasses import FrozenInstanceError, asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,14 @@ def test_request_is_frozen() -> None:
         setattr(parsed(), "seed", 1)  # noqa: B010
 
 
+def test_a_request_is_made_by_names() -> None:
+    """Many of its values are of one type, and in another order they would mean something else."""
+    request: Any = Request
+    assert request(**asdict(parsed())) == parsed()
+    with pytest.raises(TypeError, match="positional"):
+        request(*asdict(parsed()).values())
+
+
 @pytest.mark.parametrize("raw", [{}, {"prompt": None}, {"seed": 1}], ids=json.dumps)
 def test_prompt_is_required(raw: dict[str, Any]) -> None:
     with pytest.raises(RequestError, match=r"^prompt: is missing; give text$") as caught:
@@ -127,6 +135,11 @@ def test_accepted(name: str, value: object, held: object) -> None:
 def test_both_ends_of_a_range(field: Field) -> None:
     for value in (field.minimum, field.maximum):
         assert getattr(parsed(**{field.name: value}), field.name) == value
+
+
+@pytest.mark.parametrize(("end", "value"), [("minimum", -1e300), ("maximum", 1e300)])
+def test_a_range_may_be_open(end: str, value: float) -> None:
+    assert check_value(replace(FIELD["lora_scale"], **{end: None}), value) == value
 
 
 @pytest.mark.parametrize(
