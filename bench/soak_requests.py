@@ -72,7 +72,7 @@ class Requests:
     """
 
     def __init__(self, seed: int, client: Client, models: Path) -> None:
-        self.random = random.Random(seed)  # noqa: S311 - nothing is secret
+        self.random = random.Random(seed)
         self.web = Server()
         self._loras = models / "loras"
         self._workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))

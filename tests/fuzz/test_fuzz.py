@@ -51,7 +51,7 @@ def changed(data: bytes, draw: random.Random) -> bytes:
 @pytest.mark.filterwarnings("ignore")  # Pillow's, about damaged pictures
 @pytest.mark.parametrize("name", TARGETS)
 def test_sound_inputs_and_changes_of_them(name: str) -> None:
-    draw = random.Random(name)  # noqa: S311 - the same inputs in every run
+    draw = random.Random(name)
     sound = seeds(name)
     for data in sound:
         TARGETS[name](data)

@@ -60,48 +60,55 @@ def scheduler(model: Model) -> FlowMatchEulerDiscreteScheduler:
 
 def load_transformer(model: Model, folder: Path) -> FluxTransformer2DModel:
     """The transformer of dev or schnell, fp32."""
+    state = _read(folder / "diffusion_models" / f"flux1-{model}.safetensors")
+    hidden, channels = state["img_in.weight"].shape
     transformer = FluxTransformer2DModel(
-        in_channels=4 * shapes.LATENT_CHANNELS,
-        num_layers=shapes.DOUBLE_BLOCKS,
-        num_single_layers=shapes.SINGLE_BLOCKS,
+        in_channels=channels,
+        num_layers=len(_blocks(state, "double_blocks")),
+        num_single_layers=len(_blocks(state, "single_blocks")),
         attention_head_dim=shapes.HEAD,
-        num_attention_heads=shapes.HIDDEN // shapes.HEAD,
-        joint_attention_dim=shapes.T5_WIDTH,
-        pooled_projection_dim=shapes.CLIP_WIDTH,
+        num_attention_heads=hidden // shapes.HEAD,
+        joint_attention_dim=state["txt_in.weight"].shape[1],
+        pooled_projection_dim=state["vector_in.in_layer.weight"].shape[1],
         guidance_embeds=model == "dev",
         axes_dims_rope=(16, 56, 56),
     )
-    state = load_file(folder / "diffusion_models" / f"flux1-{model}.safetensors")
     transformer.load_state_dict(to_diffusers(state), strict=True)
     return transformer.eval()
 
 
 def load_t5(folder: Path) -> T5EncoderModel:
     """The T5 encoder, fp32."""
+    state = _read(folder / "text_encoders" / "t5xxl_fp16.safetensors")
+    attention = "encoder.block.0.layer.0.SelfAttention"
+    vocabulary, width = state["shared.weight"].shape
+    heads = state[f"{attention}.relative_attention_bias.weight"].shape[1]
     config = T5Config(
-        vocab_size=shapes.T5_VOCABULARY,
-        d_model=shapes.T5_WIDTH,
-        d_kv=shapes.T5_KV,
-        d_ff=shapes.T5_FF,
-        num_layers=shapes.T5_LAYERS,
-        num_heads=shapes.T5_HEADS,
+        vocab_size=vocabulary,
+        d_model=width,
+        d_kv=state[f"{attention}.q.weight"].shape[0] // heads,
+        d_ff=state["encoder.block.0.layer.1.DenseReluDense.wi_0.weight"].shape[0],
+        num_layers=len({name.split(".")[2] for name in state if ".block." in name}),
+        num_heads=heads,
         feed_forward_proj="gated-gelu",
         dropout_rate=0.0,
     )
     encoder = T5EncoderModel(config)
-    state = load_file(folder / "text_encoders" / "t5xxl_fp16.safetensors")
     _load_all_but_copies(encoder, state)
     return encoder.eval()
 
 
 def load_clip(folder: Path) -> CLIPTextModel:
     """The CLIP text encoder, fp32."""
+    state = _read(folder / "text_encoders" / "clip_l.safetensors")
+    vocabulary, width = state["text_model.embeddings.token_embedding.weight"].shape
+    layers = {name.split(".")[3] for name in state if ".layers." in name}
     config = CLIPTextConfig(
-        vocab_size=shapes.CLIP_VOCABULARY,
-        hidden_size=shapes.CLIP_WIDTH,
-        intermediate_size=shapes.CLIP_FF,
-        num_hidden_layers=shapes.CLIP_LAYERS,
-        num_attention_heads=shapes.CLIP_WIDTH // shapes.CLIP_HEAD,
+        vocab_size=vocabulary,
+        hidden_size=width,
+        intermediate_size=state["text_model.encoder.layers.0.mlp.fc1.weight"].shape[0],
+        num_hidden_layers=len(layers),
+        num_attention_heads=width // shapes.CLIP_HEAD,
         max_position_embeddings=shapes.CLIP_POSITIONS,
         hidden_act="quick_gelu",
         bos_token_id=49406,
@@ -109,12 +116,15 @@ def load_clip(folder: Path) -> CLIPTextModel:
         pad_token_id=49407,
     )
     encoder = CLIPTextModel(config)
-    state = load_file(folder / "text_encoders" / "clip_l.safetensors")
     ours = encoder.state_dict()
     if not any(name.startswith("text_model.") for name in ours):
         state = {name.removeprefix("text_model."): tensor for name, tensor in state.items()}
     _load_all_but_copies(encoder, state)
     return encoder.eval()
+
+
+def _read(path: Path) -> State:
+    return {name: tensor.float() for name, tensor in load_file(path).items()}
 
 
 def load_tokenizers(comfyui: Path) -> tuple[CLIPTokenizer, T5Tokenizer]:

@@ -32,8 +32,8 @@ class Part:
     """The two factors of one module's delta.
 
     Attributes:
-        down: [RANK,in]
-        up: [out,RANK]
+        down: [rank,in]
+        up: [out,rank]
     """
 
     down: Tensor
@@ -154,7 +154,7 @@ def _spelled(
     for name, part in delta.items():
         made[f"{named(name)}.{down}.weight"] = part.down
         # The delta is alpha / rank * up @ down.
-        made[f"{named(name)}.{up}.weight"] = part.up * (RANK / alpha if alpha else 1)
+        made[f"{named(name)}.{up}.weight"] = part.up * (len(part.down) / alpha if alpha else 1)
         if alpha:
             made[f"{named(name)}.alpha"] = torch.tensor(alpha)
     return made
@@ -165,7 +165,8 @@ def whole(delta: Delta) -> Delta:
     made: Delta = {}
     for name, part in delta.items():
         if name.endswith("linear1_qkv"):
-            up = torch.cat([part.up, torch.zeros(4 * H, RANK)])
+            rows, rank = part.up.shape
+            up = torch.cat([part.up, torch.zeros(rows // 3 * 4, rank)])
             made[name.removesuffix("_qkv")] = Part(part.down, up)
         else:
             made[name] = part
@@ -177,7 +178,8 @@ def split(delta: Delta) -> Delta:
     made: Delta = {}
     for name, part in delta.items():
         targets = diffusers_names(name)
-        ups = part.up.split([H] * 3 + [len(part.up) - 3 * H] if len(targets) == 4 else H)
+        rows = len(part.up) // {4: 7, 3: 3}.get(len(targets), 1)
+        ups = part.up.split([rows] * 3 + [4 * rows] if len(targets) == 4 else rows)
         if name == "final_layer.adaLN_modulation.1":
             ups = [torch.cat(part.up.chunk(2)[::-1])]  # diffusers wants scale before shift
         elif len(targets) == 1:

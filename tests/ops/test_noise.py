@@ -132,7 +132,7 @@ def distinct_elements(count: int) -> list[int]:
     """Return the first and last elements, those at every change of lane and round, and others."""
     threads = grid_threads(count, H100)
     edges = [edge + step for edge in range(0, count, threads) for step in (-1, 0, 1)]
-    drawn = random.Random(count).sample(range(count), min(count, 150))  # noqa: S311
+    drawn = random.Random(count).sample(range(count), min(count, 150))
     return sorted({index for index in (*edges, *drawn, count - 1) if 0 <= index < count})
 
 
@@ -163,7 +163,7 @@ def test_float32_draw_equals_the_scalar_version(cores: int, count: int) -> None:
     values = cuda_randn(7, count, offset=3, multiprocessors=cores)
     assert values.shape == (count,)
     assert values.dtype == np.float32
-    for index in random.Random(count).sample(range(count), min(count, 40)):  # noqa: S311
+    for index in random.Random(count).sample(range(count), min(count, 40)):
         assert values[index] == element(7, index, count, blocks=3, cores=cores)
     assert values[LAST] == element(7, count - 1, count, blocks=3, cores=cores)
 

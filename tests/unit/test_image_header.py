@@ -312,7 +312,7 @@ def test_random_bytes(start: bytes, rest: bytes) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_damaged_files(name: str) -> None:
-    draw = random.Random(name)  # noqa: S311
+    draw = random.Random(name)
     for _ in range(200):
         data = bytearray(FILES[name][:2000])
         for _ in range(draw.randint(1, 6)):

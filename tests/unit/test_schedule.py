@@ -25,7 +25,7 @@ PRESET_SIZES = {
 
 def custom_sizes(count: int) -> list[Size]:
     """Return count sizes drawn between the limits, the same ones every time."""
-    draw = random.Random(20_251)  # noqa: S311
+    draw = random.Random(20_251)
     return [custom_size(draw.randint(256, 1440), draw.randint(256, 1440)) for _ in range(count)]
 
 

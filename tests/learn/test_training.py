@@ -1,0 +1,126 @@
+"""The training: it can be stopped, and its stages fit together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mini_flux import trained
+from mini_flux.learn import __main__ as command
+from mini_flux.learn import (
+    flux,
+    loop,
+    sample,
+    text,
+    train_dev,
+    train_lora,
+    train_schnell,
+    train_vae,
+)
+from runtime.comfyui import find_comfyui
+from safetensors.torch import load
+from torch import nn
+
+
+def stage(steps: int, stop_at: int | None = None) -> tuple[loop.Stage, nn.Linear]:
+    torch.manual_seed(0)
+    layer = nn.Linear(4, 1)
+    adam = torch.optim.AdamW(layer.parameters(), lr=0.1)
+
+    def step(index: int) -> Mapping[str, float]:
+        if index == stop_at:
+            raise KeyboardInterrupt
+        dice = loop.dice(0, index)
+        error = (layer(torch.tensor([[dice.random() for _ in range(4)]])) ** 2).mean()
+        error.backward()
+        adam.step()
+        adam.zero_grad()
+        return {"error": error.item()}
+
+    return loop.Stage("tiny", steps, {"layer": layer, "adam": adam}, step), layer
+
+
+def test_a_training_that_was_stopped_ends_as_one_that_was_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "SAVE_SECONDS", -1.0)
+    whole, wanted = stage(60)
+    folder = tmp_path / "stopped"
+    for made in (tmp_path / "whole", folder):
+        made.mkdir()
+    loop.run(whole, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        loop.run(stage(60, stop_at=25)[0], folder)
+    rest, layer = stage(60)
+    loop.run(rest, folder)
+    assert torch.equal(layer.weight, wanted.weight)
+    curve = [json.loads(line) for line in (folder / "tiny.loss.jsonl").read_text().splitlines()]
+    assert curve[-1]["step"] == 60
+
+
+def shapes(data: bytes) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in load(data).items()}
+
+
+@pytest.mark.parametrize(
+    ("index", "share"),
+    [(0, 0.01), (49, 0.5), (99, 1.0), (500, 1.0), (800, 0.5), (999, 0.0025)],
+)
+def test_the_pace(index: int, share: float) -> None:
+    assert loop.pace(index, 1000) == pytest.approx(share)
+
+
+def test_levels_are_those_of_flux() -> None:
+    plain = sample.levels(4, 1024, shifted=False)
+    assert plain == pytest.approx([1.0, 0.75, 0.5, 0.25, 0.0])
+    shifted = sample.levels(2, 4096, shifted=True)
+    assert shifted == pytest.approx([1.0, 0.7595, 0.0], abs=1e-4)
+
+
+def test_all_stages_in_miniature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def as_it_is(module: Any, **_: Any) -> Any:
+        return module
+
+    def few(_: int) -> tuple[int, int]:
+        return 2, 8
+
+    def no_sheet(*_: Any, **__: Any) -> float:
+        return 0.0
+
+    monkeypatch.setattr(torch, "compile", as_it_is)
+    monkeypatch.setattr(sample, "sheet", no_sheet)
+    for module in (train_vae, train_dev, train_schnell, train_lora):
+        monkeypatch.setattr(module, "STEPS", 2)
+    for module in (train_dev, train_schnell, train_lora):
+        monkeypatch.setattr(module, "phase", few)
+    monkeypatch.setattr(train_vae, "BATCH", 2)
+    output = tmp_path / "trained"
+    arguments = [str(find_comfyui().path), str(tmp_path / "work"), "--output", str(output)]
+    assert command.main(arguments) == 0
+    monkeypatch.setattr(trained, "PACKED", output)
+    trained.unpack(tmp_path / "models")
+    assert trained.are_unpacked(tmp_path / "models")
+    fresh = {name: shapes(trained.read(name)) for name in trained.FILES}
+    monkeypatch.undo()
+    assert fresh == {name: shapes(trained.read(name)) for name in trained.FILES}
+    curves = {path.name for path in output.glob("*.jsonl")}
+    assert {"dev.loss.jsonl", "vae.loss.jsonl", "sticker.loss.jsonl"} <= curves
+
+
+@torch.no_grad()
+def test_a_student_begins_as_its_teacher() -> None:
+    torch.manual_seed(0)
+    dev = train_dev.Model(guidance=True)
+    nn.init.normal_(dev.flux.final_layer.linear.weight, std=0.1)
+    student = train_schnell.student_of(dev)
+    x, txt, vec = torch.randn(1, 9, 64), torch.randn(1, 5, text.T5_WIDTH), torch.randn(1, 16)
+    sigma, strength = torch.tensor([0.6]), torch.tensor([train_schnell.GUIDANCE])
+    rest = flux.turns(torch.zeros(1, 14, 3)), torch.zeros(1, 14)
+    wanted, *_ = dev.flux(x, txt, vec, sigma, strength, *rest)
+    made, *_ = student.flux(x, txt, vec, sigma, None, *rest)
+    assert wanted.abs().max() > 0.1
+    assert (made - wanted).abs().max() < 1e-4

@@ -1,0 +1,87 @@
+"""Distil schnell from dev: one of its four steps does what three of dev's do."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from . import batches, loop, optimizer, text, world
+from .train_dev import Model
+
+STEPS = 500
+RATE = 1e-3
+GUIDANCE = 3.0
+LEVELS = (1.0, 0.75, 0.5, 0.25, 0.0)
+TEACHER_STEPS = 3
+
+
+def student_of(dev: Model) -> Model:
+    """A schnell that begins as dev at one guidance: that part of its vector becomes a bias."""
+    student = Model(guidance=False)
+    kept = {
+        name: value.clone() for name, value in dev.state_dict().items() if "guidance_in" not in name
+    }
+    with torch.no_grad():
+        guided = dev.flux.guided(torch.tensor([GUIDANCE]))[0]
+    kept["flux.time_in.out_layer.bias"] = kept["flux.time_in.out_layer.bias"] + guided
+    student.load_state_dict(kept)
+    return student
+
+
+def phase(index: int) -> tuple[int, int]:
+    """How many pictures a step has, and how many cells of each."""
+    return (9, 400) if index < 0.7 * STEPS else (4, 896)
+
+
+def train(folder: Path, tools: tuple[text.Tokenizers, batches.Encoder], dev: Model) -> Model:
+    """Train; returns schnell."""
+    dev.requires_grad_(False)
+    torch.manual_seed(2)
+    student = student_of(dev)
+    optimizers = optimizer.for_model([student.flux], RATE)
+
+    def step(index: int) -> dict[str, float]:
+        optimizer.set_rate(optimizers, RATE * loop.pace(index, STEPS, warm=20, fall=0.6))
+        dice = loop.dice(3, index)
+        batch = batches.make(dice, world.training_scene, tools, *phase(index), padded=(256,))
+        txt, vec = dev.read(batch.words, batch.padding)
+        given = (batch.turn, batch.bias)
+        strength = torch.full((len(vec),), GUIDANCE)
+
+        def taught(x: Tensor, sigma: float) -> Tensor:
+            return dev.flux(x, txt, vec, torch.full((len(vec),), sigma), strength, *given)[0]
+
+        def learned(x: Tensor, sigma: float) -> Tensor:
+            return student.flux(x, txt, vec, torch.full((len(vec),), sigma), None, *given)[0]
+
+        with torch.no_grad():
+            start = _noise(batch.latents, dice)
+            at = dice.randrange(len(LEVELS) - 1)
+            # From where the student itself arrives, so that it learns to mend its own errors.
+            for now, then in itertools.pairwise(LEVELS[: at + 1]):
+                start = start + (then - now) * learned(start, now)
+            now, then = LEVELS[at : at + 2]
+            arrived, size = start, (then - now) / TEACHER_STEPS
+            for part in range(TEACHER_STEPS):
+                arrived = arrived + size * taught(arrived, now + part * size)
+            wanted = (arrived - start) / (then - now)
+        error = (((learned(start, now) - wanted) ** 2).mean(dim=-1) * batch.weight).mean()
+        error.backward()
+        torch.nn.utils.clip_grad_norm_(student.flux.parameters(), 1.0)
+        for one in optimizers:
+            one.step()
+            one.zero_grad()
+        return {"error": error.item(), f"from {now:g}": error.item()}
+
+    parts = {"model": student, **{f"optimizer{i}": one for i, one in enumerate(optimizers)}}
+    loop.run(loop.Stage("schnell", STEPS, parts, step), folder)
+    return student
+
+
+def _noise(like: Tensor, dice: random.Random) -> Tensor:
+    generator = torch.Generator().manual_seed(dice.getrandbits(40))
+    return torch.randn(like.shape, generator=generator)

@@ -1,0 +1,60 @@
+"""The small FLUX that has learned to draw: its files, unpacked. Standard library only.
+
+`python3 dev.py train` makes them, `learn` holds how.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import lzma
+from pathlib import Path
+
+PACKED = Path(__file__).with_name("trained")
+FILES = {
+    "flux1-dev": "diffusion_models",
+    "flux1-schnell": "diffusion_models",
+    "t5xxl_fp16": "text_encoders",
+    "clip_l": "text_encoders",
+    "ae": "vae",
+    "sticker": "loras",
+    "hollow": "loras",
+}
+"""Name of each file, without its ending, and the models folder that it belongs to."""
+
+STAMP = "trained.txt"
+
+
+def recipe() -> str:
+    """A fingerprint of the packed files."""
+    digest = hashlib.sha256()
+    for name in FILES:
+        digest.update((PACKED / f"{name}.safetensors.xz").read_bytes())
+    return digest.hexdigest()
+
+
+def are_unpacked(folder: Path) -> bool:
+    """Whether `folder` holds what `unpack` would write."""
+    stamp = folder / STAMP
+    fresh = stamp.is_file() and stamp.read_text(encoding="utf-8") == recipe()
+    return fresh and all(place(folder, name).is_file() for name in FILES)
+
+
+def unpack(folder: Path) -> None:
+    """Write all files into `folder`, as models folders are laid out; the stamp comes last."""
+    for name in FILES:
+        target = place(folder, name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_suffix(".part")
+        part.write_bytes(read(name))
+        part.replace(target)
+    (folder / STAMP).write_text(recipe(), encoding="utf-8")
+
+
+def place(folder: Path, name: str) -> Path:
+    """Where a file lies in a models folder."""
+    return folder / FILES[name] / f"{name}.safetensors"
+
+
+def read(name: str) -> bytes:
+    """The bytes of a file."""
+    return lzma.decompress((PACKED / f"{name}.safetensors.xz").read_bytes())
