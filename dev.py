@@ -7,6 +7,8 @@
     python3 dev.py check     formatting, lint, types, generated files
     python3 dev.py bench     list the benchmarks; with a name, measure
     python3 dev.py pictures  draw the thumbnails and the help pages' pictures anew
+    python3 dev.py train     train the small FLUX that the demo draws with, about two hours
+    python3 dev.py sheets    draw the sheets of docs/drawing.md with it
 
 The first run sets up `.venv` and `.runtime` beside this file; later ones start at once.
 COMFYUI_DIR names a ComfyUI to use instead of our own, COMFYUI_PYTHON the Python that runs it.
@@ -165,6 +167,24 @@ def pictures(argv: list[str]) -> int:
     return run([str(python), "-m", "runtime.pictures", *argv], paths=True)
 
 
+def train(argv: list[str]) -> int:
+    """Train the small FLUX, or go on where it was stopped."""
+    from runtime.comfyui import find_comfyui
+    from runtime.environment import RUNTIME
+
+    python = set_up()
+    # glibc would give the memory of every step back and clear it for the next, a third of the time.
+    os.environ |= {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 33)}
+    words = ["-m", "mini_flux.learn", str(find_comfyui().path), str(RUNTIME / "learn")]
+    return run([str(python), *words, *argv], paths=True)
+
+
+def sheets(argv: list[str]) -> int:
+    """Draw the sheets of the page of drawings."""
+    python = set_up()
+    return run([str(python), "-m", "runtime.sheets", *argv], paths=True)
+
+
 def run(
     command: Sequence[str],
     *,
@@ -203,6 +223,8 @@ COMMANDS = {
     "check": check,
     "bench": bench,
     "pictures": pictures,
+    "train": train,
+    "sheets": sheets,
 }
 
 

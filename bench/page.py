@@ -32,6 +32,7 @@ RENDER: dict[str, Callable[[Report], Iterator[Table]]] = {
     "fp8_lora": tables.fp8_lora,
     "fp8_error": tables.fp8_error,
     "gpu_step": tables.gpu_step,
+    "drawing": quality.drawing,
     "branches": quality.branches,
     "mutation": quality.mutation,
     "fuzz": quality.fuzz,

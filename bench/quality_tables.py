@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from bench.tables import Report, Table, number
 
-__all__ = ["branches", "fuzz", "mutation", "soak"]
+__all__ = ["branches", "drawing", "fuzz", "mutation", "soak"]
 
 
 def branches(report: Report) -> Iterator[Table]:
@@ -66,3 +66,52 @@ def soak(report: Report) -> Iterator[Table]:
 
 MEASURED = {"memory_mb": "memory, MB", "open_files": "open files", "threads": "threads"}
 ENDS = ("first_quarter", "last_quarter", "per_100_prompts")
+
+
+def drawing(report: Report) -> Iterator[Table]:
+    """Whether the small FLUX draws what is asked."""
+    rows = []
+    for name, found in report["agreement"].items():
+        parts = ", ".join(
+            f"{things}: {right} of {count}" for things, (right, count) in found["by_things"].items()
+        )
+        share = f"{found['agree'] / found['prompts']:.0%}"
+        place = str(found["agree_and_in_place"])
+        each = f"{found['seconds_each']} s"
+        rows.append((name, str(found["prompts"]), str(found["agree"]), share, parts, place, each))
+    heads = ("model", "prompts", "agree", "share", "of them", "and in its place", "a picture")
+    yield Table(rows, heads, "Prompts that training never saw; goal: 90 %")
+    files, batch = report["files"], report["batch"]
+    yield Table(
+        [
+            ("trained files, packed in the repository", f"{files['packed_mb']} MB", "12 MB"),
+            ("the same, unpacked", f"{files['unpacked_mb']} MB", ""),
+            ("a batch of 4 at 4 steps", f"{batch['seconds_median']} s", "20 s"),
+        ],
+        ("what", "measured", "goal: at most"),
+    )
+    yield from _drawing_parts(report)
+
+
+def _drawing_parts(report: Report) -> Iterator[Table]:
+    fp8 = [(name, f"{found['median']} dB") for name, found in report["fp8"].items()]
+    yield Table(fp8, ("go_fast", "PSNR to bf16, median"))
+    moved = report["lora_scale"]
+    scales = list(next(iter(moved.values())))
+    rows = [(style, *(number(found[scale]) for scale in scales)) for style, found in moved.items()]
+    yield Table(rows, ("LoRA at scale", *scales), "How far a LoRA moves a picture (RMS of 0 .. 1)")
+    image = report["image_to_image"]
+    rows = [
+        (strength, f"{found['dB']} dB", f"{found['agree']} of {image['pictures']}")
+        for strength, found in image["by_strength"].items()
+    ]
+    yield Table(rows, ("prompt_strength", "PSNR to the input", "agree with the new prompt"))
+    guidance = report["guidance"]
+    rows = [
+        (value, f"{agree} of {guidance['prompts']}") for value, agree in guidance["agree"].items()
+    ]
+    yield Table(rows, ("guidance", "agree"))
+    inpaint = report["inpaint"]
+    agree = f"{inpaint['agree']} of {inpaint['pictures']}"
+    rows = [(agree, f"{inpaint['kept_dB']} dB", f"{inpaint['painted_dB']} dB")]
+    yield Table(rows, ("inpainted pictures that agree", "PSNR outside the mask", "inside"))

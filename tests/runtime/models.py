@@ -1,21 +1,25 @@
-"""Which models a server draws with: the small random FLUX or the real files. Stdlib only.
+"""Which models a server draws with: a small FLUX or the real files. Standard library only.
 
-The small ones carry the names of the real ones, so workflows run on either, unmodified.
+There are two small ones, one with random weights for the tests of what is computed, and one that
+has learned to draw. Both carry the names of the real ones, so workflows run on any, unmodified.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mini_flux import trained
 from mini_flux.files import are_made
 
 from .comfyui import ComfyUI
 from .environment import RUNTIME, VENV, Say, SetupError, locked, run_quietly, venv_python
 
 SMALL = RUNTIME / "models"
+TRAINED = RUNTIME / "trained"
 
 _TEXT_ENCODERS = ("models/text_encoders", "models/clip")
 _DIFFUSION_MODELS = ("models/diffusion_models", "models/unet")
@@ -37,13 +41,19 @@ class Choice:
 
 
 def ensure_small_models(say: Say) -> Path:
-    """Make the small checkpoints if they are not there; their models folder."""
+    """Make the small checkpoints if they are not there; the models folder of the random ones."""
     with locked(RUNTIME / "models.lock", say):
         if not are_made(SMALL):
             say("making the small FLUX checkpoints")
             tests = Path(__file__).parents[1]
             command = [str(venv_python(VENV)), "-m", "mini_flux.make", str(SMALL)]
             run_quietly(command, "making the small checkpoints", cwd=tests)
+        if not trained.are_unpacked(TRAINED):
+            # The trained one has no safety networks of its own.
+            shutil.copytree(
+                SMALL / "safety_checker", TRAINED / "safety_checker", dirs_exist_ok=True
+            )
+            trained.unpack(TRAINED)
     return SMALL
 
 
@@ -61,19 +71,33 @@ def small_models() -> Path:
     return SMALL
 
 
+def trained_models() -> Path:
+    """The folder of the small FLUX that draws, which an earlier set-up unpacked.
+
+    Raises:
+        SetupError: it is not there, or is that of other files.
+    """
+    if not trained.are_unpacked(TRAINED):
+        raise SetupError(
+            f"the small FLUX in {TRAINED} is missing or out of date: "
+            "run `python3 dev.py demo` to unpack it."
+        )
+    return TRAINED
+
+
 def choose_models(comfyui: ComfyUI, model: str) -> Choice:
     """The real files of a named ComfyUI if it has all that `model` needs, else the small FLUX."""
     if comfyui.ours:
         return Choice(
-            {"models": small_models()},
-            "the small random FLUX draws: shapes and colours",
+            {"models": trained_models()},
+            "the small FLUX draws: it knows coloured shapes on coloured grounds",
             real=False,
         )
     missing = missing_models(comfyui.path, model)
     if missing:
         listed = "".join(f"\n  {name}" for name in missing)
-        report = f"{comfyui.path} lacks these files, so the small random FLUX draws:{listed}"
-        return Choice({"models": small_models()}, report, real=False)
+        report = f"{comfyui.path} lacks these files, so the small FLUX draws:{listed}"
+        return Choice({"models": trained_models()}, report, real=False)
     gpu = comfyui.has_gpu()
     config = RUNTIME / "real_models.yaml"
     config.write_text(models_config(comfyui.path), encoding="utf-8")

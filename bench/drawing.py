@@ -1,0 +1,218 @@
+"""Does the small FLUX draw what is asked, with every part of the pack in the way?
+
+    python bench/drawing.py             # 200 prompts with dev and with schnell
+    python bench/drawing.py --short --output drawing.json
+
+All pictures come from the shipped workflows on a real ComfyUI, 512 x 512. The prompts hold a shape
+in a colour on a ground that training never saw together; a plain check of colours and outlines
+says what a picture shows. Writes bench/results/drawing.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import random
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from common import RESULTS, ROOT, machine, write
+
+sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT))
+
+import numpy as np
+from mini_flux import trained
+from mini_flux.learn import world
+from mini_flux.learn.judge import judge
+from mini_flux.learn.world import Scene
+from runtime.sheets import STAR, put_loras, styled
+from runtime.studio import Studio, psnr
+
+Found = dict[str, Any]
+
+STEPS = {"dev": 28, "schnell": 4}
+SCALES = (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5)
+STRENGTHS = (0.2, 0.4, 0.6, 0.8, 0.9, 1.0)
+GUIDANCES = (0.0, 1.0, 2.0, 3.0, 6.0)
+SEED = 20
+
+
+def held_out(count: int) -> list[Scene]:
+    """Scenes of the benchmark; always the same."""
+    dice = random.Random(SEED)
+    return [world.held_out_scene(dice) for _ in range(count)]
+
+
+def agreement(studio: Studio, model: str, scenes: Sequence[Scene], **more: Any) -> Found:
+    """How many pictures agree with their prompts."""
+    right: Counter[str] = Counter()
+    of: Counter[str] = Counter()
+    wrong: list[str] = []
+    places = 0
+    begun = time.monotonic()
+    for seed, scene in enumerate(scenes):
+        asked = {"model": model, "num_inference_steps": STEPS[model], "seed": seed} | more
+        verdict = judge(studio.draw(prompt=scene.prompt, **asked)[0], scene)
+        things = f"{len(scene.things)} things" if len(scene.things) > 1 else "1 thing"
+        of[things] += 1
+        right[things] += verdict.agrees
+        places += verdict.agrees and verdict.places
+        wrong += [] if verdict.agrees else [scene.prompt]
+    return {
+        "prompts": len(scenes),
+        "agree": sum(right.values()),
+        "agree_and_in_place": places,
+        "by_things": {name: [right[name], of[name]] for name in sorted(of)},
+        "seconds_each": round((time.monotonic() - begun) / len(scenes), 2),
+        "wrong": wrong,
+    }
+
+
+def guidance(studio: Studio, scenes: Sequence[Scene]) -> Found:
+    """How many pictures agree at each guidance."""
+    made = {
+        str(value): agreement(studio, "dev", scenes, guidance_scale=value) for value in GUIDANCES
+    }
+    return {"prompts": len(scenes), "agree": {name: found["agree"] for name, found in made.items()}}
+
+
+def lora_scale(studio: Studio) -> Found:
+    """How far each LoRA moves the picture, root mean square of 0..1, by scale."""
+    moved: Found = {}
+    for style in world.STYLES:
+        (plain,) = studio.draw(**styled(style, lora_scale=0.0))
+        moved[style] = {
+            str(scale): round(rms(studio.draw(**styled(style, lora_scale=scale))[0] - plain), 4)
+            for scale in SCALES
+        }
+    return moved
+
+
+def rms(difference: np.ndarray) -> float:
+    """Root mean square."""
+    return float(np.sqrt((difference**2).mean()))
+
+
+def fp8(studio: Studio, scenes: Sequence[Scene]) -> Found:
+    """How alike the pictures of go_fast are to those of bf16, in dB, without and with a LoRA."""
+    made: dict[str, list[float]] = {"without a LoRA": [], "with a LoRA": []}
+    for seed, scene in enumerate(scenes):
+        for name, values in made.items():
+            asked: dict[str, Any] = {"prompt": scene.prompt, "seed": seed}
+            exact: dict[str, Any] = {}
+            if name == "with a LoRA":
+                asked["prompt"] = world.named(scene, "sticker").prompt
+                asked["lora"] = "sticker.safetensors"
+                exact = {"lora_scale": 1.5}  # what the fp8 route makes of 1
+            (slow,), (fast,) = studio.draw(**asked | exact), studio.draw(**asked, go_fast=True)
+            values.append(round(psnr(slow, fast), 2))
+    return {
+        name: {"median": round(statistics.median(values), 1), "dB": values}
+        for name, values in made.items()
+    }
+
+
+def image_to_image(studio: Studio, scenes: Sequence[Scene]) -> Found:
+    """By strength: how alike the picture stays, in dB, and how many agree with the new prompt."""
+    made: Found = {str(strength): {"dB": [], "agree": 0} for strength in STRENGTHS}
+    for seed, (scene, other) in enumerate(itertools.pairwise(scenes)):
+        (before,) = studio.draw(prompt=other.prompt, seed=seed)
+        name = studio.upload(f"before-{seed}.png", before)
+        for strength in STRENGTHS:
+            asked = {"prompt": scene.prompt, "image": name, "prompt_strength": strength}
+            (after,) = studio.draw(**asked, seed=seed)
+            made[str(strength)]["dB"].append(psnr(before, after))
+            made[str(strength)]["agree"] += judge(after, scene).agrees
+    for found in made.values():
+        found["dB"] = round(statistics.median(found["dB"]), 1)
+    return {"pictures": len(scenes) - 1, "by_strength": made}
+
+
+def inpaint(studio: Studio) -> Found:
+    """A star painted into the right half of pictures that hold a heart on the left."""
+    agree, kinds = 0, list(world.KINDS)
+    outside: list[float] = []
+    inside: list[float] = []
+    for seed, kind in enumerate(kinds):
+        (before,) = studio.draw(
+            prompt="a red heart on the left on a striped green ground", seed=seed
+        )
+        mask = np.zeros_like(before)
+        mask[128:384, 288:496] = 1
+        prompt = f"a red heart beside a yellow {kind} on a striped green ground"
+        (after,) = studio.draw(
+            prompt=prompt,
+            image=studio.upload("before.png", before),
+            mask=studio.upload("mask.png", mask),
+            prompt_strength=1.0,
+            seed=seed,
+        )
+        things = tuple(
+            world.Thing(one, colour, x, 0.5, 0.19)
+            for one, colour, x in (("heart", "red", 0.28), (kind, "yellow", 0.72))
+        )
+        agree += judge(after, Scene("green", "striped", things, prompt)).agrees
+        kept = mask == 0
+        outside.append(round(psnr(after[kept], before[kept]), 1))
+        inside.append(round(psnr(after[~kept], before[~kept]), 1))
+    return {
+        "pictures": len(kinds),
+        "agree": agree,
+        "kept_dB": statistics.median(outside),
+        "painted_dB": statistics.median(inside),
+    }
+
+
+def batch(studio: Studio) -> Found:
+    """Seconds for four pictures of schnell at four steps, after the first."""
+    asked: dict[str, Any] = {"prompt": STAR, "model": "schnell", "num_inference_steps": 4}
+    studio.draw(**asked)
+    seconds = []
+    for seed in range(3):
+        begun = time.monotonic()
+        studio.draw(**asked, num_outputs=4, seed=seed)
+        seconds.append(round(time.monotonic() - begun, 2))
+    return {"seconds_median": statistics.median(seconds), "seconds": seconds}
+
+
+def main() -> int:
+    """Draw everything, print and write what was found."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--short", action="store_true", help="4 prompts")
+    parser.add_argument("--prompts", type=int, default=200, help="for dev and for schnell")
+    parser.add_argument("--output", type=Path, default=RESULTS / "drawing.json")
+    options = parser.parse_args()
+    scenes = held_out(4 if options.short else options.prompts)
+    few = scenes[: max(len(scenes) // 15, 4)]
+    packed = sum(path.stat().st_size for path in trained.PACKED.glob("*.xz"))
+    report: Found = {
+        "machine": machine("torch"),
+        "files": {
+            "packed_mb": round(packed / 1e6, 2),
+            "unpacked_mb": round(sum(len(trained.read(name)) for name in trained.FILES) / 1e6, 2),
+        },
+    }
+    with Studio() as studio:
+        put_loras(studio)
+        report["batch"] = batch(studio)
+        report["lora_scale"] = lora_scale(studio)
+        report["inpaint"] = inpaint(studio)
+        report["fp8"] = fp8(studio, few)
+        report["image_to_image"] = image_to_image(studio, few)
+        report["guidance"] = guidance(studio, few)
+        write(options.output, report)
+        report["agreement"] = {name: agreement(studio, name, scenes) for name in STEPS}
+    write(options.output, report)
+    for name, found in report["agreement"].items():
+        print(f"{name}: {found['agree']} of {found['prompts']} agree")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

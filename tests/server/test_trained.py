@@ -1,0 +1,134 @@
+"""The small FLUX that has learned to draw: whether a picture answers its request."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from mini_flux.learn import world
+from mini_flux.learn.judge import judge
+from mini_flux.learn.world import Scene, Thing
+from runtime.sheets import STAR, put_loras, styled
+from runtime.studio import Picture, Studio, psnr
+
+HEART = "a red heart on the left on a striped green ground"
+
+
+@pytest.fixture(scope="module")
+def studio() -> Iterator[Studio]:
+    with Studio() as running:
+        put_loras(running)
+        yield running
+
+
+def scenes(count: int) -> list[Scene]:
+    dice = random.Random(31)
+    return [world.held_out_scene(dice) for _ in range(count)]
+
+
+def scene(prompt: str, ground: str, *things: tuple[str, str, float]) -> Scene:
+    made = tuple(Thing(kind, colour, x, 0.5, 0.2) for kind, colour, x in things)
+    return Scene(ground, "", made, prompt)
+
+
+def agreeing(studio: Studio, wanted: list[Scene], **request: Any) -> list[str]:
+    """Of these scenes the prompts whose pictures agree with them."""
+    return [
+        one.prompt
+        for seed, one in enumerate(wanted)
+        if judge(studio.draw(prompt=one.prompt, seed=seed, **request)[0], one).agrees
+    ]
+
+
+@pytest.mark.parametrize(("model", "steps"), [("dev", 16), ("schnell", 4)], ids=["dev", "schnell"])
+def test_pictures_answer_prompts_that_training_never_saw(
+    studio: Studio, model: str, steps: int
+) -> None:
+    right = agreeing(studio, scenes(8), model=model, num_inference_steps=steps)
+    assert len(right) >= 6, right
+
+
+@pytest.mark.parametrize("ratio", ["16:9", "9:16", "4:3"])
+def test_other_sizes(studio: Studio, ratio: str) -> None:
+    wanted = scene(STAR, "blue", ("star", "yellow", 0.5))
+    (picture,) = studio.draw(prompt=STAR, aspect_ratio=ratio, num_inference_steps=16)
+    assert judge(picture, wanted).agrees
+
+
+def test_four_pictures_differ_and_agree(studio: Studio) -> None:
+    wanted = scene(STAR, "blue", ("star", "yellow", 0.5))
+    asked: dict[str, Any] = {"prompt": STAR, "model": "schnell", "num_inference_steps": 4}
+    begun = time.monotonic()
+    pictures = studio.draw(**asked, num_outputs=4)
+    assert time.monotonic() - begun < 60  # 20 s on a quiet machine; this one may not be
+    assert sum(judge(picture, wanted).agrees for picture in pictures) >= 3
+    assert all(psnr(pictures[0], other) < 40 for other in pictures[1:])
+
+
+def test_image_to_image(studio: Studio) -> None:
+    (before,) = studio.draw(prompt=HEART, num_inference_steps=16)
+    heart = scene(HEART, "green", ("heart", "red", 0.28))
+    star = scene(STAR, "blue", ("star", "yellow", 0.5))
+    assert judge(before, heart).agrees
+    name = studio.upload("heart.png", before)
+
+    def after(strength: float) -> Picture:
+        return studio.draw(prompt=STAR, image=name, prompt_strength=strength)[0]
+
+    kept, changed = after(0.2), after(1.0)
+    assert judge(kept, heart).agrees
+    assert judge(changed, star).agrees
+    assert psnr(before, kept) > psnr(before, changed) + 6
+
+
+def test_inpainting_changes_the_white_region_and_fits_in(studio: Studio) -> None:
+    (before,) = studio.draw(prompt=HEART, num_inference_steps=16)
+    mask = np.zeros_like(before)
+    mask[128:384, 288:496] = 1
+    prompt = "a red heart beside a yellow circle on a striped green ground"
+    (after,) = studio.draw(
+        prompt=prompt,
+        image=studio.upload("before.png", before),
+        mask=studio.upload("mask.png", mask),
+        prompt_strength=1.0,
+    )
+    kept = mask == 0
+    # What is kept went through the VAE once more.
+    assert psnr(before[kept], after[kept]) > psnr(before[~kept], after[~kept]) + 8
+    wanted = scene(prompt, "green", ("heart", "red", 0.28), ("circle", "yellow", 0.72))
+    assert judge(after, wanted).agrees
+
+
+@pytest.mark.parametrize("style", world.STYLES)
+def test_a_lora_changes_more_at_a_larger_scale(studio: Studio, style: str) -> None:
+    asked = styled(style, num_inference_steps=12)
+    pictures = {scale: studio.draw(**asked, lora_scale=scale)[0] for scale in (-0.5, 0.0, 0.5, 1.0)}
+    without = studio.draw(prompt=asked["prompt"], num_inference_steps=12)[0]
+    assert np.array_equal(pictures[0.0], without)
+    moved = {scale: float(np.abs(one - without).mean()) for scale, one in pictures.items()}
+    assert 0 < moved[0.5] < moved[1.0]
+    assert moved[1.0] > 0.03
+    assert psnr(pictures[-0.5], pictures[0.5]) < 35
+
+
+def test_two_loras_together_are_neither_alone(studio: Studio) -> None:
+    asked = styled("sticker", num_inference_steps=12)
+    asked["prompt"] = f"{world.STYLES['hollow']}, {asked['prompt']}"
+    second = {"extra_lora": "hollow.safetensors"}
+    one, both = studio.draw(**asked)[0], studio.draw(**asked, **second)[0]
+    other = studio.draw(**asked, lora_scale=0.0, **second)[0]
+    assert psnr(one, both) < 30
+    assert psnr(other, both) < 30
+
+
+def test_go_fast_looks_like_bf16_with_a_lora(studio: Studio) -> None:
+    asked = styled("sticker", num_inference_steps=12)
+    # A scale of 1 counts 1.5 on the fp8 route.
+    (slow,) = studio.draw(**asked, lora_scale=1.5)
+    (fast,) = studio.draw(**asked, lora_scale=1.0, go_fast=True)
+    assert not np.array_equal(slow, fast)
+    assert psnr(slow, fast) > 20
