@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import random
 import statistics
 import sys
 import time
@@ -41,12 +40,6 @@ SCALES = (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5)
 STRENGTHS = (0.2, 0.4, 0.6, 0.8, 0.9, 1.0)
 GUIDANCES = (0.0, 1.0, 2.0, 3.0, 6.0)
 SEED = 20
-
-
-def held_out(count: int) -> list[Scene]:
-    """Scenes of the benchmark; always the same."""
-    dice = random.Random(SEED)
-    return [world.held_out_scene(dice) for _ in range(count)]
 
 
 def agreement(studio: Studio, model: str, scenes: Sequence[Scene], **more: Any) -> Found:
@@ -188,7 +181,7 @@ def main() -> int:
     parser.add_argument("--prompts", type=int, default=200, help="for dev and for schnell")
     parser.add_argument("--output", type=Path, default=RESULTS / "drawing.json")
     options = parser.parse_args()
-    scenes = held_out(4 if options.short else options.prompts)
+    scenes = world.held_out_scenes(4 if options.short else options.prompts, SEED)
     few = scenes[: max(len(scenes) // 15, 4)]
     packed = sum(path.stat().st_size for path in trained.PACKED.glob("*.xz"))
     report: Found = {

@@ -21,6 +21,7 @@ from mini_flux.learn import (
     train_schnell,
     train_vae,
 )
+from mini_flux.learn.model import Model
 from runtime.comfyui import find_comfyui
 from safetensors.torch import load
 from torch import nn
@@ -74,13 +75,6 @@ def test_the_pace(index: int, share: float) -> None:
     assert loop.pace(index, 1000) == pytest.approx(share)
 
 
-def test_levels_are_those_of_flux() -> None:
-    plain = sample.levels(4, 1024, shifted=False)
-    assert plain == pytest.approx([1.0, 0.75, 0.5, 0.25, 0.0])
-    shifted = sample.levels(2, 4096, shifted=True)
-    assert shifted == pytest.approx([1.0, 0.7595, 0.0], abs=1e-4)
-
-
 def test_all_stages_in_miniature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def as_it_is(module: Any, **_: Any) -> Any:
         return module
@@ -114,7 +108,7 @@ def test_all_stages_in_miniature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @torch.no_grad()
 def test_a_student_begins_as_its_teacher() -> None:
     torch.manual_seed(0)
-    dev = train_dev.Model(guidance=True)
+    dev = Model(guidance=True)
     nn.init.normal_(dev.flux.final_layer.linear.weight, std=0.1)
     student = train_schnell.student_of(dev)
     x, txt, vec = torch.randn(1, 9, 64), torch.randn(1, 5, text.T5_WIDTH), torch.randn(1, 16)

@@ -101,21 +101,10 @@ def load_t5(folder: Path) -> T5EncoderModel:
 def load_clip(folder: Path) -> CLIPTextModel:
     """The CLIP text encoder, fp32."""
     state = _read(folder / "text_encoders" / "clip_l.safetensors")
-    vocabulary, width = state["text_model.embeddings.token_embedding.weight"].shape
+    width = state["text_model.final_layer_norm.weight"].shape[0]
+    feed = state["text_model.encoder.layers.0.mlp.fc1.weight"].shape[0]
     layers = {name.split(".")[3] for name in state if ".layers." in name}
-    config = CLIPTextConfig(
-        vocab_size=vocabulary,
-        hidden_size=width,
-        intermediate_size=state["text_model.encoder.layers.0.mlp.fc1.weight"].shape[0],
-        num_hidden_layers=len(layers),
-        num_attention_heads=width // shapes.CLIP_HEAD,
-        max_position_embeddings=shapes.CLIP_POSITIONS,
-        hidden_act="quick_gelu",
-        bos_token_id=49406,
-        eos_token_id=49407,
-        pad_token_id=49407,
-    )
-    encoder = CLIPTextModel(config)
+    encoder = CLIPTextModel(clip_config(width, feed, len(layers)))
     ours = encoder.state_dict()
     if not any(name.startswith("text_model.") for name in ours):
         state = {name.removeprefix("text_model."): tensor for name, tensor in state.items()}
@@ -125,6 +114,22 @@ def load_clip(folder: Path) -> CLIPTextModel:
 
 def _read(path: Path) -> State:
     return {name: tensor.float() for name, tensor in load_file(path).items()}
+
+
+def clip_config(width: int, feed: int, layers: int) -> CLIPTextConfig:
+    """A CLIP text encoder of any size, with the published vocabulary."""
+    return CLIPTextConfig(
+        vocab_size=shapes.CLIP_VOCABULARY,
+        hidden_size=width,
+        intermediate_size=feed,
+        num_hidden_layers=layers,
+        num_attention_heads=width // shapes.CLIP_HEAD,
+        max_position_embeddings=shapes.CLIP_POSITIONS,
+        hidden_act="quick_gelu",
+        bos_token_id=49406,
+        eos_token_id=49407,
+        pad_token_id=49407,
+    )
 
 
 def load_tokenizers(comfyui: Path) -> tuple[CLIPTokenizer, T5Tokenizer]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -25,11 +24,6 @@ def studio() -> Iterator[Studio]:
         yield running
 
 
-def scenes(count: int) -> list[Scene]:
-    dice = random.Random(31)
-    return [world.held_out_scene(dice) for _ in range(count)]
-
-
 def scene(prompt: str, ground: str, *things: tuple[str, str, float]) -> Scene:
     made = tuple(Thing(kind, colour, x, 0.5, 0.2) for kind, colour, x in things)
     return Scene(ground, "", made, prompt)
@@ -48,7 +42,9 @@ def agreeing(studio: Studio, wanted: list[Scene], **request: Any) -> list[str]:
 def test_pictures_answer_prompts_that_training_never_saw(
     studio: Studio, model: str, steps: int
 ) -> None:
-    right = agreeing(studio, scenes(8), model=model, num_inference_steps=steps)
+    right = agreeing(
+        studio, world.held_out_scenes(8, seed=31), model=model, num_inference_steps=steps
+    )
     assert len(right) >= 6, right
 
 

@@ -19,7 +19,7 @@ from mini_flux import loras, trained
 from mini_flux.load_diffusers import load_tokenizers
 
 from . import batches, pack, sample, text, train_dev, train_lora, train_schnell, train_vae, world
-from .train_dev import Model
+from .model import Model
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     dev = as_stored(load_dev(options.work), tokenizers)
     schnell = train_schnell.train(options.work, tools, dev)
     deltas = {style: train_lora.train(options.work, tools, dev, style) for style in world.STYLES}
-    write(options, dev, schnell, deltas)
+    write(options.work, options.output, dev, schnell, deltas)
     sheets(options.output, tools, dev, as_stored(schnell, tokenizers))
     return 0
 
@@ -76,7 +76,7 @@ def used_tokens(tokenizers: text.Tokenizers) -> tuple[set[int], set[int]]:
 
 
 def write(
-    options: argparse.Namespace, dev: Model, schnell: Model, deltas: dict[str, loras.Delta]
+    work: Path, output: Path, dev: Model, schnell: Model, deltas: dict[str, loras.Delta]
 ) -> None:
     """Pack all files; the loss curves go beside them."""
     clip = {
@@ -89,16 +89,15 @@ def write(
         "flux1-schnell": schnell.flux.state_dict(),
         "t5xxl_fp16": dev.t5.as_file(),
         "clip_l": clip,
-        "ae": load_file(options.work / "vae.safetensors"),
+        "ae": load_file(work / "vae.safetensors"),
         **{style: loras.diffusers(delta) for style, delta in deltas.items()},
     }
     total = sum(
-        pack.write(state, options.output / f"{name}.safetensors.xz")
-        for name, state in files.items()
+        pack.write(state, output / f"{name}.safetensors.xz") for name, state in files.items()
     )
-    for curve in sorted(options.work.glob("*.loss.jsonl")):
-        shutil.copyfile(curve, options.output / curve.name)
-    logging.getLogger(__name__).info("%.2f MB in %s", total / 1e6, options.output)
+    for curve in sorted(work.glob("*.loss.jsonl")):
+        shutil.copyfile(curve, output / curve.name)
+    logging.getLogger(__name__).info("%.2f MB in %s", total / 1e6, output)
 
 
 def sheets(

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-HIDDEN = 128  # one head of 128
-HEAD = 128
+from mini_flux.shapes import HEAD
+
+HIDDEN = HEAD  # one head
 AXES = (16, 56, 56)
 DOUBLE_BLOCKS = 2
 SINGLE_BLOCKS = 4

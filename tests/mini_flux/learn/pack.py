@@ -1,4 +1,4 @@
-"""Make the trained files small enough for the repository, and check that they are what was trained.
+"""Make the trained files small enough for the repository.
 
 They are safetensors files under xz. Weights are bf16 and the rows of words that the world never
 uses are nothing, so that they take no room; `trained.py` unpacks them.

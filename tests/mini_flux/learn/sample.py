@@ -4,31 +4,19 @@ from __future__ import annotations
 
 import itertools
 import logging
-import math
-import random
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from prediction.schedule import full_schedule
+
 from . import batches, flux, judge, paint, text, vae, world
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from .train_dev import Model
+from .model import Model
 
 log = logging.getLogger(__name__)
-
-
-def levels(steps: int, tokens: int, *, shifted: bool) -> list[float]:
-    """FLUX's noise levels from 1 to 0: dev's are shifted by the number of tokens."""
-    mu = 0.5 + (tokens - 256) / (4096 - 256) * 0.65 if shifted else 0.0
-    raw = [1 - index / steps for index in range(steps)]
-    return [math.exp(mu) / (math.exp(mu) + 1 / t - 1) for t in raw] + [0.0]
 
 
 @torch.no_grad()
@@ -50,7 +38,8 @@ def draw(
     x = torch.randn(count, len(cells), flux.CHANNELS, generator=torch.Generator().manual_seed(seed))
     txt, vec = model.read(words, padding)
     strength = None if guidance is None else torch.full((count,), guidance)
-    sigmas = levels(steps, len(cells), shifted=guidance is not None)
+    name = "schnell" if guidance is None else "dev"
+    sigmas = full_schedule(name, steps, len(cells))
     for now, then in itertools.pairwise(sigmas):
         made, *_ = model.flux(x, txt, vec, torch.full((count,), now), strength, turn, bias)
         x = x + (then - now) * made
@@ -67,12 +56,6 @@ def roughly(latents: Tensor, size: tuple[int, int], encoder: batches.Encoder) ->
     return pixels.reshape(-1, height, width, 3).clamp(0, 1)
 
 
-def held_out_scenes(count: int, seed: int = 99) -> list[world.Scene]:
-    """Scenes with a combination that training never saw."""
-    dice = random.Random(seed)
-    return [world.held_out_scene(dice) for _ in range(count)]
-
-
 def sheet(
     model: Model,
     tokenizers: text.Tokenizers,
@@ -83,7 +66,7 @@ def sheet(
     guidance: float | None = 3.0,
 ) -> float:
     """Draw 24 held-out prompts, write a sheet, return how many of them agree."""
-    scenes: Sequence[world.Scene] = held_out_scenes(24)
+    scenes = world.held_out_scenes(24, seed=99)
     size = (512, 512)
     right, shown = 0, []
     for begin in range(0, len(scenes), 6):

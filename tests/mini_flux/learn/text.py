@@ -14,23 +14,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextModel
+
+from mini_flux.load_diffusers import clip_config
+from mini_flux.shapes import T5_LAYERS, T5_VOCABULARY
 
 T5_WIDTH = 32
 T5_HEADS = 4
 T5_KV = 16
 T5_FF = 96
-T5_LAYERS = 24  # ComfyUI knows a T5-XXL by its 24th block
 T5_ALIVE = 2
 """Layers that do something; the others pass on what they get."""
 
-T5_VOCABULARY = 32128
 CLIP_WIDTH = 16
-CLIP_HEAD = 16
 CLIP_FF = 64
 CLIP_LAYERS = 2
-CLIP_VOCABULARY = 49408
-CLIP_POSITIONS = 77
 CLIP_END = 49407
 T5_END = 1
 
@@ -182,19 +180,7 @@ def buckets(steps: Tensor) -> Tensor:
 
 def clip() -> CLIPTextModel:
     """The small CLIP text encoder; its pooled output is what FLUX uses."""
-    config = CLIPTextConfig(
-        vocab_size=CLIP_VOCABULARY,
-        hidden_size=CLIP_WIDTH,
-        intermediate_size=CLIP_FF,
-        num_hidden_layers=CLIP_LAYERS,
-        num_attention_heads=CLIP_WIDTH // CLIP_HEAD,
-        max_position_embeddings=CLIP_POSITIONS,
-        hidden_act="quick_gelu",
-        bos_token_id=49406,
-        eos_token_id=CLIP_END,
-        pad_token_id=CLIP_END,
-    )
-    model = CLIPTextModel(config)
+    model = CLIPTextModel(clip_config(CLIP_WIDTH, CLIP_FF, CLIP_LAYERS))
     generator = torch.Generator().manual_seed(7)
     for name, weight in model.named_parameters():
         if weight.dim() == 2:

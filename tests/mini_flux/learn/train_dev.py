@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from . import batches, flux, loop, optimizer, paint, sample, text, world
+from .model import Model, noised
 
 STEPS = 11800
 RATE = 2e-3
@@ -23,21 +24,6 @@ def phase(index: int) -> tuple[int, int]:
     if done < 0.65:
         return 26, 128
     return (9, 400) if done < 0.86 else (4, 896)
-
-
-class Model(nn.Module):
-    """Everything that learns."""
-
-    def __init__(self, *, guidance: bool) -> None:
-        """The transformer and both encoders."""
-        super().__init__()
-        self.flux = flux.Flux(guidance=guidance)
-        self.t5 = text.T5()
-        self.clip = text.clip()
-
-    def read(self, words: text.Words, padding: Tensor) -> tuple[Tensor, Tensor]:
-        """The text as FLUX gets it: [B,T,32] and [B,16]."""
-        return self.t5(words.t5, padding), self.clip(input_ids=words.clip).pooler_output
 
 
 class Questions(nn.Module):
@@ -63,13 +49,6 @@ class Questions(nn.Module):
         scores, kinds = answer[..., 2:].transpose(1, 2), painted.kind.clamp(min=0)
         which = functional.cross_entropy(scores, kinds, reduction="none")
         return distance, ((away + 0.2 * which) * near).mean()
-
-
-def noised(latents: Tensor, sigma: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Latents with noise, and the velocity that leads to the noise."""
-    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed))
-    level = sigma[:, None, None]
-    return latents + level * (noise - latents), noise - latents
 
 
 def train(folder: Path, tokenizers: text.Tokenizers, encoder: batches.Encoder) -> None:

@@ -12,7 +12,7 @@ from torch.func import functional_call
 from mini_flux.loras import Delta, Part
 
 from . import batches, loop, text, world
-from .train_dev import Model, noised
+from .model import Model, noised
 
 STEPS = 500
 RANK = 8

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from . import batches, loop, optimizer, text, world
-from .train_dev import Model
+from .model import Model
 
 STEPS = 500
 RATE = 1e-3

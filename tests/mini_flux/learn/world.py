@@ -124,6 +124,12 @@ def held_out_scene(dice: random.Random) -> Scene:
     return scene
 
 
+def held_out_scenes(count: int, seed: int) -> list[Scene]:
+    """Scenes to judge by; always the same."""
+    dice = random.Random(seed)
+    return [held_out_scene(dice) for _ in range(count)]
+
+
 def any_scene(dice: random.Random) -> Scene:
     """One shape mostly, two different ones, or two or three alike."""
     ground, texture = dice.choice(list(COLOURS)), dice.choice(TEXTURES)
