@@ -18,7 +18,17 @@ from safetensors.torch import load_file
 from mini_flux import loras, trained
 from mini_flux.load_diffusers import load_tokenizers
 
-from . import batches, pack, sample, text, train_dev, train_lora, train_schnell, train_vae, world
+from . import (
+    pack,
+    sample,
+    text,
+    train_dev,
+    train_lora,
+    train_schnell,
+    train_vae,
+    vae,
+    world,
+)
 from .model import Model
 
 
@@ -101,7 +111,7 @@ def write(
 
 
 def sheets(
-    output: Path, tools: tuple[text.Tokenizers, batches.Encoder], dev: Model, schnell: Model
+    output: Path, tools: tuple[text.Tokenizers, vae.Encoder], dev: Model, schnell: Model
 ) -> None:
     """Sample sheets of held-out prompts, beside the weights."""
     sample.sheet(dev, *tools, output / "dev.webp", steps=28)

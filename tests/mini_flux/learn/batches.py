@@ -13,9 +13,8 @@ from torch import Tensor
 from prediction.sizes import PRESETS, preset_size
 
 from . import flux, paint, text, vae
+from .vae import Encoder
 from .world import Scene
-
-Encoder = tuple[Tensor, Tensor]
 
 OBEYED = 2.5
 """From this guidance on a picture shows what the prompt says; below, that often less."""

@@ -92,7 +92,7 @@ def look(picture: NDArray[np.float32]) -> tuple[str, list[Found]]:
     found = []
     for index, place in enumerate(ndimage.find_objects(labels), start=1):
         mask = labels[place] == index
-        if place is None or mask.sum() < SMALLEST * height * width:
+        if mask.sum() < SMALLEST * height * width:
             continue
         inside = np.bincount(colour[place][mask], minlength=len(world.COLOURS))
         kind, likeness = shape_of(mask)

@@ -46,7 +46,7 @@ def draw(
     return x
 
 
-def roughly(latents: Tensor, size: tuple[int, int], encoder: batches.Encoder) -> Tensor:
+def roughly(latents: Tensor, size: tuple[int, int], encoder: vae.Encoder) -> Tensor:
     """Pictures [B,H,W,3] by the encoder's pseudo-inverse, so that no decoder is needed."""
     weight, bias = encoder
     width, height = size
@@ -59,7 +59,7 @@ def roughly(latents: Tensor, size: tuple[int, int], encoder: batches.Encoder) ->
 def sheet(
     model: Model,
     tokenizers: text.Tokenizers,
-    encoder: batches.Encoder,
+    encoder: vae.Encoder,
     path: Path,
     *,
     steps: int = 14,

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from . import batches, flux, loop, optimizer, paint, sample, text, world
+from . import batches, flux, loop, optimizer, paint, sample, text, vae, world
 from .model import Model, noised
 
 STEPS = 11800
@@ -51,7 +51,7 @@ class Questions(nn.Module):
         return distance, ((away + 0.2 * which) * near).mean()
 
 
-def train(folder: Path, tokenizers: text.Tokenizers, encoder: batches.Encoder) -> None:
+def train(folder: Path, tokenizers: text.Tokenizers, encoder: vae.Encoder) -> None:
     """Train; leaves `dev.safetensors` in `folder`."""
     torch.manual_seed(1)
     model = Model(guidance=True)

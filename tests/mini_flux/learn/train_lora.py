@@ -11,7 +11,7 @@ from torch.func import functional_call
 
 from mini_flux.loras import Delta, Part
 
-from . import batches, loop, text, world
+from . import batches, loop, text, vae, world
 from .model import Model, noised
 
 STEPS = 500
@@ -61,7 +61,7 @@ class Lora(nn.Module):
 
 
 def train(
-    folder: Path, tools: tuple[text.Tokenizers, batches.Encoder], dev: Model, style: str
+    folder: Path, tools: tuple[text.Tokenizers, vae.Encoder], dev: Model, style: str
 ) -> Delta:
     """Train the LoRA of a style."""
     dev.requires_grad_(False)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from . import batches, loop, optimizer, text, world
+from . import batches, loop, optimizer, text, vae, world
 from .model import Model
 
 STEPS = 500
@@ -37,7 +37,7 @@ def phase(index: int) -> tuple[int, int]:
     return (9, 400) if index < 0.7 * STEPS else (4, 896)
 
 
-def train(folder: Path, tools: tuple[text.Tokenizers, batches.Encoder], dev: Model) -> Model:
+def train(folder: Path, tools: tuple[text.Tokenizers, vae.Encoder], dev: Model) -> Model:
     """Train; returns schnell."""
     dev.requires_grad_(False)
     torch.manual_seed(2)

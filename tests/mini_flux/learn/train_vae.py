@@ -7,18 +7,16 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 from torch.nn import functional
 
 from . import loop, vae
+from .vae import Encoder
 
 STEPS = 1000
 SIDE = 4  # pieces of 64 x 64 pixels
 BATCH = 12
 BLUR = 0.05
 """Noise on the latents, of the size of what sampling leaves."""
-
-Encoder = tuple[Tensor, Tensor]
 
 
 def train(folder: Path) -> None:

@@ -8,7 +8,6 @@ decoder is TAESD's own, trained to undo it.
 from __future__ import annotations
 
 import random
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +27,8 @@ _SPREAD = 0.75
 """Root mean square of the latents. Edges reach ten times as far; the decoder clamps softly at 3."""
 
 State = dict[str, Tensor]
+Encoder = tuple[Tensor, Tensor]
+"""Its weight [16,192] and bias [16]."""
 
 
 class Block(nn.Module):
@@ -68,7 +69,7 @@ def patches(cells: Tensor) -> Tensor:
     return split.transpose(-4, -3).reshape(*lead, 2, 2, PATCH * PATCH * 3)
 
 
-def fit_encoder(samples: Tensor) -> tuple[Tensor, Tensor]:
+def fit_encoder(samples: Tensor) -> Encoder:
     """The directions of the encoder.
 
     Args:
@@ -87,7 +88,7 @@ def fit_encoder(samples: Tensor) -> tuple[Tensor, Tensor]:
     return weight, _bf16(-weight @ mean)
 
 
-def encode(cells: Tensor, encoder: tuple[Tensor, Tensor]) -> Tensor:
+def encode(cells: Tensor, encoder: Encoder) -> Tensor:
     """Cells [...,16,16,3] as FLUX's packed latents [...,64]: channel, row, column."""
     weight, bias = encoder
     latents = patches(cells) @ weight.T + bias
@@ -147,7 +148,7 @@ def unpack(tokens: Tensor, rows: int, columns: int) -> Tensor:
     return grid.permute(0, 3, 1, 4, 2, 5).reshape(-1, CHANNELS, 2 * rows, 2 * columns)
 
 
-def as_file(encoder: tuple[Tensor, Tensor], decoder_state: State) -> State:
+def as_file(encoder: Encoder, decoder_state: State) -> State:
     """The tensors of the VAE's file, by TAESD's names."""
     made: State = {"vae_scale": torch.tensor(SCALE), "vae_shift": torch.tensor(SHIFT)}
     made |= {f"taesd_decoder.{name}": value for name, value in decoder_state.items()}
@@ -156,7 +157,7 @@ def as_file(encoder: tuple[Tensor, Tensor], decoder_state: State) -> State:
     }
 
 
-def from_file(state: State) -> tuple[Tensor, Tensor]:
+def from_file(state: State) -> Encoder:
     """The encoder in a file that `as_file` made."""
     name = "taesd_encoder.10.weight"
     part = state[name].float()[:CHANNELS, :48]
@@ -206,4 +207,4 @@ def _encoder_file(weight: Tensor, bias: Tensor) -> State:
 
 
 def _bf16(tensor: Tensor) -> Tensor:
-    return cast("Tensor", tensor.to(torch.bfloat16).float())
+    return tensor.to(torch.bfloat16).float()

@@ -61,7 +61,7 @@ NAMED = 0.15
 """Share of dev's prompts with a trigger word that means nothing yet."""
 
 SHIFT, STRETCH = 0.01, 0.02
-"""How far seeds move a thing (in shorter sides) and change its radius (relative)."""
+"""How far seeds move a thing (in widths and heights) and change its radius (relative)."""
 
 HELD_OUT = 8
 """One in so many combinations of shape, colour and ground is kept from training."""
