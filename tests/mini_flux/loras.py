@@ -65,6 +65,18 @@ def blocks(seed: int = 1) -> Delta:
     return _random(every, seed)
 
 
+def attention_of(delta: Delta) -> Delta:
+    """Of a delta of the blocks, what XLabs' format can say."""
+    made: Delta = {}
+    for name, part in delta.items():
+        if name.endswith(("_attn.qkv", "_attn.proj", "linear2")):
+            made[name] = part
+        elif name.endswith("linear1"):
+            rows = len(part.up) // 7 * 3
+            made[f"{name}_qkv"] = Part(part.down, part.up[:rows].contiguous())
+    return made
+
+
 def everything(seed: int = 1) -> Delta:
     """A delta of every linear layer of dev, the embedders and the last layer too."""
     return _random(_linears(), seed)
@@ -166,7 +178,7 @@ def whole(delta: Delta) -> Delta:
     for name, part in delta.items():
         if name.endswith("linear1_qkv"):
             rows, rank = part.up.shape
-            up = torch.cat([part.up, torch.zeros(rows // 3 * 4, rank)])
+            up = torch.cat([part.up, part.up.new_zeros(rows // 3 * 4, rank)])
             made[name.removesuffix("_qkv")] = Part(part.down, up)
         else:
             made[name] = part
@@ -186,6 +198,16 @@ def split(delta: Delta) -> Delta:
             ups = [part.up]
         for target, up in zip(targets, ups, strict=True):
             made[target] = Part(part.down, up.contiguous())
+    return made
+
+
+def joined(state: Mapping[str, Tensor], names: Iterable[str]) -> Delta:
+    """Of what `diffusers` made, the modules of these published names."""
+    made: Delta = {}
+    for name in names:
+        targets = [f"transformer.{target}" for target in diffusers_names(name)]
+        ups = [state[f"{target}.lora_B.weight"] for target in targets]
+        made[name] = Part(state[f"{targets[0]}.lora_A.weight"], torch.cat(ups))
     return made
 
 

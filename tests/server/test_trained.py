@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+from mini_flux import loras, trained
 from mini_flux.learn import world
 from mini_flux.learn.judge import judge
 from mini_flux.learn.world import Scene, Thing
 from runtime.sheets import STAR, put_loras, styled
 from runtime.studio import Picture, Studio, psnr
+from safetensors.torch import load
 
 HEART = "a red heart on the left on a striped green ground"
 
@@ -109,6 +112,54 @@ def test_a_lora_changes_more_at_a_larger_scale(studio: Studio, style: str) -> No
     assert 0 < moved[0.5] < moved[1.0]
     assert moved[1.0] > 0.03
     assert psnr(pictures[-0.5], pictures[0.5]) < 35
+
+
+@pytest.fixture(scope="module")
+def sticker() -> loras.Delta:
+    """The trained LoRA, by the published names of the modules."""
+    model = load(trained.read("flux1-dev"))
+    linears = [name for name, weight in model.items() if "_blocks." in name and weight.dim() == 2]
+    names = [name.removesuffix(".weight") for name in linears]
+    return loras.joined(load(trained.read("sticker")), names)
+
+
+def sticker_by(studio: Studio, state: loras.State, scale: float = 1.0) -> Picture:
+    """The star in few steps, with the LoRA of this file."""
+    name = f"{hashlib.sha256(' '.join(state).encode()).hexdigest()[:8]}.safetensors"
+    loras.write(state, studio.server.models_dir / "loras" / name)
+    return studio.draw(**styled("sticker", lora=name, lora_scale=scale, num_inference_steps=6))[0]
+
+
+@pytest.fixture(scope="module")
+def published(studio: Studio, sticker: loras.Delta) -> Picture:
+    """What the spelling of the shipped file draws."""
+    return sticker_by(studio, loras.diffusers(sticker))
+
+
+@pytest.fixture(scope="module")
+def without(studio: Studio, sticker: loras.Delta) -> Picture:
+    """The same without the LoRA."""
+    return sticker_by(studio, loras.diffusers(sticker), scale=0.0)
+
+
+@pytest.mark.parametrize("family", [name for name in loras.FAMILIES if name != "diffusers"])
+def test_the_trained_lora_draws_the_same_in_every_spelling(
+    studio: Studio, sticker: loras.Delta, published: Picture, without: Picture, family: str
+) -> None:
+    spelled = sticker_by(studio, loras.FAMILIES[family](sticker))
+    assert psnr(spelled, published) > 40
+    assert psnr(spelled, without) < 20
+
+
+def test_the_attention_of_the_trained_lora_draws_the_same_in_xlabs_spelling(
+    studio: Studio, sticker: loras.Delta, without: Picture
+) -> None:
+    attention = loras.attention_of(sticker)
+    native, spelled = (
+        sticker_by(studio, spelling(attention)) for spelling in (loras.native, loras.xlabs)
+    )
+    assert psnr(spelled, native) > 40
+    assert psnr(spelled, without) < 30
 
 
 def test_two_loras_together_are_neither_alone(studio: Studio) -> None:
