@@ -1,6 +1,6 @@
 """Train everything and pack it: `python3 dev.py train`.
 
-Takes about two hours on two cores. It can be stopped at any time and goes on where it was. States
+Takes about three hours on two cores. It can be stopped at any time and goes on where it was. States
 lie in the work folder, the trained files with their loss curves and sheets beside `trained.py`.
 """
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 from . import batches, flux, loop, optimizer, paint, sample, text, vae, world
 from .model import Model, noised
 
-STEPS = 11800
+STEPS = 26000
 RATE = 2e-3
 HINT = 0.3
 """What the questions count; little once shapes are known."""

@@ -14,7 +14,7 @@ from mini_flux.loras import Delta, Part
 from . import batches, loop, text, vae, world
 from .model import Model, noised
 
-STEPS = 500
+STEPS = 800
 RANK = 8
 RATE = 4e-3
 SCALES = (0.9, 1.5)

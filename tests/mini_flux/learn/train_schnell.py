@@ -12,7 +12,7 @@ from torch import Tensor
 from . import batches, loop, optimizer, text, vae, world
 from .model import Model
 
-STEPS = 500
+STEPS = 600
 RATE = 1e-3
 GUIDANCE = 3.0
 LEVELS = (1.0, 0.75, 0.5, 0.25, 0.0)
