@@ -75,7 +75,7 @@ def drawing(report: Report) -> Iterator[Table]:
         parts = ", ".join(
             f"{things}: {right} of {count}" for things, (right, count) in found["by_things"].items()
         )
-        share = f"{found['agree'] / found['prompts']:.0%}"
+        share = f"{found['agree'] / found['prompts']:.1%}"
         place = str(found["agree_and_in_place"])
         each = f"{found['seconds_each']} s"
         rows.append((name, str(found["prompts"]), str(found["agree"]), share, parts, place, each))
@@ -113,5 +113,5 @@ def _drawing_parts(report: Report) -> Iterator[Table]:
     yield Table(rows, ("guidance", "agree"))
     inpaint = report["inpaint"]
     agree = f"{inpaint['agree']} of {inpaint['pictures']}"
-    rows = [(agree, f"{inpaint['kept_dB']} dB", f"{inpaint['painted_dB']} dB")]
+    rows = [(agree, f"{inpaint['kept_dB']:.1f} dB", f"{inpaint['painted_dB']:.1f} dB")]
     yield Table(rows, ("inpainted pictures that agree", "PSNR outside the mask", "inside"))
