@@ -155,6 +155,11 @@ class Client:
             RefusedError: an address on the way is not allowed.
             OfflineError: no connection or no answer.
         """
+        if self.settings.offline:
+            raise RefusedError(
+                f"{bare_url(url)} is not fetched: FLUX_HOTSWAP_OFFLINE is set. Unset it, or put "
+                "the file in its place by hand."
+            )
         start = url
         for _ in range(MAX_HOPS):
             answer = self._hop(method, url, headers or {})

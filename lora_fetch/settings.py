@@ -18,6 +18,8 @@ from .tokens import Tokens, hub_login, load
 __all__ = ["Endpoints", "Settings", "free_space", "parse_size"]
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_ON = ("1", "true", "yes", "on")
+_OFF = ("", "0", "false", "no", "off")
 MIB = 2**20
 
 
@@ -76,6 +78,8 @@ class Settings:
     """Bytes per second of the first connection above which more of them would not help."""
     piece_bytes: int = 4 * MIB
     """Most bytes that one connection takes at a time when there are several."""
+    offline: bool = False
+    """Nothing is fetched at all."""
     ca_bundle: str | None = None
     """Certificates to trust instead of the usual ones."""
     clock: Callable[[], float] = field(default=time.time, repr=False)
@@ -121,6 +125,7 @@ class Settings:
             max_bytes=_size(environ, "FLUX_HOTSWAP_MAX_SIZE", base.max_bytes),
             cache_bytes=_size(environ, "FLUX_HOTSWAP_CACHE_SIZE", base.cache_bytes),
             recheck_after=_hours(environ, "FLUX_HOTSWAP_RECHECK_HOURS", base.recheck_after),
+            offline=_switch(environ, "FLUX_HOTSWAP_OFFLINE"),
             ca_bundle=environ.get("REQUESTS_CA_BUNDLE") or environ.get("SSL_CERT_FILE") or None,
         )
 
@@ -147,6 +152,13 @@ def _size(environ: Mapping[str, str], name: str, default: int) -> int:
         return parse_size(text) if text else default
     except ValueError:
         raise SettingsError(f"{name} is {text!r}: write a size such as 500M or 20G.") from None
+
+
+def _switch(environ: Mapping[str, str], name: str) -> bool:
+    text = environ.get(name, "").strip().lower()
+    if text not in {*_ON, *_OFF}:
+        raise SettingsError(f"{name} is {text!r}: write 1 or 0.")
+    return text in _ON
 
 
 def _hours(environ: Mapping[str, str], name: str, default: float) -> float:

@@ -14,7 +14,8 @@ from typing import Any, Final
 
 from comfy_api.latest import io
 
-from ..prediction.spec import Field, Kind
+from ..prediction.spec import GO_FAST_MULTIPLIER, Field, Kind
+from .refused import Refused
 
 CATEGORY: Final = "flux hotswap"
 
@@ -53,6 +54,14 @@ class Choice:
         def io_type(self) -> Any:
             """Return the list of options, as the input does."""
             return Options(self.options)
+
+
+class Names(Options):
+    """A list of files that a workflow may go beyond: which file is needed shows at run time."""
+
+    def __contains__(self, value: object) -> bool:
+        """Take every name that was not refused."""
+        return isinstance(value, str) and not isinstance(value, Refused)
 
 
 class Minimum(float):
@@ -96,27 +105,52 @@ def field_input(field: Field, *, name: str | None = None, **overrides: Any) -> i
             return io.String.Input(name or field.name, **text | overrides)
 
 
-def field_output(field: Field) -> io.Output:
-    """Return an output that carries a request's field and fits the widget of the same field."""
+def multiplier_input() -> io.Input:
+    """Return the widget of what go_fast multiplies LoRA strengths by."""
+    return io.Float.Input(
+        "go_fast_multiplier",
+        default=GO_FAST_MULTIPLIER,
+        min=Minimum(0.0),
+        max=3.0,
+        step=0.01,
+        optional=True,
+        tooltip="What LoRA strengths are multiplied by, on the fp8 route only; 1 turns it off.",
+    )
+
+
+def field_output(field: Field, tooltip: str | None = None) -> io.Output:
+    """Return an output that carries a request's field and fits the widget of the same field.
+
+    Args:
+        field: from the spec.
+        tooltip: what goes out; the field's own help if None.
+    """
     # An input and an output of one node may not share an id on 0.3.75.
     name, title = f"out_{field.name}", field.name
+    tooltip = tooltip or field.help
     match field.kind:
         case Kind.ENUM:
             options = list(field.choices)
-            return Choice.Output(name, display_name=title, options=options, tooltip=field.help)
+            return Choice.Output(name, display_name=title, options=options, tooltip=tooltip)
         case Kind.BOOLEAN:
-            return io.Boolean.Output(name, display_name=title, tooltip=field.help)
+            return io.Boolean.Output(name, display_name=title, tooltip=tooltip)
         case Kind.INTEGER:
-            return io.Int.Output(name, display_name=title, tooltip=field.help)
+            return io.Int.Output(name, display_name=title, tooltip=tooltip)
         case Kind.NUMBER:
-            return io.Float.Output(name, display_name=title, tooltip=field.help)
+            return io.Float.Output(name, display_name=title, tooltip=tooltip)
         case _:
-            return io.String.Output(name, display_name=title, tooltip=field.help)
+            return io.String.Output(name, display_name=title, tooltip=tooltip)
 
 
-def files_choice(name: str, files: Sequence[str], default: str, tooltip: str) -> Choice.Input:
-    """Return a drop-down of files; a workflow may name one that is not there yet."""
-    return Choice.Input(name, options=list(files), default=default, tooltip=tooltip)
+class FilesChoice(Choice.Input):
+    """A drop-down of files; a workflow may name one that is not there yet."""
+
+    def __init__(self, name: str, files: Sequence[str], default: str, tooltip: str) -> None:
+        super().__init__(name, options=list(files), default=default, tooltip=tooltip)
+
+    def get_io_type(self) -> Any:
+        """Return the list of files as one that takes other names too."""
+        return Names(self.options)
 
 
 def _number_input(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from comfy_api.latest import ComfyExtension, io
 
+from .fields import FluxHotswapFields
 from .inputs import FluxHotswapInputs
 from .latent import FluxHotswapLatent
 from .loader import FluxHotswapLoader
@@ -15,21 +18,24 @@ from .safety import FluxHotswapSafety
 from .save import FluxHotswapSave
 from .schedule import FluxHotswapSchedule
 
+NODES: Final = (
+    FluxHotswapInputs,
+    FluxHotswapFields,
+    FluxHotswapLoader,
+    FluxHotswapLora,
+    FluxHotswapPrompt,
+    FluxHotswapLatent,
+    FluxHotswapSchedule,
+    FluxHotswapNoise,
+    FluxHotswapSafety,
+    FluxHotswapSave,
+)
+
 
 class FluxHotswapExtension(ComfyExtension):
     """Everything the pack adds to ComfyUI."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        """Return the node classes; the server is ready for routes now, and not after start-up."""
-        register()
-        return [
-            FluxHotswapInputs,
-            FluxHotswapLoader,
-            FluxHotswapLora,
-            FluxHotswapPrompt,
-            FluxHotswapLatent,
-            FluxHotswapSchedule,
-            FluxHotswapNoise,
-            FluxHotswapSafety,
-            FluxHotswapSave,
-        ]
+        """Return the node classes; the server can be added to now, and not after start-up."""
+        register({node.define_schema().node_id: node for node in NODES})
+        return list(NODES)

@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from ..lora_fetch.settings import Settings
-    from ..ops.safety.weights import WeightFile
+    from ..lora_fetch.store import Store
+
+LORAS: Final = "loras"
+"""ComfyUI's folder for LoRAs."""
 
 PICTURE_LIMIT: Final = 64 * 2**20
 """Largest input picture that a link may serve, in bytes."""
@@ -43,29 +46,18 @@ def fetch_picture(url: str) -> bytes:
         return read_link(url, settings=settings(), max_bytes=PICTURE_LIMIT, cancelled=cancelled)
 
 
-def fetch_weights(file: WeightFile, target: Path) -> None:
-    """Download a pinned weight file to target.
+def open_store() -> Store:
+    """Return the store in ComfyUI's first loras folder.
 
     Raises:
-        OSError: it cannot be had; the message says why.
+        SettingsError: an environment variable or the token file cannot be used.
     """
-    from ..lora_fetch.errors import FetchError
-    from ..lora_fetch.plain import fetch_file
+    import folder_paths
 
-    try:
-        rules = settings()
-        with cancelled_as_comfy_does():
-            fetch_file(
-                file.url_at(rules.endpoints.hub),
-                target,
-                size=file.size,
-                sha256=file.sha256,
-                settings=rules,
-                progress=progress_bar(),
-                cancelled=cancelled,
-            )
-    except FetchError as error:
-        raise OSError(str(error)) from error
+    from ..lora_fetch.store import Store
+
+    folders = [Path(folder) for folder in folder_paths.get_folder_paths(LORAS)]
+    return Store(folders[0], settings(), folders=folders)
 
 
 def cancelled() -> bool:

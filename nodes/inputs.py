@@ -4,35 +4,27 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
 from ..ops.picture import decode_mask, decode_picture, grid_mask, is_placeholder, mask_warning
-from ..prediction.errors import RequestError
 from ..prediction.plan import Plan, make_plan
 from ..prediction.request import Request, parse_request
-from ..prediction.spec import CUSTOM, FIELD, FIELDS, RANDOM_SEED_LIMIT
-from .base import CATEGORY, aliases, field_input, field_output
-from .pictures import check_source, fingerprint, read_source
+from ..prediction.spec import CUSTOM, FIELD, FIELDS, GO_FAST_MULTIPLIER, RANDOM_SEED_LIMIT
+from .ahead import begin
+from .base import CATEGORY, aliases, field_input, field_output, multiplier_input
+from .journal import HIDDEN, note
+from .pictures import fingerprint, read_source
+from .wire import Prediction, RequestWire
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-ABSENT: Final = 0
-"""Stands for an input that was left out; a linked one reaches the validation as None."""
-
-PASSED_ON: Final = (
-    "prompt", "model", "aspect_ratio", "megapixels", "num_outputs", "num_inference_steps",
-    "prompt_strength", "guidance_scale", "lora", "lora_scale", "extra_lora", "extra_lora_scale",
-    "output_format", "output_quality", "disable_safety_checker",
-)  # fmt: skip
-"""Fields that go out as they came in."""
-
 
 class FluxHotswapInputs(io.ComfyNode):
-    """Takes the fields of a hosted request and hands out everything the other nodes need."""
+    """Takes the fields of a hosted request and decides everything that the other nodes do."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -45,6 +37,7 @@ class FluxHotswapInputs(io.ComfyNode):
             description="The fields of the hosted model in one form: same names, same defaults.",
             inputs=[
                 *(field_input(field) for field in FIELDS),
+                multiplier_input(),
                 io.Image.Input(
                     "input_image",
                     optional=True,
@@ -57,13 +50,15 @@ class FluxHotswapInputs(io.ComfyNode):
                 ),
             ],
             outputs=[
-                *(field_output(FIELD[name]) for name in PASSED_ON),
-                *(field_output(FIELD[name]) for name in ("width", "height", "seed", "go_fast")),
-                io.String.Output(
-                    "out_route_reason",
-                    display_name="route_reason",
-                    tooltip="Why the fp8 or the bf16 route was taken.",
+                RequestWire.Output(
+                    "out_request",
+                    display_name="request",
+                    tooltip="The whole request, for the other nodes of this pack.",
                 ),
+                field_output(FIELD["prompt"], "The prompt as it was written."),
+                field_output(FIELD["width"], "Width of the picture that is drawn."),
+                field_output(FIELD["height"], "Height of the picture that is drawn."),
+                field_output(FIELD["seed"], "The seed that is used, drawn if none was given."),
                 io.String.Output(
                     "out_report", display_name="report", tooltip="What will run, in words."
                 ),
@@ -74,39 +69,8 @@ class FluxHotswapInputs(io.ComfyNode):
                     "out_mask", display_name="mask", tooltip="Its mask, if there is one."
                 ),
             ],
+            hidden=HIDDEN,
         )
-
-    @classmethod
-    def validate_inputs(
-        cls,
-        image: str | None = "",
-        mask: str | None = "",
-        aspect_ratio: str | None = None,
-        height: int | None = ABSENT,
-        width: int | None = ABSENT,
-        input_image: int | None = ABSENT,
-    ) -> bool | str:
-        """Refuse what no check of a single input can see.
-
-        That is a custom size without width or height, a mask without an image, and a picture that
-        is not there. Naming an input here switches ComfyUI's own check of it off, so its range is
-        checked here too. A linked input arrives as None: it is checked when the node runs.
-        """
-        values = {
-            "aspect_ratio": aspect_ratio,
-            "height": FIELD["height"].minimum if height is None else height or None,
-            "width": FIELD["width"].minimum if width is None else width or None,
-        }
-        has_image = image is None or image != "" or input_image is None
-        try:
-            request = parse_request({"prompt": "", **given_fields(values)})
-            make_plan(request, seed=0, image=(1, 1) if has_image else None, mask=bool(mask))
-            for field, source in (("image", image), ("mask", mask)):
-                if source:
-                    check_source(field, source)
-        except RequestError as error:
-            return str(error)
-        return True
 
     @classmethod
     def fingerprint_inputs(
@@ -118,57 +82,59 @@ class FluxHotswapInputs(io.ComfyNode):
         return fingerprint("image", image or "") + fingerprint("mask", mask or "")
 
     @classmethod
-    def execute(
-        cls, input_image: Tensor | None = None, input_mask: Tensor | None = None, **values: Any
+    async def execute(
+        cls,
+        go_fast_multiplier: float = GO_FAST_MULTIPLIER,
+        input_image: Tensor | None = None,
+        input_mask: Tensor | None = None,
+        **values: Any,
     ) -> io.NodeOutput:
-        """Plan the request and pass it on, field by field."""
+        """Decide everything, and begin to fetch what has to be fetched.
+
+        ComfyUI runs asynchronous nodes before those that load models, so a LoRA that cannot be had
+        ends the prompt before anything is loaded. That is all there is to the `async`.
+        """
         request = parse_request(given_fields(values))
-        pictures = gather(request, input_image, input_mask)
-        plan = plan_with(request, pictures)
-        passed = (getattr(request, name) for name in PASSED_ON)
+        prediction = gather(request, input_image, input_mask, go_fast_multiplier)
+        plan = prediction.plan
+        begin(plan, cls.hidden.prompt or {})
+        note(cls, warnings=list(plan.warnings))
         return io.NodeOutput(
-            *("" if value is None else value for value in passed),
+            prediction,
+            request.prompt,
             plan.width,
             plan.height,
             plan.seed,
-            plan.route == "fp8",
-            plan.route_reason,
             describe(plan),
-            pictures.image,
-            pictures.mask,
-            ui={"flux_hotswap": [plan.to_dict()]},
+            prediction.image,
+            prediction.mask,
+            ui={"flux_hotswap_plan": [plan.to_dict()]},
         )
 
 
-@dataclass(frozen=True)
-class Pictures:
-    """The input pictures of a request.
+def gather(
+    request: Request, image: Tensor | None, mask: Tensor | None, go_fast_multiplier: float
+) -> Prediction:
+    """Return a request with its pictures and its plan; a connected picture wins over a named one.
 
-    Attributes:
-        image: [B,H,W,C] 0..1 or None.
-        mask: [B,H,W] 0..1 or None.
-        notes: what the user should know about them.
-    """
-
-    image: Tensor | None
-    mask: Tensor | None
-    notes: tuple[str, ...]
-
-
-def gather(request: Request, image: Tensor | None, mask: Tensor | None) -> Pictures:
-    """Return the pictures of a request; a connected one wins over one that is named.
+    Args:
+        request: what was asked for.
+        image: [B,H,W,C] 0..1, the connected picture.
+        mask: [B,H,W] 0..1, the connected mask.
+        go_fast_multiplier: see `make_plan`.
 
     Raises:
-        RequestError: a named picture is not there.
+        RequestError: a named picture is not there, or a mask has no image.
         PictureError: a named picture cannot be read.
     """
-    notes: list[str] = []
-    for field, connected, named in (
-        ("image", image, request.image),
-        ("mask", mask, request.mask),
-    ):
-        if connected is not None and named:
-            notes.append(f"{field}: the connected one is used, not the one named in the field")
+    notes = [
+        f"{field}: the connected one is used, not the one named in the field"
+        for field, connected, named in (
+            ("image", image, request.image),
+            ("mask", mask, request.mask),
+        )
+        if connected is not None and named
+    ]
     if image is None and request.image:
         image = decode_picture(read_source("image", request.image), "image")
     elif image is not None and len(image) > 1:
@@ -177,26 +143,17 @@ def gather(request: Request, image: Tensor | None, mask: Tensor | None) -> Pictu
         mask = decode_mask(read_source("mask", request.mask), "mask")
     elif mask is not None and is_placeholder(mask, image):
         mask = None
-    return Pictures(image, mask, tuple(notes))
-
-
-def plan_with(request: Request, pictures: Pictures) -> Plan:
-    """Plan a request with its pictures, and warn of a mask that changes nothing.
-
-    Raises:
-        RequestError: a mask without an image.
-    """
-    image, mask = pictures.image, pictures.mask
     plan = make_plan(
         request,
         seed=secrets.randbelow(RANDOM_SEED_LIMIT),
         image=None if image is None else (image.shape[2], image.shape[1]),
         mask=mask is not None,
+        go_fast_multiplier=go_fast_multiplier,
     )
-    notes = pictures.notes
     if mask is not None and (warning := mask_warning(mask, grid_mask(mask, *plan.size))):
-        notes += (warning,)
-    return replace(plan, warnings=plan.warnings + notes)
+        notes.append(warning)
+    plan = replace(plan, warnings=(*plan.warnings, *notes))
+    return Prediction(request, plan, image, mask)
 
 
 def given_fields(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,9 +10,12 @@ from comfy_api.latest import io
 from ..ops.noise import LATENT_CHANNELS
 from ..ops.picture import LATENT_CELL, grid_mask, is_placeholder, mask_warning, resize_picture
 from ..prediction.errors import HotswapError, RequestError
-from ..prediction.sizes import Size, custom_size, image_size, preset_size
-from ..prediction.spec import CUSTOM, FIELD
+from ..prediction.plan import mode_of, size_of
+from ..prediction.sizes import Size
+from ..prediction.spec import FIELD
 from .base import CATEGORY, aliases, field_input
+from .journal import HIDDEN, note
+from .wire import Prediction, request_input
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +37,7 @@ class FluxHotswapLatent(io.ComfyNode):
             **aliases("empty latent", "aspect ratio", "resolution", "vae encode", "inpaint"),
             description="A FLUX latent of the hosted model's exact size: empty, or a picture's.",
             inputs=[
+                request_input("size, number, picture and mask"),
                 *(field_input(FIELD[name]) for name in names),
                 io.Image.Input(
                     "image",
@@ -67,11 +71,13 @@ class FluxHotswapLatent(io.ComfyNode):
                     "a mask.",
                 ),
             ],
+            hidden=HIDDEN,
         )
 
     @classmethod
     def execute(
         cls,
+        request: Prediction | None = None,
         aspect_ratio: str = "1:1",
         megapixels: str = "1",
         width: int = 1024,
@@ -82,23 +88,47 @@ class FluxHotswapLatent(io.ComfyNode):
         vae: Any = None,
     ) -> io.NodeOutput:
         """Make the latent."""
-        if mask is not None and is_placeholder(mask, image):
-            mask = None
-        if image is None:
-            if mask is not None:
+        if request is not None:
+            image, mask = request.image, request.mask
+            size, num_outputs = request.plan.size, request.plan.num_outputs
+        else:
+            if mask is not None and is_placeholder(mask, image):
+                mask = None
+            if mask is not None and image is None:
                 raise RequestError("mask", "a mask", "connect its image too", "needs an image")
-            custom = aspect_ratio == CUSTOM
-            size = custom_size(width, height) if custom else preset_size(aspect_ratio, megapixels)
-            return io.NodeOutput({"samples": empty_latent(size, num_outputs)}, *size, False, None)
-        size = image_size(image.shape[2], image.shape[1])
-        latent: dict[str, Tensor] = {"samples": encode(vae, image, size, num_outputs)}
-        if mask is None:
-            return io.NodeOutput(latent, *size, True, None)
-        cells = grid_mask(mask, *size)
-        if warning := mask_warning(mask, cells):
-            log.warning(warning)
-        latent["noise_mask"] = cells[:, None]
-        return io.NodeOutput(latent, *size, True, pixels_of(cells))
+            sides = None if image is None else (image.shape[2], image.shape[1])
+            size = size_of(aspect_ratio, megapixels, width, height, sides)
+        mode = mode_of(image=image is not None, mask=mask is not None)
+        note(cls, mode=mode, width=size.width, height=size.height, num_outputs=num_outputs)
+        latent, cells = make_latent(size, num_outputs, image, mask, vae)
+        return io.NodeOutput(latent, *size, image is not None, cells)
+
+
+def make_latent(
+    size: Size, batch: int, image: Tensor | None, mask: Tensor | None, vae: Any
+) -> tuple[dict[str, Tensor], Tensor | None]:
+    """Return ComfyUI's LATENT, and the mask of what is repainted in pixels, [1,H,W].
+
+    Args:
+        size: of the picture.
+        batch: how many.
+        image: [B,H,W,C] 0..1, None for an empty latent.
+        mask: [B,H,W] 0..1, None to repaint everything.
+        vae: encodes the image.
+
+    Raises:
+        HotswapError: there is an image and the VAE is missing, or not FLUX's.
+    """
+    if image is None:
+        return {"samples": empty_latent(size, batch)}, None
+    latent = {"samples": encode(vae, image, size, batch)}
+    if mask is None:
+        return latent, None
+    cells = grid_mask(mask, *size)
+    if warning := mask_warning(mask, cells):
+        log.warning(warning)
+    latent["noise_mask"] = cells[:, None]
+    return latent, pixels_of(cells)
 
 
 def empty_latent(size: Size, batch: int) -> Tensor:

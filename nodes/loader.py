@@ -13,7 +13,9 @@ from comfy_api.latest import io
 from ..ops.recent import Recent
 from ..prediction.errors import HotswapError, MissingFileError
 from ..prediction.spec import FIELD, MODELS
-from .base import CATEGORY, ROUTE, Choice, aliases, field_input, files_choice
+from .base import CATEGORY, ROUTE, Choice, FilesChoice, aliases, field_input
+from .journal import HIDDEN, note
+from .wire import Prediction, request_input
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -54,8 +56,9 @@ class FluxHotswapLoader(io.ComfyNode):
             **aliases("flux loader", "load flux", "unet loader", "fp8"),
             description="Loads FLUX.1 dev or schnell, whichever the request names, in fp8 or bf16.",
             inputs=[
+                request_input("the model and the route"),
                 *(
-                    files_choice(
+                    FilesChoice(
                         f"{model}_file",
                         files,
                         DEFAULT_FILES[model],
@@ -66,12 +69,6 @@ class FluxHotswapLoader(io.ComfyNode):
                 ),
                 field_input(FIELD["model"]),
                 field_input(FIELD["go_fast"]),
-                io.String.Input(
-                    "route_reason",
-                    optional=True,
-                    force_input=True,
-                    tooltip="Why go_fast is on or off, from the Inputs node; used in the report.",
-                ),
                 Choice.Input(
                     "modulation",
                     options=list(MODULATIONS),
@@ -87,24 +84,8 @@ class FluxHotswapLoader(io.ComfyNode):
                     "out_report", display_name="report", tooltip="Which route runs, and why."
                 ),
             ],
+            hidden=HIDDEN,
         )
-
-    @classmethod
-    def validate_inputs(
-        cls, dev_file: str | None = None, schnell_file: str | None = None, model: str | None = None
-    ) -> bool | str:
-        """Ask only for the file that the request needs; the other may be missing."""
-        if model is None:  # linked: known when the node runs
-            return True
-        if model not in MODELS:
-            return f"model: {model!r} is not allowed; {FIELD['model'].allowed}"
-        name = dev_file if model == "dev" else schnell_file
-        try:
-            if name is not None:
-                model_path(name, model)
-        except MissingFileError as error:
-            return str(error)
-        return True
 
     @classmethod
     def fingerprint_inputs(cls, **_: Any) -> str:
@@ -117,12 +98,16 @@ class FluxHotswapLoader(io.ComfyNode):
         cls,
         dev_file: str,
         schnell_file: str,
+        request: Prediction | None = None,
         model: str = "dev",
         go_fast: bool = True,
-        route_reason: str = "",
         modulation: str = MODULATIONS[0],
     ) -> io.NodeOutput:
         """Load the file of the chosen model."""
+        reason = ""
+        if request is not None:
+            model, reason = request.plan.model, request.plan.route_reason
+            go_fast = request.plan.route == "fp8"
         path = model_path(dev_file if model == "dev" else schnell_file, model)
         state = path.stat()
         key = (str(path), state.st_size, state.st_mtime_ns, modulation if go_fast else "bf16 route")
@@ -133,11 +118,12 @@ class FluxHotswapLoader(io.ComfyNode):
             patcher.set_attachments(HOW, how)
             recent.note(key, patcher)
         how = str(patcher.get_attachment(HOW))
-        route = Route("fp8", how) if go_fast else Route("bf16", route_reason or how)
+        route = Route("fp8", how) if go_fast else Route("bf16", reason or how)
         log.info("FLUX.1 %s runs in %s", model, route)
         patcher.set_attachments(ROUTE, route.kind)
-        shown = {"route": route.kind, "route_reason": route.reason}
-        return io.NodeOutput(patcher, str(route), ui={"flux_hotswap": [shown]})
+        done = {"model": model, "checkpoint": path.name}
+        note(cls, **done, engine=route.kind, engine_reason=route.reason)
+        return io.NodeOutput(patcher, str(route))
 
 
 @dataclass(frozen=True)

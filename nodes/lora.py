@@ -1,9 +1,10 @@
-"""FluxHotswapLora: a LoRA from any source, fetched once and applied as ComfyUI does."""
+"""FluxHotswapLora: LoRAs from any source, fetched once and applied as ComfyUI does."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from weakref import ref
@@ -14,29 +15,31 @@ from ..ops.lora.fit import Fit, Reads, check_shape, describe, refusal
 from ..ops.lora.names import adapter_alphas, convert
 from ..ops.lora.watch import Watch
 from ..prediction.errors import HotswapError
+from ..prediction.plan import Lora, lora_of
 from ..prediction.spec import FIELD, GO_FAST_MULTIPLIER
-from .base import CATEGORY, ROUTE, Minimum, aliases, field_input
-from .fetching import cancelled, cancelled_as_comfy_does, progress_bar, settings
+from . import ahead
+from .base import CATEGORY, ROUTE, aliases, field_input, multiplier_input
+from .fetching import cancelled, open_store
 from .fp8_lora import add_beside, shapes_of
+from .journal import HIDDEN, note
 from .loader import recent
+from .wire import ABSENT, Prediction, request_input
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
     from torch import Tensor
 
     from ..lora_fetch.fetch import Fetched
-    from ..lora_fetch.store import Store
 
-FOLDER: Final = "loras"
-FIT: Final = "flux_hotswap_fit"
-"""The attachment by which a MODEL says how its last LoRA fitted."""
+FITS: Final = "flux_hotswap_fits"
+"""The attachment by which a MODEL says how its last LoRAs fitted."""
 
 log = logging.getLogger(__name__)
 watch = Watch()
 
 
 class FluxHotswapLora(io.ComfyNode):
-    """Applies the LoRA that a request names."""
+    """Applies the LoRAs that a request names, or one of its own."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -46,10 +49,11 @@ class FluxHotswapLora(io.ComfyNode):
             display_name="FLUX Hotswap LoRA",
             category=CATEGORY,
             **aliases("lora loader", "download lora", "civitai", "hugging face", "replicate lora"),
-            description="Fetches a LoRA from Replicate, Hugging Face, CivitAI, a link or the loras "
-            "folder, and applies it.",
+            description="Fetches LoRAs from Replicate, Hugging Face, CivitAI, a link or the loras "
+            "folder, and applies them.",
             inputs=[
                 io.Model.Input("model", tooltip="The FLUX.1 model that the LoRA is applied to."),
+                request_input("which LoRAs are applied, in which order and how strongly"),
                 field_input(
                     FIELD["lora"],
                     name="source",
@@ -61,16 +65,7 @@ class FluxHotswapLora(io.ComfyNode):
                     name="scale",
                     tooltip="Strength of the LoRA. 0: no LoRA, nothing is fetched.",
                 ),
-                io.Float.Input(
-                    "go_fast_multiplier",
-                    default=GO_FAST_MULTIPLIER,
-                    min=Minimum(0.0),
-                    max=3.0,
-                    step=0.01,
-                    optional=True,
-                    tooltip="What the strength is multiplied by, on the fp8 route only; "
-                    "1.0 turns it off.",
-                ),
+                multiplier_input(),
                 io.Clip.Input(
                     "clip",
                     optional=True,
@@ -92,51 +87,81 @@ class FluxHotswapLora(io.ComfyNode):
                     tooltip="What was fetched, what of it was applied, and how strongly.",
                 ),
             ],
+            hidden=HIDDEN,
         )
 
     @classmethod
-    def validate_inputs(cls, source: str | None = "") -> bool | str:
-        """Refuse a source that means nothing, before anything runs."""
-        from ..lora_fetch.errors import FetchError
-        from ..lora_fetch.parser import parse
-
-        try:
-            if source and source.strip():
-                parse(source)
-        except FetchError as error:
-            return str(error)
-        return True
-
-    @classmethod
-    def fingerprint_inputs(cls, source: str | None = "", **_: Any) -> str:
+    def fingerprint_inputs(cls, request: object = ABSENT, source: str | None = "", **_: Any) -> str:
         """Run anew when a file that was applied is another one now; keep what was made before."""
         recent.hold()
-        return watch.state(source, current_hash)
+        return watch.state(source if request is ABSENT else None, current_hash)
 
     @classmethod
     def execute(
         cls,
         model: ModelPatcher,
+        request: Prediction | None = None,
         source: str = "",
         scale: float = 1.0,
         go_fast_multiplier: float = GO_FAST_MULTIPLIER,
         clip: Any = None,
     ) -> io.NodeOutput:
-        """Fetch and apply the LoRA, or pass everything through."""
-        strength, reckoning = effective_strength(scale, go_fast_multiplier, route_of(model))
-        if not source.strip():
-            return io.NodeOutput(model, clip, "no LoRA: source is empty")
-        if strength == 0:
-            return io.NodeOutput(model, clip, f"no LoRA: the strength is {reckoning}")
-        found = get(source)
-        model, clip, fit = apply_or_take(found, model, clip, strength)
-        about = describe(fit, has_clip=clip is not None)
-        report = "\n".join([*origin(found), *about, f"strength: {reckoning}", *notes(found)])
-        log.info("LoRA applied\n%s", report)
+        """Fetch and apply the LoRAs, or pass everything through."""
+        route = route_of(model)
+        warnings: list[str] = []
+        if request is None:
+            own = lora_of(source, scale, route, go_fast_multiplier)
+            loras, none = (own,) if source.strip() else (), "no LoRA: source is empty"
+        else:
+            loras, none = request.plan.loras, "no LoRA: the request names none"
+            if loras and request.plan.route != route:
+                warnings.append(
+                    f"LoRA strengths are those of the {request.plan.route} route, and this MODEL "
+                    f"runs in {route}: connect the request to the Loader too"
+                )
+        applied = [Applied(lora, get(lora.source)) for lora in loras if lora.strength]
+        model, clip, fits = apply_or_take(applied, model, clip)
+        lines = [entry.report(fit, clip) for entry, fit in zip(applied, fits, strict=True)]
+        lines += [
+            f"no LoRA: the strength is {lora.reckoning}" for lora in loras if not lora.strength
+        ]
+        lines += [f"warning: {warning}" for warning in warnings]
+        report = "\n".join(lines or [none])
+        log.info("LoRA: %s", report)
+        done = [entry.record(fit) for entry, fit in zip(applied, fits, strict=True)]
+        note(cls, loras=done, warnings=warnings)
         return io.NodeOutput(model, clip, report)
 
 
 # --- the file ---
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A LoRA of a request with its file."""
+
+    lora: Lora
+    found: Fetched
+
+    def report(self, fit: Fit, clip: Any) -> str:
+        """Return what was done, in lines."""
+        about = describe(fit, has_clip=clip is not None)
+        strength = f"strength: {self.lora.reckoning}"
+        return "\n".join([*origin(self.found), *about, strength, *remarks(self.found)])
+
+    def record(self, fit: Fit) -> dict[str, Any]:
+        """Return the same for the record of the picture."""
+        return {
+            "source": self.found.source,
+            "file": self.found.path.name,
+            "sha256": self.found.sha256,
+            "strength": self.lora.strength,
+            "family": fit.family.name,
+            "keys": fit.keys,
+            "matched": fit.matched,
+            "weights": fit.patched,
+            "trigger_words": list(self.found.trigger_words),
+        }
 
 
 def get(source: str) -> Fetched:
@@ -146,17 +171,7 @@ def get(source: str) -> Fetched:
         FetchError: it cannot be had; the message says why.
         InterruptProcessingException: the user pressed cancel.
     """
-    from ..lora_fetch.fetch import fetch
-
-    store = open_store()
-    with cancelled_as_comfy_does():
-        found = fetch(
-            source,
-            store=store,
-            settings=store.settings,
-            progress=progress_bar(),
-            cancelled=cancelled,
-        )
+    found = ahead.lora(source)
     if changes(source):
         watch.note(source, found.sha256)
     return found
@@ -201,24 +216,10 @@ def origin(found: Fetched) -> list[str]:
     ]
 
 
-def notes(found: Fetched) -> list[str]:
+def remarks(found: Fetched) -> list[str]:
     """Return the lines of the report that tell what the source says besides."""
     words = [f"trigger words: {', '.join(found.trigger_words)}"] if found.trigger_words else []
     return words + [f"warning: {warning}" for warning in found.warnings]
-
-
-def open_store() -> Store:
-    """Return the store in ComfyUI's first loras folder.
-
-    Raises:
-        SettingsError: an environment variable or the token file cannot be used.
-    """
-    import folder_paths
-
-    from ..lora_fetch.store import Store
-
-    folders = [Path(folder) for folder in folder_paths.get_folder_paths(FOLDER)]
-    return Store(folders[0], settings(), folders=folders)
 
 
 # --- the model ---
@@ -230,37 +231,35 @@ def route_of(model: ModelPatcher) -> str:
     return str((attached(ROUTE) if attached is not None else None) or "bf16")
 
 
-def effective_strength(scale: float, multiplier: float, route: str) -> tuple[float, str]:
-    """Return what the LoRA's delta is multiplied by, and how that came about."""
-    if route != "fp8" or multiplier == 1:
-        return scale, f"{scale:g}"
-    strength = scale * multiplier
-    return strength, f"{strength:g} ({scale:g} times {multiplier:g} on the fp8 route)"
-
-
 def apply_or_take(
-    found: Fetched, model: ModelPatcher, clip: Any, strength: float
-) -> tuple[ModelPatcher, Any, Fit]:
-    """Return what `apply` does; the last prompt's, if it did the same.
+    applied: Sequence[Applied], model: ModelPatcher, clip: Any
+) -> tuple[ModelPatcher, Any, tuple[Fit, ...]]:
+    """Return model and clip with all LoRAs; the last prompt's, if it did the same.
 
     A new seed runs this node anew. With the same MODEL again, ComfyUI leaves the weights as they
-    are instead of taking the LoRA out and putting it in.
+    are instead of taking the LoRAs out and putting them in.
 
     Raises:
-        HotswapError: nothing in the file fits the model.
+        HotswapError: nothing in a file fits the model.
     """
-    key = (ref(model), model.patches_uuid, found.path, found.sha256, strength)
+    if not applied:
+        return model, clip, ()
+    files = [(entry.found.path, entry.found.sha256, entry.lora.strength) for entry in applied]
+    key = (ref(model), model.patches_uuid, *files)
     if clip is not None:
         key += (ref(clip), clip.patcher.patches_uuid)
     made, text = recent.take(key), recent.take((*key, "clip"))
     if made is None or (text is None) != (clip is None):
-        made, text, fit = apply(found.path, model, clip, strength)
-        made.set_attachments(FIT, fit)
+        made, text, fits = model, clip, []
+        for path, _, strength in files:
+            made, text, fit = apply(path, made, text, strength)
+            fits.append(fit)
+        made.set_attachments(FITS, tuple(fits))
         recent.note(key, made)
         if text is not None:
             recent.note((*key, "clip"), text)
-    fit: Any = made.get_attachment(FIT)
-    return made, text, fit
+    attached: Any = made.get_attachment(FITS)
+    return made, text, attached
 
 
 def apply(

@@ -9,8 +9,11 @@ from comfy_api.latest import io
 
 from ..ops.noise import H100_MULTIPROCESSORS, LATENT_CHANNELS, hosted_noise
 from ..prediction.errors import HotswapError
+from ..prediction.plan import noise_draw
 from ..prediction.spec import FIELD
 from .base import CATEGORY, Choice, aliases, field_input
+from .journal import HIDDEN, note
+from .wire import Prediction, request_input
 
 
 class FluxHotswapNoise(io.ComfyNode):
@@ -26,7 +29,8 @@ class FluxHotswapNoise(io.ComfyNode):
             **aliases("random noise", "seed", "hosted noise"),
             description="The noise of a seed: the hosted model's, bit for bit, or ComfyUI's.",
             inputs=[
-                field_input(FIELD["seed"], optional=False),
+                request_input("the seed"),
+                field_input(FIELD["seed"]),
                 Choice.Input(
                     "source",
                     options=["hosted", "comfy"],
@@ -46,30 +50,43 @@ class FluxHotswapNoise(io.ComfyNode):
                 ),
             ],
             outputs=[io.Noise.Output("out_noise", display_name="NOISE", tooltip="For a sampler.")],
+            hidden=HIDDEN,
         )
 
     @classmethod
     def execute(
-        cls, seed: int, source: str = "hosted", multiprocessors: int = H100_MULTIPROCESSORS
+        cls,
+        request: Prediction | None = None,
+        seed: int = 0,
+        source: str = "hosted",
+        multiprocessors: int = H100_MULTIPROCESSORS,
     ) -> io.NodeOutput:
         """Hand out the noise; it is drawn when the sampler asks for it."""
+        draw = None
+        if request is not None:
+            seed, draw = request.plan.seed, request.plan.noise_draw
+        note(cls, seed=seed, noise=source)
         if source == "comfy":
             return io.NodeOutput(ComfyNoise(seed))
-        return io.NodeOutput(HostedNoise(seed, multiprocessors))
+        return io.NodeOutput(HostedNoise(seed, multiprocessors, draw))
 
 
 @dataclass(frozen=True)
 class HostedNoise:
-    """ComfyUI's NOISE, drawn as the hosted model's GPU draws it."""
+    """ComfyUI's NOISE, drawn as the hosted model's GPU draws it.
+
+    Attributes:
+        seed: of the generator.
+        multiprocessors: of the GPU.
+        draw: which draw of the generator it is, None to see from the latent.
+    """
 
     seed: int
     multiprocessors: int
+    draw: int | None = None
 
     def generate_noise(self, input_latent: dict[str, Any]) -> Any:
         """Return noise like the latent's samples, [B,16,H/8,W/8] float32 on the CPU.
-
-        A latent that holds a picture takes the generator's second draw, as the first one goes
-        into encoding the picture on the hosted model; an empty latent takes the first.
 
         Raises:
             HotswapError: the latent is not one of FLUX.
@@ -82,12 +99,13 @@ class HostedNoise:
             )
         batch, _, height, width = samples.shape
         chosen = input_latent.get("batch_index") or list(range(batch))
+        draw = noise_draw(image=bool(samples.any())) if self.draw is None else self.draw
         noise = hosted_noise(
             self.seed,
             batch=max(chosen) + 1,
             height=height,
             width=width,
-            draw=int(bool(samples.any())),
+            draw=draw,
             multiprocessors=self.multiprocessors,
         )
         return noise[chosen]

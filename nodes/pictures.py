@@ -8,6 +8,9 @@ from ..prediction.data_uri import is_data_uri, read_data_uri
 from ..prediction.errors import ImageError, RequestError
 from .fetching import fetch_picture
 
+_AT_ONCE = 2**16
+"""Longest data: URI that is decoded while a prompt is being queued, in characters."""
+
 _FORMS = "give the name of a file in ComfyUI's input folder, a data: URI or an https link"
 
 
@@ -46,13 +49,14 @@ def fingerprint(field: str, source: str) -> str:
 
 
 def check_source(field: str, source: str) -> None:
-    """Raise what reading source would raise, without reading a file.
+    """Raise what reading source would raise, without reading a file or decoding megabytes.
 
     Raises:
         RequestError: no such file, or not a form that is understood.
     """
     if is_data_uri(source):
-        read_source(field, source)
+        if len(source) <= _AT_ONCE:
+            read_source(field, source)
     elif not is_link(source):
         input_file(field, source)
 

@@ -9,9 +9,11 @@ from comfy_api.latest import io
 from ..ops.recent import Last
 from ..ops.tokens import CLIP_LENGTH, padded_tokens
 from ..prediction.errors import HotswapError
-from ..prediction.plan import T5_LENGTH
+from ..prediction.plan import T5_LENGTH, guidance_of
 from ..prediction.spec import FIELD
 from .base import CATEGORY, aliases, field_input
+from .journal import HIDDEN, note
+from .wire import Prediction, request_input
 
 encoded = Last()
 """A new seed runs every node behind the form anew; the text is not encoded again for it."""
@@ -32,7 +34,8 @@ class FluxHotswapPrompt(io.ComfyNode):
             "(schnell). Parentheses and weights are plain text.",
             inputs=[
                 io.Clip.Input("clip", tooltip="CLIP-L and T5-XXL, loaded for FLUX."),
-                field_input(FIELD["prompt"], name="text"),
+                request_input("text, model and guidance"),
+                field_input(FIELD["prompt"], name="text", optional=True),
                 field_input(FIELD["model"]),
                 field_input(FIELD["guidance_scale"], name="guidance"),
             ],
@@ -43,23 +46,35 @@ class FluxHotswapPrompt(io.ComfyNode):
                     tooltip="The encoded prompt with its guidance.",
                 )
             ],
+            hidden=HIDDEN,
         )
 
     @classmethod
     def execute(
-        cls, clip: Any, text: str, model: str = "dev", guidance: float = 3.0
+        cls,
+        clip: Any,
+        request: Prediction | None = None,
+        text: str = "",
+        model: str = "dev",
+        guidance: float = 3.0,
     ) -> io.NodeOutput:
         """Encode the text."""
         import node_helpers
 
-        tokens = flux_tokens(clip, text, T5_LENGTH[model])
+        if request is not None:
+            text, length = request.request.prompt, request.plan.t5_length
+            distilled = request.plan.guidance
+        else:
+            length, distilled = T5_LENGTH[model], guidance_of(model, guidance)
+        tokens = flux_tokens(clip, text, length)
         conditioning = encoded.get(
             clip,
             (clip.patcher.patches_uuid, tokens),
             lambda: clip.encode_from_tokens_scheduled(tokens),
         )
+        note(cls, prompt=text, guidance=distilled, t5_length=length)
         return io.NodeOutput(
-            node_helpers.conditioning_set_values(conditioning, {"guidance": guidance})
+            node_helpers.conditioning_set_values(conditioning, {"guidance": distilled})
         )
 
 

@@ -1,6 +1,7 @@
-"""The one HTTP route of the pack: what a LoRA source means, and whether its file is here.
+"""What the pack adds to ComfyUI's server: a look at every prompt, and one HTTP route.
 
-It is for the lines in the graph editor. It reads the text and the index of the store: nothing goes
+The route says what a LoRA source means, and whether its file is here, for the lines in the graph
+editor. It reads the text and the index of the store: nothing goes
 to the network, nothing is written, no token and no path outside of the loras folders is told.
 """
 
@@ -9,11 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from .refusals import reader
+
 if TYPE_CHECKING:
     from aiohttp import web
+    from comfy_api.latest import io
 
     from ..lora_fetch.source import Source
 
@@ -27,8 +32,12 @@ PREFIXES: Final = {"replicate": "replicate", "huggingface": "hf", "civitai": "ci
 log = logging.getLogger(__name__)
 
 
-def register() -> None:
-    """Add the route to ComfyUI's server, once; where no server runs there is nothing to do."""
+def register(classes: Mapping[str, type[io.ComfyNode]]) -> None:
+    """Add to ComfyUI's server, once; where no server runs there is nothing to do.
+
+    Args:
+        classes: our nodes by their id.
+    """
     # Looked up, not imported: ComfyUI has loaded it before any pack, and who only wants the list of
     # nodes needs no server.
     module = sys.modules.get("server")
@@ -38,6 +47,7 @@ def register() -> None:
     if any(getattr(route, "path", None) == SOURCE_ROUTE for route in server.routes):
         return
     server.routes.post(SOURCE_ROUTE)(answer)
+    server.add_on_prompt_handler(reader(classes))
 
 
 async def answer(request: web.Request) -> web.Response:
@@ -100,7 +110,7 @@ def _file(source: Source) -> tuple[str, int] | tuple[None, None]:
 
     from ..lora_fetch.source import LocalFile
     from ..lora_fetch.store import FOLDER, key_of
-    from .lora import open_store
+    from .fetching import open_store
 
     if isinstance(source, LocalFile):
         path = folder_paths.get_full_path("loras", source.name)

@@ -10,7 +10,6 @@ from typing import Any
 
 import comfy.model_management as management
 import comfy.utils
-import folder_paths
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
@@ -19,10 +18,13 @@ from ..ops.safety.decide import ACTIONS
 from ..ops.safety.networks import Hosted, load_compvis, load_falcon
 from ..ops.safety.opennsfw import OpenNsfw
 from ..ops.safety.review import Checked, Checker, check_batch, unchecked
-from ..ops.safety.weights import FOLDER, locate_or_fetch
+from ..prediction.request import check_value
 from ..prediction.spec import FIELD
+from . import ahead
 from .base import CATEGORY, Choice, aliases, field_input
-from .fetching import fetch_weights
+from .journal import HIDDEN, note
+from .weights import NAMES
+from .wire import Prediction, request_input
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +46,7 @@ class FluxHotswapSafety(io.ComfyNode):
             "Falconsai's classifier may overrule. Nothing passes unchecked unless you say so.",
             inputs=[
                 io.Image.Input("images", tooltip="The pictures to judge, as one batch."),
+                request_input("whether the checker is disabled"),
                 field_input(FIELD["disable_safety_checker"]),
                 Choice.Input(
                     "on_unsafe",
@@ -83,38 +86,45 @@ class FluxHotswapSafety(io.ComfyNode):
                     "report", display_name="report", tooltip="The verdicts with their scores."
                 ),
             ],
+            hidden=HIDDEN,
         )
 
     @classmethod
     def execute(
         cls,
         images: Any,
+        request: Prediction | None = None,
         disable_safety_checker: bool = False,
         on_unsafe: Any = "drop",
         checker: str = "hosted",
     ) -> io.NodeOutput:
         """Judge the batch, or pass it through when the checker is disabled."""
-        if disable_safety_checker:
-            return _output(unchecked(images))
-        judge = _opennsfw() if checker == "opennsfw" else _hosted_on_device()
-        progress = comfy.utils.ProgressBar(len(images))
+        if request is not None:
+            disable_safety_checker = not request.plan.safety_checker
+        # ComfyUI takes any text for true: nothing but True itself switches the checker off.
+        if check_value(FIELD["disable_safety_checker"], disable_safety_checker):
+            checked, how = unchecked(images), "off"
+        else:
+            checked, how = _check(images, checker, on_unsafe), checker
+        logger.info("%s", checked.report)
+        flags = list(checked.flags)
+        note(cls, safety={"checker": how, "flags": flags})
+        return io.NodeOutput(checked.images, json.dumps(flags), any(flags), checked.report)
 
-        def before_each(index: int) -> None:
-            management.throw_exception_if_processing_interrupted()
-            progress.update_absolute(index)
 
-        return _output(check_batch(images, judge, on_unsafe, before_each=before_each))
+def _check(images: Any, checker: str, on_unsafe: Any) -> Checked:
+    judge = _opennsfw() if checker == "opennsfw" else _hosted_on_device()
+    progress = comfy.utils.ProgressBar(len(images))
 
+    def before_each(index: int) -> None:
+        management.throw_exception_if_processing_interrupted()
+        progress.update_absolute(index)
 
-def _output(checked: Checked) -> io.NodeOutput:
-    logger.info("%s", checked.report)
-    flags = json.dumps(list(checked.flags))
-    return io.NodeOutput(checked.images, flags, any(checked.flags), checked.report)
+    return check_batch(images, judge, on_unsafe, before_each=before_each)
 
 
 def _hosted_on_device() -> Checker:
-    folders = _folders()
-    paths = [locate_or_fetch(name, folders, fetch_weights) for name in ("compvis", "falcon")]
+    paths = [ahead.weights(name) for name in NAMES]
     stamps = tuple((str(path), path.stat().st_mtime_ns) for path in paths)
     judge, patchers = _load_hosted(stamps, management.get_torch_device())
     # Whole or not at all: the networks are plain torch, without ComfyUI's layers that stream.
@@ -140,10 +150,3 @@ def _load_hosted(
 @lru_cache(maxsize=1)
 def _opennsfw() -> Checker:
     return OpenNsfw()
-
-
-def _folders() -> list[Path]:
-    """Return where the weights may lie; asked at run time, when all extra paths are known."""
-    if FOLDER not in folder_paths.folder_names_and_paths:
-        folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
-    return [Path(folder) for folder in folder_paths.get_folder_paths(FOLDER)]

@@ -14,8 +14,12 @@ from comfy_api.latest import io
 from ..ops import metadata
 from ..ops.naming import DEFAULT_PREFIX, clean_prefix
 from ..ops.save import Place, save_batch
+from ..prediction.parameters import parameters
+from ..prediction.record import assemble
 from ..prediction.spec import FIELD
 from .base import CATEGORY, aliases, field_input
+from .journal import HIDDEN, notes_before
+from .wire import Prediction, request_input
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +39,7 @@ class FluxHotswapSave(io.ComfyNode):
             "inside, and returns their addresses in batch order.",
             inputs=[
                 io.Image.Input("images", tooltip="The pictures to save, as one batch."),
+                request_input("format and quality"),
                 field_input(
                     FIELD["output_format"],
                     tooltip="webp is lossy and small, jpg is lossy, png is lossless. Dropping a "
@@ -48,13 +53,6 @@ class FluxHotswapSave(io.ComfyNode):
                     tooltip="Start of the file names, with folders below the output folder: "
                     "portraits/%date:yyyy-MM-dd%/anna. Also %year% %month% %day% %hour% %minute% "
                     "%second% %width% %height% and %batch_num%.",
-                ),
-                io.String.Input(
-                    "parameters",
-                    optional=True,
-                    force_input=True,
-                    tooltip="Text to keep in the files beside the workflow, such as the report "
-                    "of the Inputs node, which holds the seed that was drawn.",
                 ),
             ],
             outputs=[
@@ -70,7 +68,7 @@ class FluxHotswapSave(io.ComfyNode):
                     tooltip="The files with their sizes, and warnings.",
                 ),
             ],
-            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            hidden=[*HIDDEN, io.Hidden.extra_pnginfo],
             is_output_node=True,
         )
 
@@ -78,12 +76,16 @@ class FluxHotswapSave(io.ComfyNode):
     def execute(
         cls,
         images: Any,
+        request: Prediction | None = None,
         output_format: Any = "webp",
         output_quality: int = 80,
         filename_prefix: str = DEFAULT_PREFIX,
-        parameters: str = "",
     ) -> io.NodeOutput:
         """Save the batch; show the files in the node, in the history and under `/view`."""
+        if request is not None:
+            output_format = request.plan.output_format
+            output_quality = request.plan.output_quality
+        record = assemble(notes_before(cls), images.shape[2], images.shape[1], len(images))
         prefix = clean_prefix(filename_prefix, datetime.now().astimezone())
         folder, filename, counter, subfolder, _ = folder_paths.get_save_image_path(
             prefix, folder_paths.get_output_directory(), images.shape[2], images.shape[1]
@@ -92,17 +94,18 @@ class FluxHotswapSave(io.ComfyNode):
             images,
             output_format,
             output_quality,
-            texts=cls._texts(parameters),
+            texts=cls._texts(record),
             place=Place(Path(folder), filename, counter, subfolder),
         )
         logger.info("%s", saved.report)
-        return io.NodeOutput(saved.uris, saved.report, ui={"images": saved.images})
+        ui = {"images": saved.images, "flux_hotswap": [record]}
+        return io.NodeOutput(saved.uris, saved.report, ui=ui)
 
     @classmethod
-    def _texts(cls, parameters: str) -> metadata.Texts:
+    def _texts(cls, record: dict[str, Any]) -> metadata.Texts:
         if args.disable_metadata:
             return metadata.Texts()
         graph = {"prompt": cls.hidden.prompt, **(cls.hidden.extra_pnginfo or {})}
-        graph["flux_hotswap"] = parameters or None
+        graph["flux_hotswap"] = record
         kept = {key: value for key, value in graph.items() if value is not None}
-        return metadata.pack(kept, home=str(Path.home()))
+        return metadata.pack(kept, parameters=parameters(record), home=str(Path.home()))

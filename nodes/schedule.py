@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from comfy_api.latest import io
 
-from ..prediction.schedule import full_schedule, start_step
+from ..prediction.plan import sigmas_of
 from ..prediction.sizes import GRID, Size
 from ..prediction.spec import FIELD
 from .base import CATEGORY, aliases, field_input
+from .journal import HIDDEN, note
+from .wire import Prediction, request_input
 
 _SIDE_LIMIT = 16384
 
@@ -18,7 +22,7 @@ class FluxHotswapSchedule(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Describe the node to ComfyUI."""
-        sides = {"min": GRID, "max": _SIDE_LIMIT, "default": 1024, "optional": False}
+        sides: dict[str, Any] = {"min": GRID, "max": _SIDE_LIMIT}
         return io.Schema(
             node_id="FluxHotswapSchedule",
             display_name="FLUX Hotswap Schedule",
@@ -26,6 +30,7 @@ class FluxHotswapSchedule(io.ComfyNode):
             **aliases("flux scheduler", "sigmas", "flux shift"),
             description="The exact noise levels of the hosted model for a model, steps and size.",
             inputs=[
+                request_input("everything here"),
                 field_input(FIELD["model"]),
                 field_input(FIELD["num_inference_steps"], name="steps"),
                 field_input(
@@ -48,13 +53,15 @@ class FluxHotswapSchedule(io.ComfyNode):
                     "out_sigmas", display_name="SIGMAS", tooltip="From the first step's to 0."
                 )
             ],
+            hidden=HIDDEN,
         )
 
     @classmethod
     def execute(
         cls,
-        width: int,
-        height: int,
+        request: Prediction | None = None,
+        width: int = 1024,
+        height: int = 1024,
         model: str = "dev",
         steps: int = 28,
         prompt_strength: float = 0.8,
@@ -63,6 +70,13 @@ class FluxHotswapSchedule(io.ComfyNode):
         """Make the sigmas."""
         import torch
 
-        sigmas = full_schedule(model, steps, Size(width, height).tokens)
-        skipped = start_step(steps, prompt_strength) if has_image else 0
-        return io.NodeOutput(torch.tensor(sigmas[skipped:], dtype=torch.float32))
+        if request is not None:
+            sigmas, skipped = request.plan.sigmas, request.plan.start_step
+            has_image = request.image is not None
+            prompt_strength = request.request.prompt_strength
+        else:
+            strength = prompt_strength if has_image else None
+            sigmas, skipped = sigmas_of(model, steps, Size(width, height), strength)
+        done = {"steps": len(sigmas) - 1, "start_step": skipped}
+        note(cls, **done, **({"prompt_strength": prompt_strength} if has_image else {}))
+        return io.NodeOutput(torch.tensor(sigmas, dtype=torch.float32))

@@ -161,13 +161,9 @@ def _encode_one(image: ImageHWC, fmt: Format, quality: int, texts: meta.Texts) -
     elif fmt == "webp":
         data = _even_chunks(_save(picture, "WEBP", quality=quality, exif=meta.exif(texts)))
     else:
-        block = meta.exif(texts)
-        if len(block) > meta.JPEG_EXIF_LIMIT:
-            warnings.append(
-                f"the workflow takes {len(block)} bytes and JPEG has room for "
-                f"{meta.JPEG_EXIF_LIMIT}: saved without it; choose png or webp to keep it"
-            )
-            block = b""
+        block, lost = meta.jpeg_exif(texts)
+        if lost:
+            warnings.append(lost)
         # Pillow versions differ on 0, "default" or "lowest"; 1 is the same bytes as lowest.
         data = _save(picture, "JPEG", quality=max(quality, 1), optimize=True, exif=block)
     return Encoded(data, picture.width, picture.height, tuple(warnings))

@@ -16,7 +16,7 @@ from .data_uri import is_data_uri, read_data_uri
 from .errors import HotswapError, ImageError, RequestError, shorten
 from .image_header import upright_size
 from .plan import Plan, make_plan
-from .request import Request, parse_request
+from .request import Request, parse_request, unwrap
 from .spec import RANDOM_SEED_LIMIT
 
 _PLAN_KEYS = (
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def read_request(path: str) -> dict[str, Any]:
-    """Return the JSON object in the file at path, or on standard input for "-".
+    """Return the fields in the JSON file at path, or on standard input for "-".
 
     Raises:
         RequestError: no such file, not JSON, or not an object.
@@ -65,7 +65,7 @@ def read_request(path: str) -> dict[str, Any]:
         ) from error
     if not isinstance(raw, dict):
         raise RequestError("--input", raw, 'give a JSON object such as {"prompt": "a cat"}')
-    return cast("dict[str, Any]", raw)
+    return dict(unwrap(cast("dict[str, Any]", raw)))
 
 
 def plan_request(raw: dict[str, Any]) -> Plan:

@@ -19,10 +19,28 @@ SCHNELL_STEPS: Final = 4
 
 @dataclass(frozen=True)
 class Lora:
-    """A LoRA as it is applied: strength is what multiplies (alpha / rank) * B @ A."""
+    """A LoRA as it is applied.
+
+    Attributes:
+        source: what the user wrote.
+        scale: the strength that was asked for.
+        strength: what multiplies (alpha / rank) * B @ A.
+        multiplier: strength / scale; go_fast's.
+        field: which field of a request names it, for messages.
+    """
 
     source: str
+    scale: float
     strength: float
+    multiplier: float = 1.0
+    field: str = "source"
+
+    @property
+    def reckoning(self) -> str:
+        """The strength, and how it came about."""
+        if self.multiplier == 1:
+            return f"{self.strength:g}"
+        return f"{self.strength:g} ({self.scale:g} times {self.multiplier:g} on the fp8 route)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,25 +115,29 @@ def make_plan(
             "mask", request.mask, "give the image it belongs to, or leave it out", "needs an image"
         )
     size = _size(request, image)
-    skipped = start_step(request.num_inference_steps, request.prompt_strength) if image else 0
-    sigmas = full_schedule(request.model, request.num_inference_steps, size.tokens)[skipped:]
+    sigmas, skipped = sigmas_of(
+        request.model,
+        request.num_inference_steps,
+        size,
+        request.prompt_strength if image else None,
+    )
     route, reason = _route(request, image is not None)
     return Plan(
         model=request.model,
         width=size.width,
         height=size.height,
         num_outputs=request.num_outputs,
-        mode="inpaint" if mask else "img2img" if image else "txt2img",
+        mode=mode_of(image=image is not None, mask=mask),
         route=route,
         route_reason=reason,
         steps=len(sigmas) - 1,
         start_step=skipped,
         sigmas=sigmas,
         seed=seed if request.seed is None else request.seed,
-        noise_draw=1 if image else 0,
-        guidance=None if request.model == "schnell" else request.guidance_scale,
+        noise_draw=noise_draw(image=image is not None),
+        guidance=guidance_of(request.model, request.guidance_scale),
         t5_length=T5_LENGTH[request.model],
-        loras=_loras(request, go_fast_multiplier if route == "fp8" else 1.0),
+        loras=_loras(request, route, go_fast_multiplier),
         output_format=request.output_format,
         output_quality=request.output_quality,
         safety_checker=not request.disable_safety_checker,
@@ -123,12 +145,79 @@ def make_plan(
     )
 
 
-def _size(request: Request, image: tuple[int, int] | None) -> Size:
+# --- what is decided, one thing each: for a plan, and for a node that stands alone ---
+
+
+def size_of(
+    aspect_ratio: str,
+    megapixels: str,
+    width: int,
+    height: int,
+    image: tuple[int, int] | None = None,
+) -> Size:
+    """Return the picture's size.
+
+    Args:
+        aspect_ratio: of a preset, or custom.
+        megapixels: of a preset.
+        width: for custom, in pixels.
+        height: for custom, in pixels.
+        image: width and height of the input picture, which decides alone where there is one.
+    """
     if image is not None:
         return image_size(*image)
-    if request.aspect_ratio != CUSTOM:
-        return preset_size(request.aspect_ratio, request.megapixels)
-    if request.width is None or request.height is None:
+    if aspect_ratio == CUSTOM:
+        return custom_size(width, height)
+    return preset_size(aspect_ratio, megapixels)
+
+
+def sigmas_of(
+    model: str, steps: int, size: Size, prompt_strength: float | None
+) -> tuple[tuple[float, ...], int]:
+    """Return the noise levels that run, and how many steps of the full schedule are skipped.
+
+    Args:
+        model: dev or schnell.
+        steps: of the full schedule.
+        size: of the picture.
+        prompt_strength: how much of an input picture is repainted, None without one.
+    """
+    skipped = 0 if prompt_strength is None else start_step(steps, prompt_strength)
+    return full_schedule(model, steps, size.tokens)[skipped:], skipped
+
+
+def mode_of(*, image: bool, mask: bool) -> str:
+    """Return what kind of run it is."""
+    return "inpaint" if mask else "img2img" if image else "txt2img"
+
+
+def noise_draw(*, image: bool) -> int:
+    """Return which draw of the seed's generator is the noise.
+
+    The hosted model spends the first draw on encoding the input picture, where there is one.
+    """
+    return int(image)
+
+
+def guidance_of(model: str, guidance_scale: float) -> float | None:
+    """Return the distilled guidance; schnell has none."""
+    return None if model == "schnell" else guidance_scale
+
+
+def lora_of(
+    source: str, scale: float, route: str, multiplier: float, *, field: str = "source"
+) -> Lora:
+    """Return a LoRA as it is applied on a route; only the fp8 route multiplies."""
+    factor = multiplier if route == "fp8" else 1.0
+    return Lora(source, scale, scale * factor, factor, field)
+
+
+# --- a plan's parts ---
+
+
+def _size(request: Request, image: tuple[int, int] | None) -> Size:
+    custom = image is None and request.aspect_ratio == CUSTOM
+    if custom and (request.width is None or request.height is None):
         missing = "width" if request.width is None else "height"
         raise RequestError(
             missing,
@@ -136,7 +225,8 @@ def _size(request: Request, image: tuple[int, int] | None) -> Size:
             "give both width and height, from 256 to 1440, or another aspect_ratio",
             "is missing, and aspect_ratio is custom",
         )
-    return custom_size(request.width, request.height)
+    sides = request.width or 0, request.height or 0
+    return size_of(request.aspect_ratio, request.megapixels, *sides, image)
 
 
 def _route(request: Request, has_image: bool) -> tuple[str, str]:
@@ -149,12 +239,16 @@ def _route(request: Request, has_image: bool) -> tuple[str, str]:
     return "fp8", "go_fast"
 
 
-def _loras(request: Request, multiplier: float) -> tuple[Lora, ...]:
-    pairs = (
-        (request.lora, request.lora_scale),
-        (request.extra_lora, request.extra_lora_scale),
+def _loras(request: Request, route: str, multiplier: float) -> tuple[Lora, ...]:
+    named = (
+        ("lora", request.lora, request.lora_scale),
+        ("extra_lora", request.extra_lora, request.extra_lora_scale),
     )
-    return tuple(Lora(source, scale * multiplier) for source, scale in pairs if source)
+    return tuple(
+        lora_of(source, scale, route, multiplier, field=field)
+        for field, source, scale in named
+        if source
+    )
 
 
 def _warnings(request: Request, size: Size, has_image: bool) -> list[str]:

@@ -6,7 +6,7 @@ import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from .errors import RequestError
 from .spec import FIELD, FIELDS, Field, Kind
@@ -43,14 +43,21 @@ def parse_request(raw: Mapping[str, Any]) -> Request:
     """Return the request that raw describes.
 
     Args:
-        raw: field names of the schema, or their aliases, to JSON values. null means not given.
+        raw: field names of the schema, or their aliases, to JSON values. null means not given. The
+            body of a call to the hosted model, which has them under "input", is understood too.
 
     Raises:
         RequestError: a field is unknown, missing, given twice, of the wrong type or out of range.
     """
-    given = _by_field(raw)
+    given = by_field(unwrap(raw))
     values = {field.name: _value(field, given.get(field.name)) for field in FIELDS}
     return Request(**values)
+
+
+def unwrap(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the fields of a request: those under "input" in the body of a hosted call."""
+    inner = raw.get("input")
+    return cast("Mapping[str, Any]", inner) if isinstance(inner, Mapping) else raw
 
 
 def check_value(field: Field, value: object) -> Any:
@@ -72,7 +79,15 @@ def check_value(field: Field, value: object) -> Any:
     return value
 
 
-def _by_field(raw: Mapping[str, Any]) -> dict[str, Any]:
+def by_field(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is given, by the field's own name.
+
+    Args:
+        raw: names or aliases to JSON values; null means not given.
+
+    Raises:
+        RequestError: a field is unknown, or given twice.
+    """
     names = {alias: field.name for field in FIELDS for alias in (field.name, *field.aliases)}
     given: dict[str, Any] = {}
     for key, value in raw.items():

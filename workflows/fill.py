@@ -9,17 +9,17 @@ from typing import Any, Final
 
 from prediction.errors import RequestError
 from prediction.plan import make_plan
-from prediction.request import parse_request
+from prediction.request import parse_request, unwrap
 
 from .graph import Prompt
-from .nodes_info import read_nodes
 
 INPUTS_CLASS: Final = "FluxHotswapInputs"
+LATENT_CLASS: Final = "FluxHotswapLatent"
 
 
 def workflow_for(request: Mapping[str, Any]) -> str:
     """Return the name of the simplest shipped workflow that can run request."""
-    return "flux_lora_schema" if request.get("image") else "text_to_image"
+    return "flux_lora_schema" if unwrap(request).get("image") else "text_to_image"
 
 
 def fill_prompt(prompt: Prompt, request: Mapping[str, Any]) -> Prompt:
@@ -49,16 +49,16 @@ def fill_prompt(prompt: Prompt, request: Mapping[str, Any]) -> Prompt:
     given = {name: value for name, value in asdict(parsed).items() if value is not None}
     for name in ("image", "mask"):
         if name in given:
-            _check_taken(filled, ids[0], name, given[name])
+            _check_taken(filled, name, given[name])
             wires.pop(f"input_{name}", None)
     filled[ids[0]]["inputs"] = given | wires
     return filled
 
 
-def _check_taken(prompt: Prompt, inputs: str, name: str, value: object) -> None:
-    """Raise if no node takes the picture that the Inputs node hands out."""
-    wire = [inputs, read_nodes()[INPUTS_CLASS].output(name)]
-    if not any(wire in node["inputs"].values() for node in prompt.values()):
+def _check_taken(prompt: Prompt, name: str, value: object) -> None:
+    """Raise if the latent cannot be a picture's: it takes a VAE only where it can."""
+    latents = [node for node in prompt.values() if node["class_type"] == LATENT_CLASS]
+    if not all("vae" in node["inputs"] for node in latents):
         raise RequestError(
             name, value, "use flux_lora_schema", "this workflow takes no input picture"
         )

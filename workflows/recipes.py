@@ -116,13 +116,14 @@ def _run(graph: Graph, inputs: Node, *, picture: bool = False, keep: bool = Fals
     Args:
         graph: to add to.
         inputs: the form.
-        picture: whether the latent takes the form's picture and mask.
+        picture: whether the latent can be a picture's.
         keep: whether what the mask keeps is laid over the result.
     """
-    models = _load_models(graph, inputs)
-    wires = {"image": inputs["image"], "mask": inputs["mask"], "vae": models.vae}
-    latent = _latent(graph, inputs, **(wires if picture else {}))
-    result = _sample(graph, inputs, models, latent)
+    request = inputs["request"]
+    models = _load_models(graph, request)
+    vae = {"vae": models.vae} if picture else {}
+    latent = graph.add("FluxHotswapLatent", request=request, **vae)
+    result = _sample(graph, request, models, latent)
     if keep:
         # Sampling ends with the kept cells equal to the picture's up to rounding. Laying the
         # result over the picture's own latent makes them equal bit for bit; without a mask it
@@ -133,7 +134,9 @@ def _run(graph: Graph, inputs: Node, *, picture: bool = False, keep: bool = Fals
             source=result,
             mask=latent["mask"],
         )["LATENT"]
-    _save(graph, inputs, models, result)
+    pictures = graph.add("VAEDecode", samples=result, vae=models.vae)
+    safe = graph.add("FluxHotswapSafety", images=pictures["IMAGE"], request=request)
+    graph.add("FluxHotswapSave", images=safe["images"], request=request)
 
 
 @dataclass(frozen=True)
@@ -145,61 +148,23 @@ class _Models:
     vae: Wire
 
 
-def _load_models(graph: Graph, inputs: Node) -> _Models:
+def _load_models(graph: Graph, request: Wire) -> _Models:
     loader = graph.add(
-        "FluxHotswapLoader",
-        dev_file=DEV.name,
-        schnell_file=SCHNELL.name,
-        model=inputs["model"],
-        go_fast=inputs["go_fast"],
-        route_reason=inputs["route_reason"],
+        "FluxHotswapLoader", dev_file=DEV.name, schnell_file=SCHNELL.name, request=request
     )
     encoders = graph.add("DualCLIPLoader", clip_name1=CLIP_L.name, clip_name2=T5.name, type="flux")
     vae = graph.add("VAELoader", vae_name=AE.name)
-    model, clip = loader["MODEL"], encoders["CLIP"]
-    for source in ("lora", "extra_lora"):
-        lora = graph.add(
-            "FluxHotswapLora",
-            model=model,
-            source=inputs[source],
-            scale=inputs[f"{source}_scale"],
-            clip=clip,
-        )
-        model, clip = lora["MODEL"], lora["CLIP"]
-    return _Models(model, clip, vae["VAE"])
-
-
-def _latent(graph: Graph, inputs: Node, **pictures: Wire) -> Node:
-    return graph.add(
-        "FluxHotswapLatent",
-        aspect_ratio=inputs["aspect_ratio"],
-        megapixels=inputs["megapixels"],
-        width=inputs["width"],
-        height=inputs["height"],
-        num_outputs=inputs["num_outputs"],
-        **pictures,
+    loras = graph.add(
+        "FluxHotswapLora", model=loader["MODEL"], request=request, clip=encoders["CLIP"]
     )
+    return _Models(loras["MODEL"], loras["CLIP"], vae["VAE"])
 
 
-def _sample(graph: Graph, inputs: Node, models: _Models, latent: Node) -> Wire:
+def _sample(graph: Graph, request: Wire, models: _Models, latent: Node) -> Wire:
     """Add everything between the latent and the finished latent."""
-    prompt = graph.add(
-        "FluxHotswapPrompt",
-        clip=models.clip,
-        text=inputs["prompt"],
-        model=inputs["model"],
-        guidance=inputs["guidance_scale"],
-    )
-    schedule = graph.add(
-        "FluxHotswapSchedule",
-        model=inputs["model"],
-        steps=inputs["num_inference_steps"],
-        width=latent["width"],
-        height=latent["height"],
-        prompt_strength=inputs["prompt_strength"],
-        has_image=latent["has_image"],
-    )
-    noise = graph.add("FluxHotswapNoise", seed=inputs["seed"])
+    prompt = graph.add("FluxHotswapPrompt", clip=models.clip, request=request)
+    schedule = graph.add("FluxHotswapSchedule", request=request)
+    noise = graph.add("FluxHotswapNoise", request=request)
     guider = graph.add("BasicGuider", model=models.model, conditioning=prompt["CONDITIONING"])
     sampler = graph.add("KSamplerSelect", sampler_name="euler")
     sampled = graph.add(
@@ -211,23 +176,6 @@ def _sample(graph: Graph, inputs: Node, models: _Models, latent: Node) -> Wire:
         latent_image=latent["LATENT"],
     )
     return sampled["output"]
-
-
-def _save(graph: Graph, inputs: Node, models: _Models, latent: Wire) -> None:
-    """Add everything behind the finished latent."""
-    pictures = graph.add("VAEDecode", samples=latent, vae=models.vae)
-    safe = graph.add(
-        "FluxHotswapSafety",
-        images=pictures["IMAGE"],
-        disable_safety_checker=inputs["disable_safety_checker"],
-    )
-    graph.add(
-        "FluxHotswapSave",
-        images=safe["images"],
-        output_format=inputs["output_format"],
-        output_quality=inputs["output_quality"],
-        parameters=inputs["report"],
-    )
 
 
 _NOTE: Final = """## {title}

@@ -1,0 +1,229 @@
+"""What has to be fetched is fetched before the models load, or beside it: what ran tells."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from fetch.servers import File, Server
+from mini_flux import loras
+from runtime.client import Client, ExecutionError
+from runtime.comfyui import find_comfyui
+from runtime.environment import ROOT
+from runtime.models import small_models
+from runtime.server import ComfyServer
+from runtime.session import Comfy
+
+from workflows.graph import Prompt
+
+SMALL: dict[str, Any] = {"prompt": "a star", "aspect_ratio": "custom", "width": 256, "height": 256}
+SMALL |= {"num_inference_steps": 1, "disable_safety_checker": True}
+LOADERS = {"FluxHotswapLoader", "DualCLIPLoader", "VAELoader"}
+seeds = iter(range(1000, 2000))
+
+
+def graph(**fields: Any) -> Prompt:
+    """The graph for every request, with a seed of its own, so that the form runs."""
+    path = ROOT / "workflows" / "api" / "flux_lora_schema.json"
+    made: Prompt = json.loads(path.read_text("utf-8"))
+    made["1"]["inputs"] = {**SMALL, "seed": next(seeds), **fields}
+    return made
+
+
+def failing(client: Client, prompt: Prompt) -> tuple[ExecutionError, set[str]]:
+    """Run a prompt that fails; how, and the classes of the nodes that ran."""
+    client.free()
+    with pytest.raises(ExecutionError) as failed:
+        client.run(prompt)
+    return failed.value, {prompt[key]["class_type"] for key in failed.value.result.executed_nodes}
+
+
+@pytest.mark.parametrize("field", ["lora", "extra_lora"])
+@pytest.mark.parametrize("status", [404, 401])
+def test_a_lora_that_cannot_be_had_loads_nothing(comfy: Comfy, field: str, status: int) -> None:
+    link = comfy.files.file(f"/{field}-{status}.safetensors", b"", statuses=[(status, {})] * 9)
+    comfy.expect_traceback(f"{field}: {link}")
+    comfy.expect_traceback(link)
+    error, ran = failing(comfy.client, graph(**{field: link}))
+    assert error.node_type == "FluxHotswapInputs"
+    assert error.message.startswith(f"{field}: {link}")
+    assert ran == {"FluxHotswapInputs"}
+
+
+def test_a_picture_that_cannot_be_had_loads_nothing(comfy: Comfy) -> None:
+    link = f"{comfy.files.url}/gone.png"
+    comfy.expect_traceback(link)
+    error, ran = failing(comfy.client, graph(image=link))
+    assert error.message.startswith(f"image: {link}")
+    assert ran == {"FluxHotswapInputs"}
+
+
+def test_an_end_of_the_fetch_that_is_bad_names_the_lora(comfy: Comfy) -> None:
+    """What is found out only when all bytes are here fails before sampling."""
+    link = comfy.files.file("/not-a-lora.safetensors", b"x" * 300_000, rate=1e6)
+    comfy.expect_traceback("not-a-lora.safetensors")
+    error, ran = failing(comfy.client, graph(lora=link))
+    assert "not-a-lora.safetensors" in error.message
+    assert "SamplerCustomAdvanced" not in ran
+
+
+def test_the_models_load_while_a_lora_comes(comfy: Comfy) -> None:
+    data = loras.as_bytes(loras.diffusers(loras.blocks()) | padding(1_500_000))
+    link = comfy.files.file("/slow.safetensors", data, rate=400_000)
+    route = comfy.files.routes["/slow.safetensors"]
+    assert isinstance(route, File)
+    prompt = graph(lora=link)
+    still_coming: dict[str, bool] = {}
+    comfy.client.free()
+
+    def look(node: str, value: int, maximum: int) -> None:
+        if not maximum:
+            still_coming[prompt[node]["class_type"]] = route.open > 0
+
+    result = comfy.run(prompt, on_progress=look)
+    assert {name for name in LOADERS if still_coming[name]} == LOADERS
+    assert still_coming["SamplerCustomAdvanced"] is False
+    assert result.shown("flux_hotswap")[0]["loras"][0]["file"].endswith(".safetensors")
+    fetched = [seen for seen in comfy.files.asked("/slow") if seen.method == "GET"]
+    assert len(fetched) == 1
+
+
+def test_two_loras_come_side_by_side(comfy: Comfy) -> None:
+    state = loras.diffusers(loras.blocks())
+    one, two = (
+        comfy.files.file(
+            f"/side-{number}.safetensors",
+            loras.as_bytes(state | padding(400_000 + number)),
+            rate=400_000,
+        )
+        for number in (0, 2)
+    )
+    routes = [comfy.files.routes[link.removeprefix(comfy.files.url)] for link in (one, two)]
+    both = threading.Event()
+    watch = watching(lambda: all(isinstance(r, File) and r.open > 0 for r in routes), both)
+    found = comfy.run(graph(lora=one, extra_lora=two)).shown("flux_hotswap")[0]["loras"]
+    watch.join()
+    assert both.is_set()
+    assert [lora["source"] for lora in found] == [one, two]
+
+
+def test_the_same_lora_twice_is_fetched_once(comfy: Comfy) -> None:
+    data = loras.as_bytes(loras.diffusers(loras.blocks()) | padding(8))
+    link = comfy.files.file("/twice.safetensors", data)
+    found = comfy.run(graph(lora=link, extra_lora=link)).shown("flux_hotswap")[0]["loras"]
+    assert len(found) == 2
+    assert len([seen for seen in comfy.files.asked("/twice") if seen.method == "GET"]) == 1
+
+
+def test_a_lora_of_no_strength_is_not_fetched(comfy: Comfy) -> None:
+    link = f"{comfy.files.url}/never.safetensors"
+    comfy.run(graph(lora=link, lora_scale=0))
+    assert comfy.files.asked("/never") == []
+
+
+@pytest.mark.parametrize("where", ["waiting for it", "while the models load"])
+def test_cancel_ends_what_was_begun(comfy: Comfy, where: str) -> None:
+    """The download ends, wherever the prompt is when the user presses Cancel."""
+    data = loras.as_bytes(padding(20_000_000))
+    name = f"/endless-{where.replace(' ', '-')}.safetensors"
+    link = comfy.files.file(name, data, rate=1_000_000, ranges=False)
+    route = comfy.files.routes[name]
+    assert isinstance(route, File)
+    prompt = graph(lora=link)
+    at = "FluxHotswapLora" if where == "waiting for it" else "DualCLIPLoader"
+    comfy.client.free()
+
+    def cancel(node: str, value: int, maximum: int) -> None:
+        if not maximum and prompt[node]["class_type"] == at:
+            comfy.client.interrupt()
+
+    with pytest.raises(ExecutionError) as stopped:
+        comfy.run(prompt, on_progress=cancel)
+    assert stopped.value.interrupted
+    ended = threading.Event()
+    watching(lambda: route.open == 0, ended).join()
+    assert ended.is_set(), "20 MB at 1 MB/s: the download went on"
+
+
+def test_a_prompt_that_fails_ends_what_was_begun(comfy: Comfy) -> None:
+    data = loras.as_bytes(padding(20_000_000))
+    link = comfy.files.file("/unwanted.safetensors", data, rate=1_000_000, ranges=False)
+    route = comfy.files.routes["/unwanted.safetensors"]
+    assert isinstance(route, File)
+    prompt = graph(lora=link)
+    (comfy.server.models_dir / "text_encoders" / "broken.safetensors").write_bytes(b"broken")
+    encoders = next(node for node in prompt.values() if node["class_type"] == "DualCLIPLoader")
+    encoders["inputs"]["clip_name1"] = "broken.safetensors"
+    comfy.client.free()
+    with pytest.raises(ExecutionError) as failed:
+        comfy.run(prompt)
+    assert failed.value.node_type == "DualCLIPLoader"
+    ended = threading.Event()
+    watching(lambda: route.open == 0, ended).join()
+    assert ended.is_set(), "20 MB at 1 MB/s: the download went on"
+
+
+# --- the safety checker's files ---
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Client, Server]]:
+    """A server without safety files, and the hub that it asks for them."""
+    models = tmp_path_factory.mktemp("bare") / "models"
+    for folder in small_models().iterdir():
+        if folder.is_dir() and folder.name != "safety_checker":
+            shutil.copytree(folder, models / folder.name)
+    hub = Server()
+    env = {"HF_ENDPOINT": hub.url, "FLUX_HOTSWAP_ALLOW_HOSTS": "127.0.0.1"}
+    with ComfyServer(find_comfyui(), models=models, env=env) as server:
+        yield Client(server.url), hub
+    hub.close()
+
+
+def test_safety_files_that_cannot_be_had_load_nothing(bare: tuple[Client, Server]) -> None:
+    client, hub = bare
+    error, ran = failing(client, graph(disable_safety_checker=False))
+    assert error.message.startswith("disable_safety_checker: The safety checker's file")
+    assert "is missing and the download failed" in error.message
+    assert ran == {"FluxHotswapInputs"}
+    assert hub.asked()
+
+
+@pytest.mark.parametrize("how", ["switched off", "another checker"])
+def test_safety_files_that_are_not_needed_are_not_fetched(
+    bare: tuple[Client, Server], how: str
+) -> None:
+    client, hub = bare
+    hub.reset()
+    prompt = graph(disable_safety_checker=how == "switched off")
+    checker = next(node for node in prompt.values() if node["class_type"] == "FluxHotswapSafety")
+    if how == "another checker":
+        checker["inputs"]["checker"] = "opennsfw"
+    client.run(prompt)
+    assert hub.asked() == []
+
+
+def padding(size: int) -> dict[str, torch.Tensor]:
+    """A tensor that makes a file large; no model has a place for it."""
+    return {"text_model.padding.lora_down.weight": torch.zeros(1, size // 4)}
+
+
+def watching(seen: Callable[[], bool], event: threading.Event) -> threading.Thread:
+    """Set an event once something is seen; look for it at most eight seconds."""
+
+    def watch() -> None:
+        end = time.monotonic() + 8
+        while time.monotonic() < end and not event.is_set():
+            if seen():
+                event.set()
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread

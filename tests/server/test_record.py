@@ -1,0 +1,305 @@
+"""The record of a picture: what ran, from the nodes that did it, in the history and in the file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from io import BytesIO
+from typing import Any
+
+import pytest
+from mini_flux import loras
+from PIL import Image
+from runtime.client import Client, Result
+from runtime.comfyui import find_comfyui
+from runtime.environment import ROOT
+from runtime.models import small_models
+from runtime.server import ComfyServer
+from runtime.session import Comfy
+
+from ops import metadata
+from workflows.fill import fill_prompt
+from workflows.graph import Prompt
+
+ASK: dict[str, Any] = {"prompt": "a star", "megapixels": "0.25", "num_inference_steps": 2}
+ASK |= {"seed": 11, "lora": "record-1.safetensors", "lora_scale": 0.5}
+ASK |= {"extra_lora": "record-2.safetensors", "extra_lora_scale": -1}
+STATE = loras.diffusers(loras.blocks())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def lora_files(comfy: Comfy) -> None:
+    for number in (1, 2):
+        write(comfy.server, f"record-{number}.safetensors", number)
+
+
+def write(server: ComfyServer, name: str, note: int) -> None:
+    loras.write(STATE, server.models_dir / "loras" / name, {"number": str(note)})
+
+
+def graph(name: str = "text_to_image", **fields: Any) -> Prompt:
+    shipped = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text("utf-8"))
+    return fill_prompt(shipped, {**ASK, **fields})
+
+
+def inputs(prompt: Prompt, class_type: str) -> dict[str, Any]:
+    return next(node["inputs"] for node in prompt.values() if node["class_type"] == class_type)
+
+
+def record(result: Result) -> dict[str, Any]:
+    """What the Save node, and it alone, says of a run."""
+    (found,) = result.shown("flux_hotswap")
+    assert any("images" in shown and "flux_hotswap" in shown for shown in result.outputs.values())
+    return found
+
+
+def embedded(client: Client, result: Result) -> dict[str, str]:
+    (entry,) = result.images()
+    with Image.open(BytesIO(client.view(entry))) as picture:
+        return metadata.read(picture)
+
+
+# --- what it says ---
+
+
+def test_what_ran(comfy: Comfy) -> None:
+    result = comfy.run(graph())
+    found = record(result)
+    first, second = found.pop("loras")
+    assert found == {
+        "prompt": "a star",
+        "guidance": 3,
+        "t5_length": 512,
+        "model": "dev",
+        "checkpoint": "flux1-dev.safetensors",
+        "engine": "fp8",
+        "engine_reason": "storage (CPU has no fp8 matmul)",
+        "mode": "txt2img",
+        "width": 512,
+        "height": 512,
+        "num_outputs": 1,
+        "steps": 2,
+        "start_step": 0,
+        "seed": 11,
+        "noise": "hosted",
+        "safety": {"checker": "hosted", "flags": [False]},
+        "warnings": [],
+        "version": "0.1.0",
+    }
+    data = (comfy.server.models_dir / "loras" / "record-1.safetensors").read_bytes()
+    assert first["sha256"] == hashlib.sha256(data).hexdigest()
+    assert (first["source"], first["file"]) == ("record-1.safetensors", "record-1.safetensors")
+    assert first["matched"] == first["keys"] == len(STATE)
+    assert first["weights"] > 0
+    assert [first["strength"], second["strength"]] == [0.75, -1.5]
+    assert first["sha256"] != second["sha256"]
+
+
+def test_what_ran_on_a_picture(comfy: Comfy) -> None:
+    buffer = BytesIO()
+    Image.new("RGB", (100, 60), "red").save(buffer, "PNG")
+    name = comfy.client.upload("record.png", buffer.getvalue())
+    fields = {"image": name, "prompt_strength": 0.5, "num_inference_steps": 4}
+    found = record(comfy.run(graph("flux_lora_schema", **fields)))
+    assert (found["mode"], found["width"], found["height"]) == ("img2img", 112, 64)
+    assert (found["steps"], found["start_step"], found["prompt_strength"]) == (2, 2, 0.5)
+    assert (found["engine"], found["engine_reason"]) == ("bf16", "image input")
+    assert [lora["strength"] for lora in found["loras"]] == [0.5, -1]
+    assert found["warnings"] == ["megapixels: ignored, the image sets the size"]
+
+
+def test_strengths_are_those_that_were_used(comfy: Comfy) -> None:
+    """Also where a node was taken off the wire: the plan says 0.75, the node applied 0.3."""
+    prompt = graph()
+    own = inputs(prompt, "FluxHotswapLora")
+    del own["request"]
+    own |= {"source": "record-2.safetensors", "scale": 0.2, "go_fast_multiplier": 1.5}
+    (lora,) = record(comfy.run(prompt))["loras"]
+    assert (lora["file"], round(lora["strength"], 6)) == ("record-2.safetensors", 0.3)
+
+
+def test_loras_follow_each_other_in_the_order_of_the_nodes(comfy: Comfy) -> None:
+    """One more LoRA node behind the request's, which has no request itself."""
+    prompt = graph()
+    ours = next(k for k, node in prompt.items() if node["class_type"] == "FluxHotswapLora")
+    more = {"model": [ours, 0], "source": "record-1.safetensors", "scale": 0.1}
+    prompt["more"] = {"class_type": "FluxHotswapLora", "inputs": more}
+    inputs(prompt, "BasicGuider")["model"] = ["more", 0]
+    found = record(comfy.run(prompt))["loras"]
+    assert [round(lora["strength"], 6) for lora in found] == [0.75, -1.5, 0.15]
+
+
+def test_the_forms_multiplier(comfy: Comfy) -> None:
+    prompt = graph()
+    inputs(prompt, "FluxHotswapInputs")["go_fast_multiplier"] = 1
+    assert [lora["strength"] for lora in record(comfy.run(prompt))["loras"]] == [0.5, -1]
+
+
+def test_nodes_of_others_are_not_guessed_at(comfy: Comfy) -> None:
+    """The core draws the noise: nobody of ours knows its seed, and the record claims none."""
+    prompt = graph()
+    sampler = inputs(prompt, "SamplerCustomAdvanced")
+    prompt["core"] = {"class_type": "RandomNoise", "inputs": {"noise_seed": 5}}
+    sampler["noise"] = ["core", 0]
+    assert "seed" not in record(comfy.run(prompt))
+
+
+def test_two_branches_keep_their_own_record(comfy: Comfy) -> None:
+    """Two Save nodes behind one form: each tells of the LoRA node before it."""
+    prompt = graph()
+    branch = {key: json.loads(json.dumps(node)) for key, node in prompt.items()}
+    twins = {"FluxHotswapLora", "BasicGuider", "SamplerCustomAdvanced", "VAEDecode"}
+    twins |= {"FluxHotswapSafety", "FluxHotswapSave", "FluxHotswapPrompt"}
+    renamed = {key for key, node in branch.items() if node["class_type"] in twins}
+    for key in renamed:
+        for value in branch[key]["inputs"].values():
+            if isinstance(value, list) and value[0] in renamed:
+                value[0] = f"b{value[0]}"
+        prompt[f"b{key}"] = branch[key]
+        if branch[key]["class_type"] == "FluxHotswapLora":
+            del branch[key]["inputs"]["request"]
+            branch[key]["inputs"] |= {"source": "record-2.safetensors", "scale": 2}
+    both = comfy.run(prompt).outputs
+    told = {
+        node: [lora["strength"] for lora in shown["flux_hotswap"][0]["loras"]]
+        for node, shown in both.items()
+        if "flux_hotswap" in shown
+    }
+    assert sorted(told.values()) == [[0.75, -1.5], [3]]
+
+
+# --- it is there in every run ---
+
+
+def test_again_from_the_cache(comfy: Comfy) -> None:
+    prompt = graph(seed=12)
+    first = record(comfy.run(prompt))
+    again = comfy.run(prompt)
+    assert again.executed_nodes == []
+    assert record(again) == first
+
+
+def test_only_the_save_node_runs(comfy: Comfy) -> None:
+    """The form and all others come from the cache; the record is whole all the same."""
+    prompt = graph(seed=13)
+    first = record(comfy.run(prompt))
+    inputs(prompt, "FluxHotswapSave")["filename_prefix"] = "another"
+    again = comfy.run(prompt)
+    assert [prompt[node]["class_type"] for node in again.executed_nodes] == ["FluxHotswapSave"]
+    assert record(again) == first
+
+
+def test_another_number_of_a_node_does_not_matter(comfy: Comfy) -> None:
+    prompt = graph(seed=14)
+    first = record(comfy.run(prompt))
+    moved = {f"9{key}": json.loads(json.dumps(node)) for key, node in prompt.items()}
+    for node in moved.values():
+        for value in node["inputs"].values():
+            if isinstance(value, list):
+                value[0] = f"9{value[0]}"
+    assert record(comfy.run(moved)) == first
+
+
+def test_a_lora_file_that_is_another_one_now(comfy: Comfy) -> None:
+    write(comfy.server, "record-3.safetensors", 3)
+    prompt = graph(lora="record-3.safetensors")
+    before = record(comfy.run(prompt))["loras"][0]["sha256"]
+    write(comfy.server, "record-3.safetensors", 4)
+    assert record(comfy.run(prompt))["loras"][0]["sha256"] != before
+
+
+def test_a_drawn_seed(comfy: Comfy) -> None:
+    """The seed that is told draws the same picture."""
+    fields = {"seed": None, "output_format": "png"}
+    drawn = comfy.run(graph(**fields))
+    seed = record(drawn)["seed"]
+    same = comfy.run(graph(**{**fields, "seed": seed}))
+    pictures = []
+    for result in (drawn, same):
+        (entry,) = result.images()
+        with Image.open(BytesIO(comfy.client.view(entry))) as picture:
+            pictures.append(picture.tobytes())
+    assert pictures[0] == pictures[1]
+    assert json.loads(embedded(comfy.client, drawn)["flux_hotswap"])["seed"] == seed
+
+
+@pytest.fixture(scope="module")
+def keeping() -> Iterator[ComfyServer]:
+    """A server that keeps the results of many prompts, not of the last alone."""
+    models = small_models()
+    with ComfyServer(find_comfyui(), models=models, arguments=["--cache-lru", "100"]) as server:
+        for number in (1, 2):
+            write(server, f"record-{number}.safetensors", number)
+        yield server
+
+
+def test_back_to_an_earlier_prompt(keeping: ComfyServer) -> None:
+    """A cache of many prompts brings one back: its record is not that of the prompt between."""
+    client = Client(keeping.url)
+    one, two = graph(seed=1), graph(seed=2, lora_scale=1)
+    first = record(client.run(one))
+    client.run(two)
+    inputs(one, "FluxHotswapSave")["filename_prefix"] = "back"
+    back = client.run(one)
+    assert [one[node]["class_type"] for node in back.executed_nodes] == ["FluxHotswapSave"]
+    assert record(back) == first
+
+
+# --- in the file ---
+
+
+@pytest.mark.parametrize("output_format", ["png", "webp", "jpg"])
+def test_the_file_holds_it(comfy: Comfy, output_format: str) -> None:
+    result = comfy.run(graph(output_format=output_format, seed=15))
+    texts = embedded(comfy.client, result)
+    assert json.loads(texts["flux_hotswap"]) == record(result)
+    last = texts["parameters"].splitlines()[-1]
+    assert texts["parameters"].startswith("a star\n")
+    assert "Steps: 2, Sampler: Euler" in last
+    assert "Seed: 15, Size: 512x512, Model: flux1-dev" in last
+    short = record(result)["loras"][0]["sha256"][:10]
+    assert f"record-1: {short}" in last
+    assert "<lora:record-1:0.75>" in texts["parameters"]
+
+
+def test_a_jpg_without_room_for_the_graph(comfy: Comfy) -> None:
+    large = {"extra_pnginfo": {"workflow": {"x": "y" * 100_000}}}
+    result = comfy.client.run(graph(output_format="jpg", seed=16), extra_data=large)
+    texts = embedded(comfy.client, result)
+    assert set(texts) == {"flux_hotswap", "parameters"}
+    assert json.loads(texts["flux_hotswap"])["seed"] == 16
+
+
+def test_without_metadata(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """ComfyUI's switch keeps everything out of the file; the history has the record."""
+    models = small_models()
+    arguments = ["--disable-metadata"]
+    with ComfyServer(find_comfyui(), models=models, arguments=arguments) as server:
+        client = Client(server.url)
+        result = client.run(graph(lora=None, extra_lora=None, output_format="png"))
+        assert record(result)["seed"] == 11
+        assert embedded(client, result) == {}
+
+
+# --- README's example ---
+
+
+def test_the_example_of_the_readme_twice(comfy: Comfy, tmp_path: Any, capsys: Any) -> None:
+    """The snippet as it stands there, but for the address, run twice in a row."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (code,) = (part for part in text.split("```python\n")[1:] if "urlopen" in part)
+    code = code.partition("```")[0]
+    code = code.replace("http://127.0.0.1:8188", comfy.server.url)
+    code = code.replace('"workflows/api', f'"{ROOT.as_posix()}/workflows/api')
+    code = code.replace(
+        'Path(image["filename"])', f'(Path("{tmp_path.as_posix()}") / image["filename"])'
+    )
+    small = '"megapixels": "0.25", "num_inference_steps": 1, "seed": 4, '
+    code = code.replace(
+        '{"prompt": "a red fox in snow", ', '{"prompt": "a red fox in snow", ' + small
+    )
+    for _ in range(2):
+        exec(compile(code, "README.md", "exec"), {})  # noqa: S102 - our own page
+        assert capsys.readouterr().out == "seed 4\n"
+    assert len(list(tmp_path.iterdir())) == 1
