@@ -39,9 +39,15 @@ DIFFERENCES: Final[tuple[Difference, ...]] = (
         "is still the second draw.",
     ),
     Difference(
+        "null, other names, unknown fields",
+        "null is not given. Unknown fields are dropped; other wrong values are refused.",
+        "null is not given, `lora_weights` and `replicate_weights` count as `lora`, and everything "
+        "else is refused by name: the same in the form, over the API, pasted and in `dev.py plan`.",
+    ),
+    Difference(
         "seed that is left out",
         "16 or 32 random bits, written to the log only.",
-        "Drawn from 0 to 4294967295; reported by the node, in the result and in the files.",
+        "Drawn from 0 to 4294967295; reported in the result and in the files.",
     ),
     Difference(
         "text",
@@ -80,8 +86,9 @@ DIFFERENCES: Final[tuple[Difference, ...]] = (
     Difference(
         "metadata in files",
         "None.",
-        "The graph, and the report with the seed. The editor reads the graph back from png and "
-        "webp, not from jpg. ComfyUI's --disable-metadata leaves it out.",
+        "The graph, the record of what ran, and the `parameters` text that other tools read. The "
+        "editor reads the graph back from png and webp, not from jpg. ComfyUI's --disable-metadata "
+        "leaves all of it out.",
     ),
     Difference(
         "safety",

@@ -211,7 +211,8 @@ def test_what_is_no_prompt_is_left_to_comfyui(comfy: Comfy, prompt: Any) -> None
 def test_null_is_not_given(comfy: Comfy) -> None:
     """Every field but the prompt and those that the size needs."""
     names = [field.name for field in FIELDS if field.name not in SMALL]
-    found = record(comfy, graph(**dict.fromkeys(names)))
+    nothing: dict[str, Any] = dict.fromkeys(names)
+    found = record(comfy, graph(**nothing))
     assert (found["guidance"], found["loras"], found["num_outputs"]) == (3, [], 1)
 
 
