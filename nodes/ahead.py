@@ -7,9 +7,9 @@ and the node that needs a file waits for its end.
 
 from __future__ import annotations
 
-import logging
+import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -30,7 +30,6 @@ Tell = Callable[[int, "int | None"], None]
 Stop = Callable[[], bool]
 
 POLL_SECONDS: Final = 0.05
-log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -38,6 +37,7 @@ class Fetch:
     """A fetch on its way, in a thread of its own.
 
     Attributes:
+        ended: tells whether the prompt that it is for is over.
         result: what it brings in the end.
         under_way: set once bytes arrive, or it has ended.
         done: bytes so far.
@@ -45,6 +45,7 @@ class Fetch:
         stopped: set to give it up.
     """
 
+    ended: Stop
     result: Future[Any] = field(default_factory=Future[Any])
     under_way: threading.Event = field(default_factory=threading.Event)
     done: int = 0
@@ -56,10 +57,14 @@ class Fetch:
         self.done, self.total = done, total
         self.under_way.set()
 
-    def run(self, work: Callable[[Tell, Stop], Any], stop: Stop) -> None:
+    def given_up(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return self.stopped.is_set() or self.ended()
+
+    def run(self, work: Callable[[Tell, Stop], Any]) -> None:
         """Do the work and keep what comes of it."""
         try:
-            self.result.set_result(work(self.tell, lambda: self.stopped.is_set() or stop()))
+            self.result.set_result(work(self.tell, self.given_up))
         except BaseException as error:  # noqa: BLE001 - it is raised again where it is waited for
             self.result.set_exception(error)
         finally:
@@ -67,6 +72,7 @@ class Fetch:
 
 
 _running: dict[str, Fetch] = {}
+"""Those of the prompt that runs; two forms in it share what both need."""
 
 
 def begin(plan: Plan, prompt: Mapping[str, Any]) -> None:
@@ -80,28 +86,53 @@ def begin(plan: Plan, prompt: Mapping[str, Any]) -> None:
         HotswapError: a LoRA or a safety file cannot be had.
         InterruptProcessingException: the user pressed cancel.
     """
-    _give_up()
-    stop = _prompt_ended()
+    for key in [key for key, fetch in _running.items() if fetch.given_up()]:
+        del _running[key]  # an earlier prompt began it and did not get so far
+    ended = _prompt_ended()
     fields: dict[str, str] = {}
+    for key, field_name, work in _needed(plan, prompt):
+        fields.setdefault(key, field_name)
+        if key not in _running:
+            _start(key, work, ended)
+    try:
+        for key, field_name in fields.items():
+            _under_way(_running[key], field_name)
+    except BaseException:
+        for fetch in _running.values():
+            fetch.stopped.set()
+        raise
+
+
+def _needed(
+    plan: Plan, prompt: Mapping[str, Any]
+) -> Iterator[tuple[str, str, Callable[[Tell, Stop], Any]]]:
+    """Yield what a plan needs: its key, the field that asks for it, and how it is had."""
     if _takers(prompt, "FluxHotswapLora"):
         for wanted in plan.loras:
-            key = _lora_key(wanted.source)
-            if wanted.strength and key not in _running:
-                fields[key] = wanted.field
-                _start(key, _lora_work(wanted.source), stop)
+            if wanted.strength:
+                yield _lora_key(wanted.source), wanted.field, _lora_work(wanted.source)
     checkers = [inputs.get("checker") for inputs in _takers(prompt, "FluxHotswapSafety")]
     if plan.safety_checker and any(checker in (None, "hosted") for checker in checkers):
         for name in missing_weights():
-            _start(_weights_key(name), _weights_work(name), stop)
-    try:
-        for key, fetch in list(_running.items()):
-            while not fetch.under_way.wait(POLL_SECONDS):
-                _heed_cancel(fetch)
-            if fetch.result.done():
-                _named(fields.get(key, "disable_safety_checker"), fetch)
-    except BaseException:
-        _give_up()
-        raise
+            yield _weights_key(name), "disable_safety_checker", _weights_work(name)
+
+
+def _under_way(fetch: Fetch, field_name: str) -> None:
+    """Wait until bytes arrive; raise what went wrong, with the field that asked for them.
+
+    Raises:
+        HotswapError: it cannot be had.
+        InterruptProcessingException: the user pressed cancel.
+    """
+    from ..lora_fetch.errors import FetchError
+
+    while not fetch.under_way.wait(POLL_SECONDS):
+        _heed_cancel(fetch)
+    if fetch.result.done():
+        try:
+            _result(fetch)
+        except (FetchError, OSError, ValueError) as error:
+            raise HotswapError(f"{field_name}: {error}") from error
 
 
 def lora(source: str) -> Fetched:
@@ -128,10 +159,9 @@ def _end_of(key: str, work: Callable[[Tell, Stop], T]) -> T:
     """Wait for a fetch that was begun; do the work here if none was."""
     fetch = _running.pop(key, None)
     tell = progress_bar()
-    if fetch is None or fetch.stopped.is_set():
+    if fetch is None or fetch.given_up():
         with cancelled_as_comfy_does():
             return work(tell, cancelled)
-
     while not wait([fetch.result], POLL_SECONDS).done:
         _heed_cancel(fetch)
         if fetch.done:
@@ -144,21 +174,6 @@ def _result(fetch: Fetch) -> Any:
         return fetch.result.result()
 
 
-def _named(field: str, fetch: Fetch) -> None:
-    """Raise what went wrong with a fetch, with the field that asked for it.
-
-    Raises:
-        HotswapError: it cannot be had.
-        InterruptProcessingException: the user pressed cancel.
-    """
-    from ..lora_fetch.errors import FetchError
-
-    try:
-        _result(fetch)
-    except (FetchError, OSError, ValueError) as error:
-        raise HotswapError(f"{field}: {error}") from error
-
-
 def _heed_cancel(fetch: Fetch) -> None:
     import comfy.model_management
 
@@ -167,25 +182,20 @@ def _heed_cancel(fetch: Fetch) -> None:
         comfy.model_management.throw_exception_if_processing_interrupted()
 
 
-def _start(key: str, work: Callable[[Tell, Stop], Any], stop: Stop) -> None:
-    fetch = _running[key] = Fetch()
-    threading.Thread(target=fetch.run, args=(work, stop), name="fetch ahead", daemon=True).start()
-
-
-def _give_up() -> None:
-    """Stop what an earlier prompt began and did not wait for."""
-    for fetch in _running.values():
-        fetch.stopped.set()
-    _running.clear()
+def _start(key: str, work: Callable[[Tell, Stop], Any], ended: Stop) -> None:
+    fetch = _running[key] = Fetch(ended)
+    threading.Thread(target=fetch.run, args=(work,), name="fetch ahead", daemon=True).start()
 
 
 def _prompt_ended() -> Stop:
     """Return what tells that the prompt which runs now is over, or is being cancelled."""
     from comfy_execution.utils import get_executing_context
-    from server import PromptServer
 
     context = get_executing_context()
-    server: Any = getattr(PromptServer, "instance", None)
+    # Looked up, not imported: without a server nobody but the user can end a prompt.
+    server: Any = getattr(
+        getattr(sys.modules.get("server"), "PromptServer", None), "instance", None
+    )
     if context is None or server is None:
         return cancelled
 

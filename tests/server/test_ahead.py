@@ -121,6 +121,25 @@ def test_the_same_lora_twice_is_fetched_once(comfy: Comfy) -> None:
     assert len([seen for seen in comfy.files.asked("/twice") if seen.method == "GET"]) == 1
 
 
+def test_two_forms_in_one_graph(comfy: Comfy) -> None:
+    """The second form lets the first one's fetch go on."""
+    state = loras.diffusers(loras.blocks())
+    prompt: Prompt = {}
+    for letter in "ab":
+        data = loras.as_bytes(state | padding(400_000 + 4 * ord(letter)))
+        link = comfy.files.file(f"/form-{letter}.safetensors", data, rate=400_000, ranges=False)
+        for key, node in graph(lora=link).items():
+            prompt[f"{letter}{key}"] = json.loads(json.dumps(node))
+            for value in prompt[f"{letter}{key}"]["inputs"].values():
+                if isinstance(value, list):
+                    value[0] = f"{letter}{value[0]}"
+    found = comfy.run(prompt).shown("flux_hotswap")
+    assert [len(record["loras"]) for record in found] == [1, 1]
+    for letter in "ab":
+        whole = [s for s in comfy.files.asked(f"/form-{letter}") if s.method == "GET"]
+        assert len(whole) == 1
+
+
 def test_a_lora_of_no_strength_is_not_fetched(comfy: Comfy) -> None:
     link = f"{comfy.files.url}/never.safetensors"
     comfy.run(graph(lora=link, lora_scale=0))
