@@ -111,7 +111,7 @@ def multiplier_input() -> io.Input:
         "go_fast_multiplier",
         default=GO_FAST_MULTIPLIER,
         min=Minimum(0.0),
-        max=3.0,
+        max=3,
         step=0.01,
         optional=True,
         tooltip="What LoRA strengths are multiplied by, on the fp8 route only; 1 turns it off.",
