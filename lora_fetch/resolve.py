@@ -9,7 +9,7 @@ from . import civitai, hub
 from .api import Api, Resolved, table
 from .errors import FetchError, NotAuthorisedError, NotFoundError, OfflineError
 from .net import Client
-from .source import CivitAI, HuggingFace, Link, Replicate, Source, Tar, bare_url
+from .source import CivitAI, HuggingFace, Link, Replicate, Source, Tar, bare_url, named_in
 from .validators import validator
 
 __all__ = ["Resolved", "resolve"]
@@ -42,7 +42,7 @@ def resolve(
 
 
 def _link(source: Link, api: Api, *, probe: bool) -> Resolved:
-    name = unquote(urlsplit(source.url).path.rsplit("/", 1)[-1])
+    name = named_in(source.url) or unquote(urlsplit(source.url).path.rsplit("/", 1)[-1])
     revision = None
     if probe:
         answer = api.look("GET", source.url, headers={"Range": "bytes=0-0"}, follow=True)
