@@ -246,8 +246,9 @@ def named_in(url: str) -> str:
 
 def _stem(url: str) -> str:
     parts = urlsplit(url)
-    name = named_in(url) or parts.path.rsplit("/", 1)[-1]
-    for suffix in (".safetensors", ".tar"):
-        if name.lower().endswith(suffix):
-            name = name[: -len(suffix)]
-    return name or parts.hostname or "lora"
+    last = parts.path.rsplit("/", 1)[-1]
+    for name in (last, named_in(url)):
+        for suffix in (".safetensors", ".tar"):
+            if name.lower().endswith(suffix):
+                return name[: -len(suffix)] or parts.hostname or "lora"
+    return last or parts.hostname or "lora"
