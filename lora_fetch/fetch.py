@@ -180,7 +180,7 @@ class _Job:
             older = resolved.older
             if older is None or not (resolved.early or error.early_access):
                 raise
-            logger.warning("%s", error)
+            logger.info("Taking the version before it. %s", error)
         if entry is not None and _same(entry, older):
             return self._still(entry, older)
         return self._download(older, client)
