@@ -89,6 +89,15 @@ def test_a_gated_file_behind_a_mirror_is_told(world: World) -> None:
     assert sent(world.hub) == {None}
 
 
+def test_a_hub_behind_a_mirror_that_refuses_at_the_bytes(world: World) -> None:
+    repository(world, "x.safetensors")
+    far = redirect(world.api.url + "/a/b/resolve/x.safetensors")
+    world.hub.routes[f"/a/b/resolve/{COMMIT}/x.safetensors"] = far
+    world.api.fallback = refusal(401, x_error_code="GatedRepo")
+    with pytest.raises(NotAuthorisedError, match="is gated"):
+        world.fetch("hf:a/b")
+
+
 @pytest.mark.parametrize("status", REDIRECTS)
 def test_replicate_that_moved(world: World, status: int) -> None:
     world.api.routes["/new/m/_weights"] = redirect(trained(world))
@@ -159,6 +168,19 @@ def test_a_refused_token_and_a_gated_file_beside_a_public_list(world: World) -> 
     world.hub.routes["/a/b/resolve/main/x.safetensors"] = gated
     with pytest.raises(NotAuthorisedError, match=r"a new token \(yours is not accepted\)"):
         world.fetch("hf:a/b")
+
+
+def test_a_token_that_does_not_reach_replicates_model(world: World) -> None:
+    world.api.fallback = refusal(403)
+    with pytest.raises(NotFoundError, match="no public weights") as caught:
+        world.fetch("me/m")
+    assert "REPLICATE_API_TOKEN" not in str(caught.value)
+
+
+def test_a_refused_token_at_a_link(world: World) -> None:
+    world.hub.fallback = refusal(401)
+    with pytest.raises(NotAuthorisedError, match="Your token for this host is not accepted"):
+        world.fetch(world.hub.url + "/x.safetensors")
 
 
 def test_a_refused_token_of_replicate(world: World) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from fetch.test_parse import COMMIT, HASH, text_id
 from lora_fetch import SourceError, parse
+from lora_fetch.shares import page_hint
 from lora_fetch.source import HUB_TABS, CivitAI, HuggingFace, Link, Replicate, Source, Tar, named_in
 
 LONG = "132c98d22d2171c64e55fe7eb539fbeef0085cb0bd5cac3e8d005234b53ef1cb"
@@ -197,6 +198,15 @@ def test_other_names_in_the_query_are_none(query: str) -> None:
 def test_shares_that_name_no_file(text: str, words: str) -> None:
     with pytest.raises(SourceError, match=words):
         parse(text)
+
+
+def test_what_to_do_about_drives_page() -> None:
+    assert "Share the file with everyone" in page_hint(DRIVE)
+
+
+def test_a_link_without_any_name_has_a_label() -> None:
+    assert parse(DRIVE).label == "download"
+    assert Link("https://h.io").label == "h.io"
 
 
 HIDDEN = "abcdef1234567890"
