@@ -22,6 +22,7 @@ from pathlib import Path
 from .errors import FetchError, SettingsError
 from .fetch import fetch
 from .parser import parse
+from .pasted import displayed
 from .settings import Settings, parse_size
 from .source import LocalFile
 from .store import Store
@@ -168,7 +169,7 @@ class _Bar:
     """One line on the terminal that shows how far a fetch is."""
 
     def __init__(self, text: str, *, quiet: bool) -> None:
-        self._label = text.strip().split("?")[0][:40]
+        self._label = displayed(text.strip())[:40]
         self._quiet = quiet
         self._began: tuple[float, int] | None = None
 

@@ -5,19 +5,28 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from .errors import OfflineError
 from .explain import failure
-from .net import Answer, Client
+from .net import Answer, Client, Follow
 from .pump import ask, wait
 from .settings import Settings
 from .source import Source
 
-__all__ = ["Api", "Resolved", "pause", "rows", "table"]
+__all__ = ["Api", "Document", "Resolved", "pause", "rows", "table"]
 
 T = TypeVar("T")
 MAX_DOCUMENT = 32 * 2**20
+
+
+class Document(NamedTuple):
+    """What an API answered."""
+
+    value: Any
+    headers: Mapping[str, str]
+    url: str
+    """Where it was in the end."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,10 @@ class Resolved:
     """What tells one state of a moving name from the next."""
     trigger_words: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    early: bool = False
+    """Its source says that not everybody may have it yet."""
+    older: Resolved | None = None
+    """What to take where this one is in early access."""
 
 
 @dataclass(frozen=True)
@@ -49,30 +62,39 @@ class Api:
         """The rules of the fetch."""
         return self.client.settings
 
-    def json(self, url: str) -> tuple[Any, Mapping[str, str]]:
-        """GET a JSON document and its headers.
+    def json(self, url: str, *, patient: bool = True) -> Document:
+        """GET a JSON document; a mirror may redirect to the service that has it.
+
+        Args:
+            url: Where it is.
+            patient: Ask again when the service stumbles.
 
         Raises:
             FetchError: the service refuses, fails or answers with something else.
         """
 
-        def call() -> tuple[Any, Mapping[str, str]]:
-            with self._open("GET", url, follow=False) as answer:
+        def call() -> Document:
+            with self._open("GET", url, follow=True) as answer:
                 body = answer.text(MAX_DOCUMENT)
                 try:
-                    return json.loads(body), answer.headers
+                    return Document(json.loads(body), answer.headers, answer.url)
                 except (ValueError, RecursionError):
                     raise OfflineError(
                         f"{self.source.shown()}: the service answered with something that is not "
                         "JSON, as a login page or a proxy does. Try again later."
                     ) from None
 
-        return self.retry(call)
+        return self.retry(call) if patient else ask(call, cancelled=self.cancelled)
 
     def look(
-        self, method: str, url: str, *, headers: Mapping[str, str] | None = None, follow: bool
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        follow: bool | Follow,
     ) -> Answer:
-        """Ask for the headers alone; the answer comes back closed.
+        """Ask for the headers alone; the answer comes back closed. For ``follow`` see `Client`.
 
         Raises:
             FetchError: the service refuses or fails.
@@ -100,14 +122,17 @@ class Api:
             wait(seconds, sleep=self.settings.sleep, cancelled=self.cancelled)
 
     def _open(
-        self, method: str, url: str, *, headers: Mapping[str, str] | None = None, follow: bool
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        follow: bool | Follow,
     ) -> Answer:
         answer = self.client.request(method, url, headers=headers, follow=follow)
         if answer.status >= 400:
             with answer:
-                raise failure(
-                    self.source, answer, tokens=self.settings.tokens, now=self.settings.clock()
-                )
+                raise failure(self.source, answer, self.settings)
         return answer
 
 

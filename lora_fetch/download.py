@@ -16,7 +16,8 @@ from pathlib import Path
 from .addresses import origin
 from .api import Resolved, pause
 from .errors import BadFileError, FetchError, NoRoomError, OfflineError, RefusedError
-from .explain import failure
+from .explain import failure, page, withheld
+from .header import PAGE, looks_like
 from .net import Answer, Client
 from .parallel import Pieces
 from .part import FileSink, Note, Part, Sink, TarSink
@@ -28,6 +29,7 @@ from .validators import content_range, validator
 __all__ = ["Arrived", "Download"]
 
 PROGRESS = 64 * 1024
+HEAD = 512
 TELL_SECONDS = 0.1
 
 logger = logging.getLogger(__name__)
@@ -220,6 +222,8 @@ class Download:
         with self._client.request("GET", self._resolved.url, headers=headers) as answer:
             if answer.status not in (200, 206, 416):
                 raise self._failure(answer)
+            if "html" in answer.header("Content-Type") and looks_like(answer.peek(HEAD)) == PAGE:
+                raise page(self._source, answer)
             yield answer
             yield from answer.chunks(stop)
 
@@ -281,13 +285,8 @@ class Download:
     def _failure(self, answer: Answer) -> FetchError:
         moved = origin(answer.url) != origin(self._resolved.url)
         if answer.status < 400 or (moved and answer.status in (400, 401, 403)):
-            return OfflineError(
-                f"{self._label}: the file server did not send the file (HTTP {answer.status}). "
-                "Try again later.",
-                status=answer.status,
-            )
-        settings = self._settings
-        return failure(self._source, answer, tokens=settings.tokens, now=settings.clock())
+            return withheld(self._source, answer, self._settings)
+        return failure(self._source, answer, self._settings)
 
     def _promised(self, total: int | None) -> None:
         size = self._resolved.size

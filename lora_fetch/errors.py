@@ -66,7 +66,17 @@ class NotFoundError(StatusError, LookupError):
 
 
 class NotAuthorisedError(StatusError):
-    """The source was reached, and does not let us have it."""
+    """The source was reached, and does not let us have it.
+
+    Attributes:
+        early_access: Others may have it by now, and all later.
+    """
+
+    def __init__(
+        self, message: str, *, status: int | None = None, early_access: bool = False
+    ) -> None:
+        super().__init__(message, status=status)
+        self.early_access = early_access
 
 
 class RefusedError(FetchError):

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import header
 from .download import Arrived, Download
-from .errors import BadFileError, CancelledError, FetchError, NoRoomError, StoreError
+from .errors import (
+    BadFileError,
+    CancelledError,
+    FetchError,
+    NoRoomError,
+    NotAuthorisedError,
+    StoreError,
+)
 from .index import Entry
 from .net import Client
 from .parser import parse
@@ -119,8 +126,10 @@ class _Job:
             return self._unpack(self.source)
         with Client(self.settings) as client:
             if entry is not None:
-                return self._recheck(entry, client)
-            return self._download(self._resolve(client), client)
+                found = self._recheck(entry, client)
+            else:
+                found = self._newest(self._resolve(client), client)
+            return replace(found, warnings=(*found.warnings, *client.warnings()))
 
     def _settled(self, entry: Entry) -> bool:
         """Whether the entry may be used without asking its source."""
@@ -144,7 +153,7 @@ class _Job:
         try:
             resolved = self._resolve(client, probe=True)
             if not _same(entry, resolved):
-                return self._download(resolved, client)
+                return self._newest(resolved, client, entry)
         except CancelledError:
             raise
         except FetchError as error:
@@ -152,12 +161,29 @@ class _Job:
                 raise
             self.store.update(self.source, check_after=now + self.settings.retry_check_after)
             return self._hit(entry, _could_not_look(error))
+        return self._still(entry, resolved)
+
+    def _still(self, entry: Entry, resolved: Resolved) -> Fetched:
+        """The file that is here is the one that the source names."""
         fresh = self.store.update(
             self.source,
-            check_after=now + self.settings.recheck_after,
+            check_after=self.settings.clock() + self.settings.recheck_after,
             revision=resolved.revision or entry.revision,
         )
         return self._hit(fresh or entry, *resolved.warnings)
+
+    def _newest(self, resolved: Resolved, client: Client, entry: Entry | None = None) -> Fetched:
+        """Fetch what was found, or the one before it while that is in early access."""
+        try:
+            return self._download(resolved, client)
+        except NotAuthorisedError as error:
+            older = resolved.older
+            if older is None or not (resolved.early or error.early_access):
+                raise
+            logger.info("Taking the version before it. %s", error)
+        if entry is not None and _same(entry, older):
+            return self._still(entry, older)
+        return self._download(older, client)
 
     def _download(self, resolved: Resolved, client: Client) -> Fetched:
         if resolved.sha256 is not None:

@@ -16,8 +16,9 @@ from typing import Any, NoReturn, cast
 
 from .errors import BadFileError
 
-__all__ = ["Header", "Tensor", "looks_like", "read"]
+__all__ = ["PAGE", "Header", "Tensor", "looks_like", "read"]
 
+PAGE = "a web page"
 MAX_HEADER = 16 * 2**20  # the format allows 100 MB, which could cost gigabytes to read
 _BITS = {
     **dict.fromkeys(("F4",), 4),
@@ -77,7 +78,7 @@ def looks_like(head: bytes) -> str | None:
         return "a tar archive"
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype", b"<html", b"<head", b"<body", b"<?xml", b"<!--", b"<script")):
-        return "a web page"
+        return PAGE
     if text.startswith((b'{"', b'["', b"{\n", b"{}")):
         return "a JSON text"
     return None

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
-from urllib.parse import quote, urljoin
+from urllib.parse import quote, urljoin, urlsplit
 
 import requests.utils
 
 from .addresses import origin
 from .api import Api, Resolved, rows
 from .errors import NotFoundError, OfflineError
+from .net import Answer
 from .source import HuggingFace
 
 __all__ = ["choose", "resolve"]
@@ -29,7 +31,7 @@ def resolve(source: HuggingFace, api: Api) -> Resolved:
     path = source.path if source.is_file and source.path else _pick(source, api)
     hub = api.settings.endpoints.hub
     revision = source.revision or "main"
-    answer = api.look("HEAD", _address(hub, source.repo, revision, path), follow=False)
+    answer = api.look("HEAD", _address(hub, source.repo, revision, path), follow=_to_a_hub)
     commit = answer.header("X-Repo-Commit") or revision
     etag = answer.header("X-Linked-Etag") or answer.header("ETag")
     etag = etag.removeprefix("W/").strip('"').lower()
@@ -65,7 +67,7 @@ def choose(source: HuggingFace, files: list[str]) -> str:
             f"{source.shown()}: there is no .safetensors file in it. Check the name, and that it "
             "is a LoRA."
         )
-    listed = "\n".join(f"  hf:{source.repo}/{f}" for f in found[:20])
+    listed = "\n".join(f"  {replace(source, path=f).canonical()}" for f in found[:20])
     more = f"\n  and {len(found) - 20} more" if len(found) > 20 else ""
     raise NotFoundError(f"{source.shown()} has several files. Name one of them:\n{listed}{more}")
 
@@ -75,19 +77,27 @@ def _pick(source: HuggingFace, api: Api) -> str:
     hub = api.settings.endpoints.hub
     url = f"{hub}/api/models/{source.repo}/tree/{revision}?recursive=true"
     files: list[str] = []
+    services = {origin(hub)}
     for _ in range(MAX_PAGES):
-        document, headers = api.json(url)
+        document, headers, url = api.json(url)
+        services.add(origin(url))
         files += [f["path"] for f in rows(document) if isinstance(f.get("path"), str)]
         links: list[dict[str, Any]] = requests.utils.parse_header_links(headers.get("Link", ""))
         after = [str(link.get("url", "")) for link in links if link.get("rel") == "next"]
         if not after:
             return choose(source, files)
         url = urljoin(url, after[0])
-        if origin(url) != origin(hub):
+        if origin(url) not in services:
             raise OfflineError(f"{source.shown()}: the list of files leads away from the hub.")
     raise NotFoundError(
-        f"{source.shown()} has too many files to choose from. Name one: hf:{source.repo}/<file>"
+        f"{source.shown()} has too many files to choose from. Name one: "
+        f"{replace(source, path=None).canonical()}/<file>"
     )
+
+
+def _to_a_hub(answer: Answer, target: str) -> bool:
+    """Whether a redirect leads to another hub, as those of mirrors do, and not to a file server."""
+    return not answer.header("X-Repo-Commit") and "/resolve/" in urlsplit(target).path
 
 
 def _address(hub: str, repo: str, revision: str, path: str) -> str:

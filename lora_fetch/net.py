@@ -2,7 +2,8 @@
 
 Redirects are followed by hand: every hop's host is resolved and checked (`addresses`), the
 connection goes to exactly the address that was checked while the certificate must be that of the
-host's name, and a token is attached only where the hop is the token's own origin. There are no
+host's name, and a token is attached only where the hop is the token's own origin. A token that is
+not accepted is left out of a second try, so that it does not hide what is public. There are no
 cookies, no ``.netrc`` and no proxies.
 """
 
@@ -13,9 +14,9 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from typing import Any, Protocol, cast
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from typing import Any, Literal, Protocol, TypeAlias, cast
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import requests
@@ -23,18 +24,29 @@ import urllib3.exceptions
 from requests.adapters import HTTPAdapter
 
 from .addresses import Target, check, origin
+from .discreet import discreet, keep_queries_out_of_logs
 from .errors import OfflineError, RefusedError
 from .settings import Settings
 from .source import bare_url
 
-__all__ = ["Answer", "Client"]
+__all__ = ["BUSY", "UNAUTHORISED", "Answer", "Auth", "Client", "Follow"]
 
 USER_AGENT = "flux-hotswap/0.1 (+https://github.com/flux-hotswap/flux-hotswap)"
 MAX_HOPS = 10
 CHUNK = 64 * 1024
 BLOCK = 1024 * 1024
 GATHER_SECONDS = 0.02
+UNAUTHORISED = 401
+BUSY = {408, 425, 429}
+"""With those of 500 and more: statuses that pass."""
 _REDIRECTS = {301, 302, 303, 307, 308}
+
+Auth: TypeAlias = Literal["none", "sent", "refused", "kept"]
+"""What became of the user's token: there is none, it was sent, it was not accepted and left out, or
+it was kept back because a redirect led away from its own origin."""
+
+Follow: TypeAlias = "Callable[[Answer, str], bool]"
+"""Whether to follow an answer to the address it leads to, which is of another origin."""
 
 logger = logging.getLogger(__name__)
 
@@ -50,16 +62,21 @@ class Answer:
 
     Attributes:
         encoded: Whether the body is compressed although we asked for it as it is.
+        trail: The addresses that led here; this one is the last.
+        auth: What became of the user's token for this address.
     """
 
     def __init__(self, url: str, response: requests.Response) -> None:
         self.url = url
+        self.trail: tuple[str, ...] = (url,)
+        self.auth: Auth = "none"
         self.status = response.status_code
         self.headers: Mapping[str, str] = response.headers
         encoding = self.headers.get("Content-Encoding", "identity")
         self.encoded = encoding.strip().lower() != "identity"
         self._response = response
         self._raw: _Raw = response.raw
+        self._ahead = b""
 
     def header(self, name: str) -> str:
         """A header, or an empty text."""
@@ -71,6 +88,9 @@ class Answer:
         Raises:
             OfflineError: the connection broke or fell silent.
         """
+        if self._ahead:
+            ahead, self._ahead = self._ahead[:size], self._ahead[size:]
+            return ahead
         try:
             if self.encoded or not hasattr(self._raw, "read1"):
                 return self._raw.read(size, decode_content=True)
@@ -103,6 +123,15 @@ class Answer:
             raise
         yield _joined(pieces)
 
+    def peek(self, size: int) -> bytes:
+        """The first bytes, as many as have come; `read` gives them again.
+
+        Raises:
+            OfflineError: as `read`.
+        """
+        self._ahead = self.read(size)
+        return self._ahead
+
     def text(self, limit: int = 4096) -> str:
         """The start of the body as text, for a message or a small JSON document."""
         parts: list[bytes] = []
@@ -130,9 +159,8 @@ class Client:
         self.settings = settings
         self._adapters: dict[tuple[str, str], HTTPAdapter] = {}
         self._lock = threading.Lock()
-        pool_log = logging.getLogger("urllib3.connectionpool")
-        if _no_queries not in pool_log.filters:
-            pool_log.addFilter(_no_queries)
+        self._refused: set[str] = set()
+        keep_queries_out_of_logs()
 
     def request(
         self,
@@ -140,7 +168,7 @@ class Client:
         url: str,
         *,
         headers: Mapping[str, str] | None = None,
-        follow: bool = True,
+        follow: bool | Follow = True,
     ) -> Answer:
         """Send a request and return the first answer that is not a redirect we follow.
 
@@ -148,8 +176,8 @@ class Client:
             method: GET or HEAD.
             url: The address.
             headers: More headers; a token is added where it belongs.
-            follow: Follow redirects to any host. If not, only those within one origin are
-                followed, and one that leads elsewhere is returned as it is.
+            follow: Follow redirects to any host, or those of which this says so. Within one origin
+                they are always followed; one that is not is returned as it is.
 
         Raises:
             RefusedError: an address on the way is not allowed.
@@ -160,16 +188,21 @@ class Client:
                 f"{bare_url(url)} is not fetched: FLUX_HOTSWAP_OFFLINE is set. Unset it, or put "
                 "the file in its place by hand."
             )
-        start = url
+        start, trail = url, ()
         for _ in range(MAX_HOPS):
+            trail = (*trail, url)
             answer = self._hop(method, url, headers or {})
+            answer.trail = trail
+            if answer.auth == "none" and self.settings.tokens.for_url(start):
+                answer.auth = "kept"
             location = answer.header("Location")
             if answer.status not in _REDIRECTS or not location:
                 return answer
             with ExitStack() as stack:
                 stack.enter_context(answer)
                 target = _join(url, location)
-                if not follow and origin(target) != origin(url):
+                wanted = follow if isinstance(follow, bool) else follow(answer, target)
+                if not wanted and origin(target) != origin(url):
                     stack.pop_all()
                     return answer
                 url = target
@@ -190,7 +223,44 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should know after the requests: which tokens were not accepted."""
+        return tuple(self._warning(start) for start in sorted(self._refused))
+
+    def _warning(self, start: str) -> str:
+        name = self.settings.endpoints.token_name(start)
+        return (
+            f"{_host(start)} does not accept your {name}, so the public file was fetched without "
+            "it. Make a new token, or remove this one."
+        )
+
     def _hop(self, method: str, url: str, extra: Mapping[str, str]) -> Answer:
+        token = self.settings.tokens.for_url(url)
+        if token is None or origin(url) in self._refused:
+            answer = self._ask(method, url, extra)
+            answer.auth = "refused" if token else "none"
+            return answer
+        answer = self._ask(method, url, {**extra, "Authorization": f"Bearer {token}"})
+        answer.auth = "sent"
+        return self._without(answer, method, extra) if answer.status == UNAUTHORISED else answer
+
+    def _without(self, refusal: Answer, method: str, extra: Mapping[str, str]) -> Answer:
+        """Ask once more without the token; where that fares no better, the refusal stands."""
+        with ExitStack() as stack:
+            stack.enter_context(refusal)
+            answer = self._ask(method, refusal.url, extra)
+            if 400 <= answer.status < 500 and answer.status not in BUSY:
+                answer.close()
+                stack.pop_all()
+                return refusal
+        answer.auth = "refused"
+        if answer.status < 400:
+            logger.warning("%s", self._warning(refusal.url))
+            with self._lock:
+                self._refused.add(origin(refusal.url))
+        return answer
+
+    def _ask(self, method: str, url: str, extra: Mapping[str, str]) -> Answer:
         target = check(url, allow=self.settings.allow, resolver=self.settings.resolver)
         headers = {
             "User-Agent": USER_AGENT,
@@ -199,9 +269,6 @@ class Client:
             **extra,
             "Host": target.authority,
         }
-        token = self.settings.tokens.for_url(url)
-        if token:
-            headers["Authorization"] = f"Bearer {token}"
         *others, last = target.addresses
         for address in others:
             answer = self._try(method, url, target, address, headers)
@@ -229,7 +296,7 @@ class Client:
         timeout = (self.settings.connect_timeout, self.settings.read_timeout)
         try:
             request = requests.Request(method, pinned, headers=dict(headers)).prepare()
-            with _discreet():
+            with discreet():
                 response = self._adapter(target.host, address).send(
                     request, stream=True, timeout=timeout, verify=self.settings.ca_bundle or True
                 )
@@ -315,28 +382,3 @@ def _reason(error: BaseException) -> str:
 
 def _host(url: str) -> str:
     return urlsplit(url).hostname or "the server"
-
-
-class _NoQueries(logging.Filter):
-    """Keeps the queries of our addresses out of urllib3's debug log: they can be signatures."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Cut the query off every text of a record that one of our requests made."""
-        if getattr(_ours, "active", False) and isinstance(record.args, tuple):
-            record.args = tuple(
-                bare_url(arg) if isinstance(arg, str) else arg for arg in record.args
-            )
-        return True
-
-
-_ours = threading.local()
-_no_queries = _NoQueries()
-
-
-@contextmanager
-def _discreet() -> Generator[None, None, None]:
-    _ours.active = True
-    try:
-        yield
-    finally:
-        _ours.active = False

@@ -1,7 +1,7 @@
 """Text to `Source`: every spelling people paste, read without touching the network or the disk.
 
-Case of scheme and host, spaces around, trailing slashes, ``www.`` and a missing scheme are
-forgiven.
+Case of scheme and host, spaces, quotes and brackets around, trailing slashes, ``www.`` and a
+missing scheme are forgiven.
 What is ambiguous is decided by a fixed rule or refused with the right form in the message.
 """
 
@@ -12,11 +12,13 @@ import binascii
 import re
 from collections.abc import Callable, Mapping
 from typing import NoReturn
-from urllib.parse import SplitResult, parse_qsl, quote, unquote, unquote_to_bytes, urlsplit
+from urllib.parse import SplitResult, quote, unquote, unquote_to_bytes, urlsplit
 
 from .errors import SourceError
+from .pasted import displayed, unwrapped, without_tokens
+from .shares import Address, direct
 from .sites import NotThisWayError, civitai_page, civitai_text, hub, replicate
-from .source import DataURI, Link, LocalFile, Source, Tar
+from .source import DataURI, Link, LocalFile, Source, Tar, named_in
 
 __all__ = ["parse"]
 
@@ -34,7 +36,8 @@ _HOSTLIKE = re.compile(
 )
 _HUB_HOSTS = {"huggingface.co", "hf.co"}
 _CIVITAI_HOSTS = {"civitai.com", "civitai.red", "civitai.green"}
-_KNOWN = {*_HUB_HOSTS, *_CIVITAI_HOSTS, "replicate.com"}
+_REPLICATE_HOSTS = {"replicate.com", "api.replicate.com"}
+_KNOWN = {*_HUB_HOSTS, *_CIVITAI_HOSTS, *_REPLICATE_HOSTS}
 _AIR = re.compile(r"(?:air:)?[a-z0-9_.+-]+:([a-z]+):([a-z]+):(.+)", re.IGNORECASE)
 _AIR_TYPES = {"lora", "lycoris", "locon", "dora"}
 _SAFE = "/%:@!$&'()*+,;=~"
@@ -54,7 +57,7 @@ def parse(text: str) -> Source:
     Raises:
         SourceError: the text names no source. It says what was understood and shows a right form.
     """
-    text = text.strip()
+    text = unwrapped(text)
     if text[:5].lower() == "data:":
         return _data(text[5:])
     _readable(text)
@@ -144,7 +147,14 @@ def _address(text: str) -> Source:
         if site in _CIVITAI_HOSTS:
             return civitai_page(parts.path, parts.query)
         return replicate(parts.path.split("/"), link=True)
-    return _link(parts, host, port)
+    shared = direct(host, parts.path, parts.query) if port in (None, 80, 443) else None
+    if shared is not None:
+        return _link(f"https://{shared.host}", shared, parts.fragment)
+    netloc = f"[{host}]" if ":" in host else host
+    if port is not None and port != {"http": 80, "https": 443}[parts.scheme]:
+        netloc += f":{port}"
+    address = Address(host, parts.path, parts.query)
+    return _link(f"{parts.scheme}://{netloc}", address, parts.fragment)
 
 
 def _host(parts: SplitResult) -> str:
@@ -161,26 +171,23 @@ def _host(parts: SplitResult) -> str:
     return host
 
 
-def _link(parts: SplitResult, host: str, port: int | None) -> Source:
-    path = quote(parts.path, safe=_SAFE).rstrip("/")
-    query = quote(parts.query, safe=_SAFE + "?")
-    netloc = f"[{host}]" if ":" in host else host
-    if port is not None and port != {"http": 80, "https": 443}[parts.scheme]:
-        netloc += f":{port}"
-    url = f"{parts.scheme}://{netloc}{path}" + (f"?{query}" if query else "")
-    match = _HASH.fullmatch(parts.fragment)
+def _link(start: str, address: Address, fragment: str) -> Source:
+    """A link, if the address says what kind of file is behind it."""
+    path = quote(address.path, safe=_SAFE).rstrip("/")
+    query = quote(address.query, safe=_SAFE + "?")
+    url = f"{start}{path}" + (f"?{query}" if query else "")
+    match = _HASH.fullmatch(fragment)
     sha256 = match[1].lower() if match else None
-    name = path.lower()
+    name = named_in(url).lower()
     if name.endswith(".tar"):
         return Tar(url, sha256)
-    values = [value.lower() for _, value in parse_qsl(query)]
-    if name.endswith(".safetensors") or any(v.endswith(".safetensors") for v in values):
+    if name.endswith(".safetensors") or address.nameless:
         return Link(url, sha256)
-    if name.endswith(_WEIGHTS):
+    if path.lower().endswith(_WEIGHTS):
         raise NotThisWayError("only .safetensors files and plain .tar files are taken")
     raise NotThisWayError(
-        f"the address on {host} must end in .safetensors (or .tar). Copy the address of the "
-        "download itself, not of a page"
+        f"the address on {address.host} must end in .safetensors (or .tar). Copy the address of "
+        "the download itself, not of a page"
     )
 
 
@@ -236,7 +243,5 @@ _PREFIXES: Mapping[str, Callable[[str], Source]] = {
 
 
 def _fail(text: str, why: str) -> NoReturn:
-    shown = re.split(r"[?#]", text, maxsplit=1)[0]
-    shown = re.sub(r"//[^/]*@|^[^/@:]+:[^/@]*@(?=[^/]*[.])", "//***@", shown)
-    shown = shown if len(shown) <= 120 else shown[:117] + "..."
-    raise SourceError(f"{shown!r}: {why.rstrip('.')}.", text=shown)
+    shown = displayed(text)
+    raise SourceError(f"{shown!r}: {without_tokens(why).rstrip('.')}.", text=shown)

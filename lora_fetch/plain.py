@@ -42,7 +42,7 @@ def read_link(
     """
     with Client(settings) as client, client.request("GET", url) as answer:
         if answer.status != OK:
-            raise failure(Link(url), answer, tokens=settings.tokens, now=settings.clock())
+            raise failure(Link(url), answer, settings)
         pieces: list[bytes] = []
         size = 0
         while chunk := answer.read(CHUNK):

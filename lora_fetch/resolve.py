@@ -8,8 +8,8 @@ from urllib.parse import unquote, urljoin, urlsplit
 from . import civitai, hub
 from .api import Api, Resolved, table
 from .errors import FetchError, NotAuthorisedError, NotFoundError, OfflineError
-from .net import Client
-from .source import CivitAI, HuggingFace, Link, Replicate, Source, Tar, bare_url
+from .net import UNAUTHORISED, Answer, Client
+from .source import CivitAI, HuggingFace, Link, Replicate, Source, Tar, bare_url, named_in
 from .validators import validator
 
 __all__ = ["Resolved", "resolve"]
@@ -42,7 +42,7 @@ def resolve(
 
 
 def _link(source: Link, api: Api, *, probe: bool) -> Resolved:
-    name = unquote(urlsplit(source.url).path.rsplit("/", 1)[-1])
+    name = named_in(source.url) or unquote(urlsplit(source.url).path.rsplit("/", 1)[-1])
     revision = None
     if probe:
         answer = api.look("GET", source.url, headers={"Range": "bytes=0-0"}, follow=True)
@@ -65,7 +65,7 @@ def _replicate(source: Replicate, api: Api) -> Resolved:
     base = f"{api.settings.endpoints.replicate}/{source.owner}/{source.name}"
     url = f"{base}/versions/{source.version}/_weights" if source.version else f"{base}/_weights"
     try:
-        answer = api.look("GET", url, follow=False)
+        answer = api.look("GET", url, follow=_to_another_site)
         if "html" in answer.header("Content-Type") and answer.status < 300:
             raise NotAuthorisedError(
                 f"{source.shown()}: Replicate shows a page instead of the weights, so they are not "
@@ -87,14 +87,27 @@ def _replicate(source: Replicate, api: Api) -> Resolved:
     )
 
 
-def _replicate_known(source: Replicate, api: Api, error: FetchError) -> FetchError:
+def _to_another_site(_: Answer, target: str) -> bool:
+    """Whether a redirect asks the same of another address of the site."""
+    return urlsplit(target).path.endswith("/_weights")
+
+
+def _replicate_known(
+    source: Replicate, api: Api, error: NotFoundError | NotAuthorisedError
+) -> FetchError:
     """With the user's token, tell a model that is private from one that does not exist."""
     url = f"{api.settings.endpoints.replicate_api}/v1/models/{source.owner}/{source.name}"
     if api.settings.tokens.for_url(url) is None:
         return error
     try:
         model = table(api.json(url)[0])
-    except (NotFoundError, NotAuthorisedError, OfflineError):
+    except NotAuthorisedError as refusal:
+        if refusal.status != UNAUTHORISED:
+            return error
+        name = api.settings.endpoints.token_name(url)
+        said = f"{error} Whether it is private cannot be told: your {name} is not accepted."
+        return type(error)(said, status=error.status)
+    except (NotFoundError, OfflineError):
         return error
     return NotAuthorisedError(
         f"{source.shown()}: the model exists ({model.get('visibility', 'visible to you')}), but "

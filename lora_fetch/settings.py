@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .addresses import AllowList, Resolver, system_resolver
+from .addresses import AllowList, Resolver, origin, system_resolver
 from .errors import SettingsError
-from .tokens import Tokens, hub_login, load
+from .tokens import CIVITAI, HUB, REPLICATE, Tokens, hub_login, load
 
 __all__ = ["Endpoints", "Settings", "free_space", "parse_size"]
 
@@ -21,6 +21,8 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _ON = ("1", "true", "yes", "on")
 _OFF = ("", "0", "false", "no", "off")
 MIB = 2**20
+CIVITAI_TWIN = "https://civitai.red"
+"""CivitAI's address for everything; civitai.com shows what is fit for all."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,17 @@ class Endpoints:
     civitai: str = "https://civitai.com"
     replicate: str = "https://replicate.com"
     replicate_api: str = "https://api.replicate.com"
+    civitai_twin: str = ""
+    """Asked, without a token, for models that CivitAI's first address hides; empty: not asked."""
+
+    def token_name(self, url: str) -> str:
+        """The variable that holds the token of this address's service."""
+        names = {
+            self.hub: HUB[0],
+            self.civitai: CIVITAI[0],
+            self.replicate_api: REPLICATE[0],
+        }
+        return next((n for start, n in names.items() if origin(start) == origin(url)), "token")
 
 
 def free_space(folder: Path) -> int:
@@ -110,7 +123,7 @@ class Settings:
         hub = environ.get("HF_ENDPOINT", "").strip().rstrip("/") or base.endpoints.hub
         if not hub.startswith(("https://", "http://")):
             raise SettingsError("HF_ENDPOINT must be a web address such as https://huggingface.co")
-        endpoints = Endpoints(hub=hub)
+        endpoints = Endpoints(hub=hub, civitai_twin=CIVITAI_TWIN)
         return cls(
             endpoints=endpoints,
             tokens=load(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import parse_qsl, unquote
 
-from .source import CivitAI, HuggingFace, Replicate
+from .source import HUB_TABS, CivitAI, HuggingFace, Replicate
 
 __all__ = ["NotThisWayError", "civitai_page", "civitai_text", "hub", "replicate"]
 
@@ -13,10 +13,11 @@ _WORD = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_-])?")
 _OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,94}")
 _VERSION = re.compile(r"[0-9a-fA-F]{6,64}")
 _NUMBER = re.compile(r"[1-9][0-9]{0,11}")
-_CIVITAI = re.compile(r"([0-9]*)(?:@([0-9]+))?(?:\?(.*))?")
+_CIVITAI = re.compile(r"([0-9]*)(?:\s*@\s*([0-9]+))?/*(?:[?&](.*))?")
 _WANT = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 
-_HUB_VERBS = {"resolve", "blob", "raw", "tree", "commit"}
+_HUB_FILES = {"resolve", "blob", "raw", "blame", "edit", "delete"}
+_HUB_REVISIONS = {*_HUB_FILES, "tree", "commit", "commits", "upload"}
 _HUB_PAGES = {
     *("api", "blog", "chat", "collections", "datasets", "docs", "join", "learn", "login"),
     *("models", "new", "organizations", "papers", "posts", "pricing", "settings", "spaces"),
@@ -25,7 +26,10 @@ _REPLICATE_PAGES = {
     *("account", "blog", "collections", "deployments", "docs", "explore", "p", "pricing"),
     *("signin", "trainings"),
 }
-_REPLICATE_TABS = {"api", "examples", "playground", "readme", "train", "versions", "_weights"}
+_REPLICATE_TABS = {
+    *("api", "cost", "examples", "llms.txt", "playground", "readme", "runs", "settings", "train"),
+    *("versions", "_weights"),
+}
 _WEIGHTS = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".gguf", ".zip", ".tar", ".tgz")
 
 
@@ -36,6 +40,8 @@ class NotThisWayError(Exception):
 def hub(rest: str) -> HuggingFace:
     """Read what follows ``hf:`` or the host: owner/name, then a revision, a folder or a file."""
     segments = [part for part in re.split(r"[?#]", rest, maxsplit=1)[0].split("/") if part]
+    if segments[:2] == ["api", "models"]:
+        segments = segments[2:]
     if len(segments) < 2 or segments[0].lower() in _HUB_PAGES:
         raise NotThisWayError(
             "no model repository is named. Write hf:owner/name or https://huggingface.co/owner/name"
@@ -44,21 +50,21 @@ def hub(rest: str) -> HuggingFace:
     name, _, revision = segments[1].partition("@")
     rest_of = segments[2:]
     verb = ""
-    if not revision and rest_of and rest_of[0] in _HUB_VERBS:
-        verb, revision, rest_of = _hub_verb(rest_of)
+    if not revision and rest_of and rest_of[0] in HUB_TABS:
+        verb, revision, rest_of = _hub_tab(rest_of)
     if not (_WORD.fullmatch(owner) and _WORD.fullmatch(name)) or ".." in owner + name:
         raise NotThisWayError("a repository is named owner/name, with letters, digits, '-._'")
     path = _clean("/".join(rest_of))
     found = HuggingFace(f"{owner}/{name}", _clean(revision) or None, path or None)
-    if (verb in ("resolve", "blob", "raw") and not found.is_file) or (
-        path.lower().endswith(_WEIGHTS)
-    ):
+    if (verb in _HUB_FILES and not found.is_file) or (path.lower().endswith(_WEIGHTS)):
         raise NotThisWayError("only a .safetensors file can be taken from a repository")
     return found
 
 
-def _hub_verb(segments: list[str]) -> tuple[str, str, list[str]]:
+def _hub_tab(segments: list[str]) -> tuple[str, str, list[str]]:
     """Split ``resolve/<revision>/<path>``; ``refs/pr/1`` is one revision in three parts."""
+    if segments[0] not in _HUB_REVISIONS:
+        return segments[0], "", []
     size = 3 if segments[1:2] == ["refs"] else 1
     revision = "/".join(segments[1 : 1 + size])
     return segments[0], revision, segments[1 + size :]
@@ -74,20 +80,22 @@ def _clean(text: str) -> str:
 
 def civitai_page(path: str, query: str) -> CivitAI:
     """Read an address on civitai.com."""
-    values = dict(parse_qsl(query))
+    path, _, more = path.partition("&")  # a query whose question mark was lost
+    values = _values(f"{query}&{more}")
     segments = [part for part in path.split("/") if part]
     if segments[:3] == ["api", "download", "models"]:
         return _civitai(None, _part(segments, 3), values)
-    if segments[:3] == ["api", "v1", "model-versions"] or segments[:1] == ["model-versions"]:
-        return _civitai(None, segments[-1], values)
-    if segments[:3] == ["api", "v1", "models"]:
+    if segments[:2] == ["api", "v1"]:
         segments = segments[2:]
+    if segments[:1] == ["model-versions"]:
+        return _civitai(None, _part(segments, 1), values)
     if segments[:1] != ["models"]:
         raise NotThisWayError(
             "this page of civitai.com is not a model. Write https://civitai.com/models/<number> "
             "or civitai:<number>"
         )
-    return _civitai(_part(segments, 1), values.get("modelVersionId"), values)
+    inner = _part(segments, 3) if segments[2:3] == ["model-versions"] else None
+    return _civitai(_part(segments, 1), inner or values.get("modelVersionId"), values)
 
 
 def civitai_text(rest: str) -> CivitAI:
@@ -95,7 +103,13 @@ def civitai_text(rest: str) -> CivitAI:
     match = _CIVITAI.fullmatch(rest.strip("/ "))
     if match is None:
         raise NotThisWayError("write civitai:<model number> or civitai:<model>@<version>")
-    return _civitai(match[1] or None, match[2], dict(parse_qsl(match[3] or "")))
+    values = _values(match[3] or "")
+    return _civitai(match[1] or None, match[2] or values.get("modelVersionId"), values)
+
+
+def _values(query: str) -> dict[str, str]:
+    """A query's names and values; a slash after it is none of them."""
+    return dict(parse_qsl(query.rstrip("/& ")))
 
 
 def _part(segments: list[str], index: int) -> str:
@@ -135,8 +149,7 @@ def replicate(segments: list[str], *, link: bool) -> Replicate:
     parts = [part.strip() for part in segments if part.strip()]
     if link:
         parts = [unquote(part) for part in parts]
-    if parts and parts[-1] == "_weights":
-        parts.pop()
+        parts = parts[2:] if parts[:2] == ["v1", "models"] else parts
     owner, name, version = _replicate_parts(parts, link=link)
     if not (_OWNER.fullmatch(owner) and _WORD.fullmatch(name)):
         raise NotThisWayError(
@@ -161,10 +174,12 @@ def _replicate_parts(parts: list[str], *, link: bool) -> tuple[str, str, str | N
         )
     owner, name, rest = parts[0], parts[1], parts[2:]
     name, colon, version = name.partition(":")
-    if len(rest) == 2 and rest[0] == "versions":
+    if rest[1:] and rest[0] == "versions":
         rest = rest[1:]
-    if link and rest and rest[0] in _REPLICATE_TABS:
-        rest = []
+    for at, part in enumerate(rest):
+        if part in _REPLICATE_TABS and (link or part == "_weights" or at):
+            rest = rest[:at]  # of a tab nothing matters but what stands before it
+            break
     if len(rest) > 1 or (colon and rest):
         raise NotThisWayError(
             "this has too many parts. Write owner/name/version for Replicate, or "

@@ -11,7 +11,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from typing import TypeAlias
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 __all__ = [
     "CivitAI",
@@ -23,8 +23,17 @@ __all__ = [
     "Source",
     "Tar",
     "bare_url",
+    "named_in",
 ]
 
+HUB_TABS = {
+    *("resolve", "blob", "raw", "tree", "commit", "commits", "blame", "edit", "delete", "upload"),
+    *("discussions", "community", "settings", "activity", "colab"),
+}
+"""What stands after the name of a repository in the addresses of its pages."""
+
+_ENDING = re.compile(r"\.(?:safetensors|tar)(?![\w.-])", re.IGNORECASE)
+_BEFORE_NAME = re.compile(r"[/\\\"';=]")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -82,6 +91,8 @@ class HuggingFace:
         """The one spelling of this source."""
         revision = f"@{quote(self.revision, safe='')}" if self.revision else ""
         path = f"/{quote(self.path)}" if self.path else ""
+        if not revision and self.path and self.path.split("/")[0] in HUB_TABS:
+            path = f"/.{path}"  # a folder of that name, not the tab
         return f"hf:{self.repo}{revision}{path}"
 
     def shown(self) -> str:
@@ -216,10 +227,28 @@ def bare_url(url: str) -> str:
     return re.split(r"[?#]", url, maxsplit=1)[0]
 
 
+def named_in(url: str) -> str:
+    """The name of the .safetensors or .tar file that an address gives, or an empty text.
+
+    It is the end of the path, or stands in the query, as in ``?file=a.safetensors`` and in the
+    ``response-content-disposition`` of signed addresses.
+    """
+    parts = urlsplit(url)
+    last = unquote(parts.path).rsplit("/", 1)[-1]
+    if last.lower().endswith((".safetensors", ".tar")):
+        return last
+    for _, value in parse_qsl(parts.query):
+        found = _ENDING.search(value)
+        if found is not None:
+            return unquote(_BEFORE_NAME.split(value[: found.end()])[-1])
+    return ""
+
+
 def _stem(url: str) -> str:
     parts = urlsplit(url)
-    name = parts.path.rsplit("/", 1)[-1]
-    for suffix in (".safetensors", ".tar"):
-        if name.lower().endswith(suffix):
-            name = name[: -len(suffix)]
-    return name or parts.hostname or "lora"
+    last = parts.path.rsplit("/", 1)[-1]
+    for name in (last, named_in(url)):
+        for suffix in (".safetensors", ".tar"):
+            if name.lower().endswith(suffix):
+                return name[: -len(suffix)] or parts.hostname or "lora"
+    return last or parts.hostname or "lora"

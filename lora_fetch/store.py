@@ -219,10 +219,11 @@ class Store:
             for path in folder.rglob("*.safetensors")
         ]
         close = difflib.get_close_matches(source.name, names, n=3, cutoff=0.5)
-        hint = f"Did you mean {', '.join(close)}? " if close else ""
+        meant = "".join(f"\n  {LocalFile(name).canonical()}" for name in close)
         raise NotFoundError(
-            f"{source.name}: there is no such file in your loras folders. {hint}"
-            "For a file of Hugging Face write hf:owner/name/file.safetensors"
+            f"{source.name}: there is no such file in your loras folders. For a file of Hugging "
+            "Face write hf:owner/name/file.safetensors"
+            + (f". Did you mean one of these?{meant}" if meant else "")
         )
 
     def local_hash(self, path: Path) -> str:

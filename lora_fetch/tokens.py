@@ -17,7 +17,7 @@ from pathlib import Path
 from .addresses import origin
 from .errors import SettingsError
 
-__all__ = ["Tokens", "default_file", "hub_login", "load"]
+__all__ = ["CIVITAI", "HUB", "REPLICATE", "Tokens", "default_file", "hub_login", "load"]
 
 FILE_VARIABLE = "FLUX_HOTSWAP_TOKENS"
 HUB = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")

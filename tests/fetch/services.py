@@ -57,6 +57,29 @@ def redirect(url: str, status: int = 302, **headers: str) -> Callable[[Request],
     return lambda request: request.reply(status, b"", location=url, **headers)
 
 
+REDIRECTS = [301, 302, 303, 307, 308]
+
+
+PAGE = refusal(200, b"<!DOCTYPE html><html>login</html>", content_type="text/html; charset=utf-8")
+
+
+def guarded(route: Callable[[Request], None], status: int = 401) -> Callable[[Request], None]:
+    """A route that accepts no token, as the services do with one that has run out."""
+
+    def guard(request: Request) -> None:
+        if request.headers.get("Authorization"):
+            said = "Invalid credentials in Authorization header"
+            request.reply_json({"error": said}, status, x_error_message=said)
+        else:
+            route(request)
+
+    return guard
+
+
+def guard(server: Server) -> None:
+    server.routes = {path: guarded(route) for path, route in server.routes.items()}
+
+
 def repository(world: World, *paths: str, data: bytes = DATA, commit: str = COMMIT) -> None:
     """A repository of the hub: its tree, the head of each file, and the bytes elsewhere."""
     tree = [{"type": "file", "path": path, "size": len(data)} for path in paths]

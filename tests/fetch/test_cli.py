@@ -224,3 +224,22 @@ def test_documented_variables_and_examples() -> None:
 def test_exports_are_what_is_named() -> None:
     assert all(hasattr(lora_fetch, name) for name in lora_fetch.__all__)
     assert lora_fetch.Settings is Settings
+
+
+@pytest.mark.parametrize("around", ['"{}"', "<{}>", "{}/"])
+def test_a_link_as_it_was_copied(world: World, capsys: Any, around: str) -> None:
+    link = world.cdn.file("/a.safetensors", DATA)
+    assert run(world, around.format(link)) == 0
+    assert run(world, "path", link) == 0
+    first, second = capsys.readouterr().out.split()
+    assert first == second
+
+
+def test_the_bar_shows_no_secret(world: World, monkeypatch: Any) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    link = world.cdn.file("/a.safetensors", DATA)
+    assert run(world, link + "?token=SECRET") == 0
+    assert run(world, "civitai:5&token=SECRET") == 1
+    assert "/a.safetensors" in terminal.text or "127.0.0.1" in terminal.text
+    assert "SECRET" not in terminal.text

@@ -29,8 +29,28 @@ def test_nothing_set() -> None:
     found = make({})
     assert found.tokens.for_url(HUB) is None
     assert found.endpoints.hub == HUB
+    assert found.endpoints.civitai_twin == "https://civitai.red"
     assert found.ca_bundle is None
     assert not found.allow.hosts
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        (f"{HUB}/a/b", "HF_TOKEN"),
+        ("https://civitai.com:443/api", "CIVITAI_API_TOKEN"),
+        ("https://api.replicate.com/v1", "REPLICATE_API_TOKEN"),
+        ("https://civitai.red/api", "token"),
+    ],
+)
+def test_whose_token_it_is(url: str, name: str) -> None:
+    assert make({}).endpoints.token_name(url) == name
+
+
+def test_no_token_goes_to_the_twin() -> None:
+    found = make({"CIVITAI_API_TOKEN": "x"})
+    assert found.tokens.for_url(found.endpoints.civitai) == "x"
+    assert found.tokens.for_url(found.endpoints.civitai_twin) is None
 
 
 def test_everything_set() -> None:

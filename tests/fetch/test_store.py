@@ -295,7 +295,9 @@ def test_local_file(world: World) -> None:
     assert index(world).stat().st_mtime_ns == stamp
     path.write_bytes(DATA)
     assert world.fetch("flux/mine.safetensors").sha256 == sha256(DATA)
-    with pytest.raises(NotFoundError, match="Did you mean flux/mine"):
+    with pytest.raises(
+        NotFoundError, match=r"Did you mean one of these\?\n  local:flux/mine\.safetensors$"
+    ):
         world.fetch("flux/mime.safetensors")
     with pytest.raises(NotFoundError, match="hf:owner"):
         world.fetch("zzzzzzzzzzzz.safetensors")
@@ -321,7 +323,7 @@ NAMES = [
     ("https://h.io/NUL.x.safetensors", "NUL.x.safetensors", "lora-NUL.x"),
     ("https://h.io/%D0%B9.safetensors", "й.safetensors", "D0-B9"),
     ("https://h.io/---.safetensors", "---.safetensors", "lora"),
-    ("https://h.io/?f=a.safetensors", "", "h.io"),
+    ("https://h.io/?f=a.safetensors", "", "a"),
     ("data:,x", "", "data"),
 ]
 

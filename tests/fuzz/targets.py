@@ -189,6 +189,13 @@ def _sources() -> Iterator[bytes]:
         *("civitai:1@2", "https://civitai.com/models/1/x?modelVersionId=2"),
         *("urn:air:flux1:lora:civitai:1@2", "air:flux1:lora:huggingface:a/b/c.safetensors"),
         *(f"https://a.example:8443/x%20y.safetensors?k=v#sha256={digest}", "sub\\x.safetensors"),
+        *(
+            '"https://www.dropbox.com/s/a/b.safetensors?dl=0",',
+            "[x](https://github.com/a/b/blob/c.tar)",
+        ),
+        *("<https://drive.google.com/file/d/1A/view>", "hf:a/b/./tree/c.safetensors"),
+        "https://a.example/1?b=attachment%3B%20filename%3D%22c.safetensors%22%3B",
+        *("https://huggingface.co/a/b/discussions/3", f"replicate.com/a/b/versions/{digest}/api"),
         *("https://[2001:db8::1]/a.tar", "data:;base64,AAAA", "localhost:80/a.safetensors"),
     ):
         yield text.encode()
