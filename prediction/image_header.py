@@ -1,8 +1,8 @@
 """Width, height and EXIF rotation of a picture, from the first bytes of its file.
 
 A plan needs no pixels, only the size a viewer would show, so this reads headers with the standard
-library: PNG, JPEG, WebP, GIF, BMP and TIFF. The pictures themselves are opened with Pillow elsewhere,
-and come out in this size.
+library: PNG, JPEG, WebP, GIF, BMP and TIFF. The pictures themselves are opened with Pillow
+elsewhere, and come out in this size.
 """
 
 from __future__ import annotations
