@@ -93,7 +93,8 @@ class Api:
         failures = 0
         while True:
             try:
-                return ask(call, cancelled=self.cancelled)
+                seconds = 2 * self.settings.answer_seconds  # for the head, and for the body
+                return ask(call, seconds=seconds, cancelled=self.cancelled)
             except OfflineError as error:
                 failures += 1
                 seconds = pause(error, failures, self.settings)

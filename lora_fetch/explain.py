@@ -156,7 +156,7 @@ def _said(answer: Answer, tokens: Tokens) -> str:
 
 
 def _message(answer: Answer) -> str:
-    if "json" not in answer.header("Content-Type"):
+    if "json" not in answer.header("Content-Type") or answer.encoded:
         return ""
     try:
         document: object = json.loads(answer.text())

@@ -23,6 +23,7 @@ import urllib3.exceptions
 from requests.adapters import HTTPAdapter
 
 from .addresses import Target, check, origin
+from .deadline import POOLS, answer_within
 from .errors import OfflineError, RefusedError
 from .settings import Settings
 from .source import bare_url
@@ -34,6 +35,8 @@ MAX_HOPS = 10
 CHUNK = 64 * 1024
 BLOCK = 1024 * 1024
 GATHER_SECONDS = 0.02
+TEXT_SECONDS = 60.0
+"""A small document that takes longer than this is not waited for."""
 _REDIRECTS = {301, 302, 303, 307, 308}
 
 logger = logging.getLogger(__name__)
@@ -104,10 +107,16 @@ class Answer:
         yield _joined(pieces)
 
     def text(self, limit: int = 4096) -> str:
-        """The start of the body as text, for a message or a small JSON document."""
+        """The start of the body as text, for a message or a small JSON document.
+
+        Raises:
+            OfflineError: the connection broke, or takes too long.
+        """
         parts: list[bytes] = []
-        size = 0
+        size, end = 0, time.monotonic() + TEXT_SECONDS
         while size < limit and (chunk := self.read(limit - size)):
+            if time.monotonic() > end:
+                raise OfflineError(f"{_host(self.url)} is too slow. Try again later.")
             parts.append(chunk)
             size += len(chunk)
         return b"".join(parts).decode("utf-8", "replace")
@@ -160,9 +169,13 @@ class Client:
                 f"{bare_url(url)} is not fetched: FLUX_HOTSWAP_OFFLINE is set. Unset it, or put "
                 "the file in its place by hand."
             )
+        with answer_within(self.settings.answer_seconds):
+            return self._follow(method, url, headers or {}, follow=follow)
+
+    def _follow(self, method: str, url: str, headers: Mapping[str, str], *, follow: bool) -> Answer:
         start = url
         for _ in range(MAX_HOPS):
-            answer = self._hop(method, url, headers or {})
+            answer = self._hop(method, url, headers)
             location = answer.header("Location")
             if answer.status not in _REDIRECTS or not location:
                 return answer
@@ -253,8 +266,9 @@ class _PinnedAdapter(HTTPAdapter):
         super().__init__(pool_connections=2, pool_maxsize=32)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Name the true host for SNI and for the certificate."""
+        """Name the true host for SNI and for the certificate; take connections with an end."""
         super().init_poolmanager(*args, server_hostname=self._host, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = POOLS
 
 
 def _joined(pieces: list[bytes]) -> bytes:
