@@ -84,7 +84,7 @@ class Api:
                         "JSON, as a login page or a proxy does. Try again later."
                     ) from None
 
-        return self.retry(call) if patient else ask(call, cancelled=self.cancelled)
+        return self.retry(call) if patient else self._ask(call)
 
     def look(
         self,
@@ -115,11 +115,15 @@ class Api:
         failures = 0
         while True:
             try:
-                return ask(call, cancelled=self.cancelled)
+                return self._ask(call)
             except OfflineError as error:
                 failures += 1
                 seconds = pause(error, failures, self.settings)
             wait(seconds, sleep=self.settings.sleep, cancelled=self.cancelled)
+
+    def _ask(self, call: Callable[[], T]) -> T:
+        seconds = 2 * self.settings.answer_seconds  # for the head, and for the body
+        return ask(call, seconds=seconds, cancelled=self.cancelled)
 
     def _open(
         self,

@@ -24,6 +24,7 @@ import urllib3.exceptions
 from requests.adapters import HTTPAdapter
 
 from .addresses import Target, check, origin
+from .deadline import POOLS, answer_within
 from .discreet import discreet, keep_queries_out_of_logs
 from .errors import OfflineError, RefusedError
 from .settings import Settings
@@ -39,6 +40,8 @@ GATHER_SECONDS = 0.02
 UNAUTHORISED = 401
 BUSY = {408, 425, 429}
 """With those of 500 and more: statuses that pass."""
+TEXT_SECONDS = 60.0
+"""A small document that takes longer than this is not waited for."""
 _REDIRECTS = {301, 302, 303, 307, 308}
 
 Auth: TypeAlias = Literal["none", "sent", "refused", "kept"]
@@ -133,10 +136,16 @@ class Answer:
         return self._ahead
 
     def text(self, limit: int = 4096) -> str:
-        """The start of the body as text, for a message or a small JSON document."""
+        """The start of the body as text, for a message or a small JSON document.
+
+        Raises:
+            OfflineError: the connection broke, or takes too long.
+        """
         parts: list[bytes] = []
-        size = 0
+        size, end = 0, time.monotonic() + TEXT_SECONDS
         while size < limit and (chunk := self.read(limit - size)):
+            if time.monotonic() > end:
+                raise OfflineError(f"{_host(self.url)} is too slow. Try again later.")
             parts.append(chunk)
             size += len(chunk)
         return b"".join(parts).decode("utf-8", "replace")
@@ -188,10 +197,16 @@ class Client:
                 f"{bare_url(url)} is not fetched: FLUX_HOTSWAP_OFFLINE is set. Unset it, or put "
                 "the file in its place by hand."
             )
+        with answer_within(self.settings.answer_seconds):
+            return self._follow(method, url, headers or {}, follow=follow)
+
+    def _follow(
+        self, method: str, url: str, headers: Mapping[str, str], *, follow: bool | Follow
+    ) -> Answer:
         start, trail = url, ()
         for _ in range(MAX_HOPS):
             trail = (*trail, url)
-            answer = self._hop(method, url, headers or {})
+            answer = self._hop(method, url, headers)
             answer.trail = trail
             if answer.auth == "none" and self.settings.tokens.for_url(start):
                 answer.auth = "kept"
@@ -320,8 +335,9 @@ class _PinnedAdapter(HTTPAdapter):
         super().__init__(pool_connections=2, pool_maxsize=32)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Name the true host for SNI and for the certificate."""
+        """Name the true host for SNI and for the certificate; take connections with an end."""
         super().init_poolmanager(*args, server_hostname=self._host, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = POOLS
 
 
 def _joined(pieces: list[bytes]) -> bytes:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 from .api import Resolved
 from .download import Download
-from .errors import NoRoomError, RefusedError
+from .errors import NoRoomError, OfflineError, RefusedError
 from .explain import failure
 from .lock import locked
-from .net import CHUNK, Client
+from .net import Client
 from .part import Part
-from .pump import cancel_check
+from .pump import pump
 from .settings import Settings
 from .source import Link
 
@@ -27,6 +29,7 @@ def read_link(
     *,
     settings: Settings,
     max_bytes: int,
+    seconds: float,
     cancelled: Callable[[], bool],
 ) -> bytes:
     """Return what an address serves, kept in memory.
@@ -35,23 +38,36 @@ def read_link(
         url: An https address.
         settings: The rules.
         max_bytes: More than this is refused.
-        cancelled: Asked between pieces.
+        seconds: So long it may take in all.
+        cancelled: Asked all the time, however silent the server is.
 
     Raises:
         FetchError: it cannot be had, or is too large; see `errors`.
     """
-    with Client(settings) as client, client.request("GET", url) as answer:
-        if answer.status != OK:
-            raise failure(Link(url), answer, settings)
-        pieces: list[bytes] = []
-        size = 0
-        while chunk := answer.read(CHUNK):
-            cancel_check(cancelled)
+    shown = Link(url).shown()
+
+    def receive(stop: threading.Event) -> Iterator[bytes]:
+        with Client(settings) as client, client.request("GET", url) as answer:
+            if answer.status != OK:
+                raise failure(Link(url), answer, settings)
+            if answer.encoded:  # a few bytes of it can stand for gigabytes
+                raise RefusedError(f"{shown} is sent compressed, unasked. Use another address.")
+            yield from answer.chunks(stop)
+
+    pieces: list[bytes] = []
+    size, end = 0, settings.monotonic() + seconds
+    with closing(pump([receive], cancelled=cancelled)) as items:
+        for chunk in items:
+            if settings.monotonic() > end:
+                raise OfflineError(
+                    f"{shown} has not come within {seconds:.0f} s. Use a smaller file, or download "
+                    "it yourself."
+                )
+            if not chunk:
+                continue
             size += len(chunk)
             if size > max_bytes:
-                raise RefusedError(
-                    f"{Link(url).shown()} is larger than {max_bytes} bytes. Use a smaller file."
-                )
+                raise RefusedError(f"{shown} is larger than {max_bytes} bytes. Use a smaller file.")
             pieces.append(chunk)
     return b"".join(pieces)
 

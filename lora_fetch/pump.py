@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
 
-from .errors import CancelledError, FetchError
+from .errors import CancelledError, FetchError, OfflineError
 
 __all__ = ["Producer", "ask", "cancel_check", "pump", "wait"]
 
@@ -99,13 +100,20 @@ def pump(
         source.stop.set()
 
 
-def ask(call: Callable[[], T], *, cancelled: Callable[[], bool]) -> T:
+def ask(call: Callable[[], T], *, seconds: float, cancelled: Callable[[], bool]) -> T:
     """Call something that may wait long, and stop waiting when cancelled.
+
+    Args:
+        call: What is called, in a thread of its own.
+        seconds: So long it may take.
+        cancelled: Asked meanwhile.
 
     Raises:
         CancelledError: ``cancelled`` said so.
+        OfflineError: it takes longer.
         FetchError: the one that the call raised.
     """
+    end = time.monotonic() + seconds
 
     def once(_: threading.Event) -> Iterator[_Item[T]]:
         yield _Item(call())
@@ -113,6 +121,8 @@ def ask(call: Callable[[], T], *, cancelled: Callable[[], bool]) -> T:
     for value in pump([once], cancelled=cancelled):
         if value is not None:
             return value.value
+        if time.monotonic() > end:
+            raise OfflineError(f"There was no whole answer in {seconds:.0f} s. Try again later.")
     raise AssertionError("the call ended without an answer")
 
 

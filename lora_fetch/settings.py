@@ -72,6 +72,8 @@ class Settings:
     """Seconds during which a used file is not evicted: a run may be about to load it."""
     connect_timeout: float = 10.0
     read_timeout: float = 30.0
+    answer_seconds: float = 60.0
+    """After so long the head of an answer must be here, redirects included."""
     stall_seconds: float = 30.0
     stall_bytes: int = 16 * 1024
     """A connection that brings fewer bytes in that many seconds counts as broken."""

@@ -52,7 +52,7 @@ def _secrets(url: str) -> Iterator[str]:
 def _message(answer: Answer) -> str:
     """The message in a JSON object, in an XML document as storage services send, or plain text."""
     kind = answer.header("Content-Type").partition(";")[0].strip().lower()
-    if not kind.endswith(("json", "xml", "text/plain")) or "html" in kind:
+    if answer.encoded or not kind.endswith(("json", "xml", "text/plain")) or "html" in kind:
         return ""
     try:
         text = answer.text()

@@ -22,6 +22,10 @@ PICTURE_LIMIT: Final = 64 * 2**20
 """Largest input picture that a link may serve, in bytes."""
 
 
+PICTURE_SECONDS: Final = 300.0
+"""Longest that an input picture may take to come."""
+
+
 def settings() -> Settings:
     """Return the rules that the environment and the private token file set.
 
@@ -43,7 +47,13 @@ def fetch_picture(url: str) -> bytes:
     from ..lora_fetch.plain import read_link
 
     with cancelled_as_comfy_does():
-        return read_link(url, settings=settings(), max_bytes=PICTURE_LIMIT, cancelled=cancelled)
+        return read_link(
+            url,
+            settings=settings(),
+            max_bytes=PICTURE_LIMIT,
+            seconds=PICTURE_SECONDS,
+            cancelled=cancelled,
+        )
 
 
 def open_store() -> Store:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from comfy_api.latest import io
 
 from ..ops.picture import decode_mask, decode_picture, grid_mask, is_placeholder, mask_warning
+from ..prediction.image_header import upright_size
 from ..prediction.plan import Plan, make_plan
 from ..prediction.request import Request, parse_request
 from ..prediction.spec import CUSTOM, FIELD, FIELDS, GO_FAST_MULTIPLIER, RANDOM_SEED_LIMIT
@@ -125,6 +126,7 @@ def gather(
 
     Raises:
         RequestError: a named picture is not there, or a mask has no image.
+        ImageError: the size of a named picture cannot be read, or its link cannot be had.
         PictureError: a named picture cannot be read.
     """
     notes = [
@@ -135,21 +137,30 @@ def gather(
         )
         if connected is not None and named
     ]
-    if image is None and request.image:
-        image = decode_picture(read_source("image", request.image), "image")
-    elif image is not None and len(image) > 1:
+    named, size = b"", None
+    if image is not None:
+        size = image.shape[2], image.shape[1]
+    elif request.image:
+        named = read_source("image", request.image)
+        size = upright_size(named, "image")
+    if image is not None and len(image) > 1:
         notes.append(f"image: the first of {len(image)} pictures is used")
-    if mask is None and request.mask:
-        mask = decode_mask(read_source("mask", request.mask), "mask")
-    elif mask is not None and is_placeholder(mask, image):
-        mask = None
+    has_mask = bool(request.mask) if mask is None else not is_placeholder(mask, size)
     plan = make_plan(
         request,
         seed=secrets.randbelow(RANDOM_SEED_LIMIT),
-        image=None if image is None else (image.shape[2], image.shape[1]),
-        mask=mask is not None,
+        image=size,
+        mask=has_mask,
         go_fast_multiplier=go_fast_multiplier,
     )
+    if named:
+        image = decode_picture(named, "image", fit=plan.size, warn=notes.append)
+    del named  # a file's bytes are not kept beside its pixels
+    if not has_mask:
+        mask = None
+    elif mask is None and request.mask:
+        named = read_source("mask", request.mask)
+        mask = decode_mask(named, "mask", fit=plan.size, warn=notes.append)
     if mask is not None and (warning := mask_warning(mask, grid_mask(mask, *plan.size))):
         notes.append(warning)
     plan = replace(plan, warnings=(*plan.warnings, *notes))

@@ -92,11 +92,11 @@ class FluxHotswapLatent(io.ComfyNode):
             image, mask = request.image, request.mask
             size, num_outputs = request.plan.size, request.plan.num_outputs
         else:
-            if mask is not None and is_placeholder(mask, image):
+            sides = None if image is None else (image.shape[2], image.shape[1])
+            if mask is not None and is_placeholder(mask, sides):
                 mask = None
             if mask is not None and image is None:
                 raise RequestError("mask", "a mask", "connect its image too", "needs an image")
-            sides = None if image is None else (image.shape[2], image.shape[1])
             size = size_of(aspect_ratio, megapixels, width, height, sides)
         mode = mode_of(image=image is not None, mask=mask is not None)
         note(cls, mode=mode, width=size.width, height=size.height, num_outputs=num_outputs)

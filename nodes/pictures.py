@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
-from ..prediction.data_uri import is_data_uri, read_data_uri
+from ..ops.picture_file import FILE_LIMIT
+from ..prediction.data_uri import check_data_uri, is_data_uri, read_data_uri
 from ..prediction.errors import ImageError, RequestError
 from .fetching import fetch_picture
 
-_AT_ONCE = 2**16
+_AT_ONCE: Final = 2**16
 """Longest data: URI that is decoded while a prompt is being queued, in characters."""
 
 _FORMS = "give the name of a file in ComfyUI's input folder, a data: URI or an https link"
@@ -23,7 +25,7 @@ def read_source(field: str, source: str) -> bytes:
 
     Raises:
         RequestError: no such file, or not a form that is understood.
-        ImageError: the link cannot be had.
+        ImageError: the link cannot be had, or the file is too large.
     """
     from ..lora_fetch.errors import FetchError
 
@@ -37,7 +39,15 @@ def read_source(field: str, source: str) -> bytes:
             return fetch_picture(source)
         except FetchError as error:
             raise ImageError(f"{field}: {error}") from error
-    return input_file(field, source).read_bytes()
+    path = input_file(field, source)
+    with path.open("rb") as stream:
+        data = stream.read(FILE_LIMIT + 1)
+    if len(data) > FILE_LIMIT:
+        raise ImageError(
+            f"{field}: {path.name} has more than {FILE_LIMIT // 2**20} MB; save it as JPEG, or "
+            f"connect it to input_{field}"
+        )
+    return data
 
 
 def fingerprint(field: str, source: str) -> str:
@@ -49,14 +59,16 @@ def fingerprint(field: str, source: str) -> str:
 
 
 def check_source(field: str, source: str) -> None:
-    """Raise what reading source would raise, without reading a file or decoding megabytes.
+    """Raise what the form of source alone tells: ComfyUI answers nobody else meanwhile.
 
     Raises:
         RequestError: no such file, or not a form that is understood.
     """
     if is_data_uri(source):
-        if len(source) <= _AT_ONCE:
-            read_source(field, source)
+        try:
+            (read_data_uri if len(source) <= _AT_ONCE else check_data_uri)(source)
+        except ValueError as error:
+            raise RequestError(field, source, _FORMS, str(error)) from error
     elif not is_link(source):
         input_file(field, source)
 

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from ..prediction.errors import HotswapError
+
+_SHOWN: Final = 200
+"""Most characters of a refused value that are kept."""
 
 
 class Refused(str):
     """A value that ComfyUI's check of a prompt cannot take for any type; `why` is its error.
 
-    It still is the text of what was given, so that it can be sent and kept as JSON.
+    It still is the text of what was given, so that it can be sent and kept as JSON; cut short,
+    since ComfyUI writes it into its log and its answer.
     """
 
     why: str
 
     def __new__(cls, value: object, why: str) -> Refused:
         """Refuse a value."""
-        made = super().__new__(cls, value if isinstance(value, str) else repr(value))
+        text = value if isinstance(value, str) else repr(value)
+        made = super().__new__(cls, text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}...")
         made.why = why
         return made
 

@@ -120,7 +120,13 @@ def _check(images: Any, checker: str, on_unsafe: Any) -> Checked:
         management.throw_exception_if_processing_interrupted()
         progress.update_absolute(index)
 
-    return check_batch(images, judge, on_unsafe, before_each=before_each)
+    return check_batch(images, judge, on_unsafe, before_each=before_each, stop=_passed_on())
+
+
+def _passed_on() -> tuple[type[Exception], ...]:
+    """Return the errors that ComfyUI deals with itself: an interrupt, and memory that ran out."""
+    full: type[Exception] = management.OOM_EXCEPTION  # without CUDA in torch it is any error
+    return (management.InterruptProcessingException,) + (() if full is Exception else (full,))
 
 
 def _hosted_on_device() -> Checker:
@@ -140,7 +146,7 @@ def _load_hosted(
     dtype = torch.float32 if device.type == "cpu" else torch.float16
     compvis, falcon = (Path(path) for path, _ in stamps)
     networks = load_compvis(compvis, dtype), load_falcon(falcon, dtype)
-    judge = Hosted(*networks, stop=(management.InterruptProcessingException,))
+    judge = Hosted(*networks)
     offload = management.text_encoder_offload_device()
     return judge, tuple(
         ModelPatcher(network, load_device=device, offload_device=offload) for network in networks

@@ -104,13 +104,29 @@ def encode_batch(
         return list(pool.map(one, range(len(images))))
 
 
+def lay_on_white(images: Tensor) -> Tensor:
+    """Return pictures without alpha: what is transparent lies on white.
+
+    Args:
+        images: [...,H,W,C] 0..1, any float type, C 1..4. Not modified.
+
+    Returns:
+        [...,H,W,c], c is 1 or 3; `images` itself if there is no alpha. Values outside 0..1 are
+        clamped where there is, and NaN becomes 0.
+    """
+    if images.shape[-1] not in (2, 4):
+        return images
+    pixels = torch.nan_to_num(images, nan=0.0, posinf=1.0, neginf=0.0).clamp(0, 1)
+    alpha = pixels[..., -1:]
+    return pixels[..., :-1] * alpha + (1 - alpha)
+
+
 @np.errstate(invalid="ignore", over="ignore")  # sums and products of infinities are expected
-def to_pil(image: ImageHWC, *, flatten: bool = False) -> tuple[Image.Image, int]:
+def to_pil(image: ImageHWC) -> tuple[Image.Image, int]:
     """Turn one picture into an 8-bit Pillow image, rounding to nearest.
 
     Args:
         image: [H,W,C] 0..1, any float type, C 1..4. Not modified.
-        flatten: composite alpha on white.
 
     Returns:
         The image, and how many values were NaN (they become 0). Values outside 0..1 are clamped.
@@ -120,10 +136,6 @@ def to_pil(image: ImageHWC, *, flatten: bool = False) -> tuple[Image.Image, int]
     bad = 0
     if np.isnan(pixels.sum()) and (bad := int(np.isnan(pixels).sum())):
         pixels = np.nan_to_num(pixels, nan=0.0, posinf=1.0, neginf=0.0)
-    if flatten and pixels.shape[-1] in (2, 4):
-        pixels = np.clip(pixels, 0, 1)
-        alpha = pixels[..., -1:]
-        pixels = pixels[..., :-1] * alpha + (1 - alpha)
     levels = np.multiply(pixels, np.float32(255))
     np.clip(np.rint(levels, out=levels), 0, 255, out=levels)
     array = np.ascontiguousarray(levels.astype(np.uint8))
@@ -152,7 +164,7 @@ def _check(images: ImageBHWC, fmt: Format, quality: int) -> None:
 
 def _encode_one(image: ImageHWC, fmt: Format, quality: int, texts: meta.Texts) -> Encoded:
     warnings = list(texts.warnings)
-    picture, bad = to_pil(image, flatten=fmt == "jpg")
+    picture, bad = _to_format(image, fmt)
     if bad:
         warnings.append(f"{bad} values are NaN, saved as 0; the model or VAE overflowed")
     if fmt == "png":
@@ -167,6 +179,13 @@ def _encode_one(image: ImageHWC, fmt: Format, quality: int, texts: meta.Texts) -
         # Pillow versions differ on 0, "default" or "lowest"; 1 is the same bytes as lowest.
         data = _save(picture, "JPEG", quality=max(quality, 1), optimize=True, exif=block)
     return Encoded(data, picture.width, picture.height, tuple(warnings))
+
+
+def _to_format(image: ImageHWC, fmt: Format) -> tuple[Image.Image, int]:
+    """Return a picture as the format holds it, and how many values were NaN; JPEG has no alpha."""
+    if fmt != "jpg" or image.shape[-1] not in (2, 4):
+        return to_pil(image)
+    return to_pil(lay_on_white(image.float()))[0], int(image.isnan().sum())
 
 
 def _save(picture: Image.Image, kind: str, **options: object) -> bytes:

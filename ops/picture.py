@@ -7,13 +7,25 @@ transparent lies on white.
 
 from __future__ import annotations
 
-import io
 from typing import Final
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
+
+from .picture_file import PictureError, Warn, as_grey, on_white, open_flat, strips
+
+__all__ = [
+    "LATENT_CELL",
+    "PictureError",
+    "decode_mask",
+    "decode_picture",
+    "grid_mask",
+    "is_placeholder",
+    "mask_warning",
+    "resize_picture",
+]
 
 LATENT_CELL: Final = 8
 """Pixels of a picture's side that one latent pixel stands for."""
@@ -24,31 +36,53 @@ THRESHOLD: Final = 128
 _NO_MASK: Final = (64, 64)
 """Size of the black mask that LoadImage gives where there is none."""
 
-_DEEP_GREYS: Final = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+KEPT: Final = 12_600_000
+"""Most pixels that a decoded picture keeps: as a tensor it takes 12 bytes for each."""
+
+_ROWS: Final = 2**20
+"""Values of a tensor that are turned into bytes at a time."""
 
 
-class PictureError(ValueError):
-    """A picture or mask that cannot be used; the message says why and what to do."""
+def _silent(_warning: str) -> None:
+    """Say nothing."""
 
 
-def decode_picture(data: bytes, name: str) -> Tensor:
+def decode_picture(
+    data: bytes, name: str, *, fit: tuple[int, int] | None = None, warn: Warn = _silent
+) -> Tensor:
     """Return the picture in a file's bytes, the first frame if it is animated.
 
+    One of more than `KEPT` pixels is shrunk, since a tensor of it would fill the memory.
+
     Args:
-        data: PNG, JPEG, WebP, GIF or anything else that Pillow reads.
+        data: PNG, JPEG, WebP, GIF, BMP or TIFF.
         name: what to call it in an error.
+        fit: width and height that a picture of more than `KEPT` pixels is resized to, as
+            `resize_picture` does; without it, it keeps its proportions.
+        warn: told what is damaged and opened all the same.
 
     Returns:
         [1,H,W,3] float32 0..1, upright, on white.
 
     Raises:
-        PictureError: not a picture, cut short, or too large to open.
+        PictureError: not such a picture, nothing left of it, or too large to open.
     """
-    return _to_tensor(_on_white(_upright(data, name)))
+    picture = open_flat(data, name, on_white, smooth=True, warn=warn)
+    if _pixels(picture) > KEPT:
+        picture = picture.resize(fit or _kept(*picture.size), Image.Resampling.LANCZOS)
+    return _to_tensor(picture)
 
 
-def decode_mask(data: bytes, name: str) -> Tensor:
+def decode_mask(
+    data: bytes, name: str, *, fit: tuple[int, int] | None = None, warn: Warn = _silent
+) -> Tensor:
     """Return the mask in a file's bytes: its colours as grey, whatever its alpha says.
+
+    Args:
+        data: as for `decode_picture`.
+        name: what to call it in an error.
+        fit: as for `decode_picture`, as `grid_mask` does it.
+        warn: told what is damaged and opened all the same.
 
     Returns:
         [1,H,W] float32 0..1, 1 is repainted.
@@ -56,7 +90,9 @@ def decode_mask(data: bytes, name: str) -> Tensor:
     Raises:
         PictureError: as `decode_picture`.
     """
-    grey = _eight_bit(_upright(data, name)).convert("RGB").convert("L")
+    grey = open_flat(data, name, as_grey, smooth=False, warn=warn)
+    if _pixels(grey) > KEPT:
+        grey = grey.resize(fit or _kept(*grey.size), Image.Resampling.NEAREST)
     return _to_tensor(grey)[..., 0]
 
 
@@ -80,7 +116,7 @@ def resize_picture(image: Tensor, width: int, height: int) -> Tensor:
         )
     pixels = _to_bytes(image[0])
     grey = pixels.shape[-1] == 1
-    picture = _on_white(Image.fromarray(pixels[..., 0] if grey else pixels))
+    picture = on_white(Image.fromarray(pixels[..., 0] if grey else pixels))
     if picture.size != (width, height):
         picture = picture.resize((width, height), Image.Resampling.LANCZOS)
     return _to_tensor(picture)
@@ -111,16 +147,16 @@ def grid_mask(mask: Tensor, width: int, height: int) -> Tensor:
     return torch.from_numpy(cells)[None]
 
 
-def is_placeholder(mask: Tensor, image: Tensor | None) -> bool:
+def is_placeholder(mask: Tensor, size: tuple[int, int] | None) -> bool:
     """Tell whether a mask is what ComfyUI's LoadImage hands out for a picture without alpha.
 
     Args:
         mask: [B,H,W].
-        image: [B,H,W,C], the picture beside it.
+        size: width and height of the picture beside it, None without one.
     """
     if mask.shape[-2:] != _NO_MASK or bool(mask.any()):
         return False
-    return image is None or image.shape[1:3] != _NO_MASK
+    return size != _NO_MASK
 
 
 def mask_warning(mask: Tensor, cells: Tensor) -> str:
@@ -140,47 +176,30 @@ def mask_warning(mask: Tensor, cells: Tensor) -> str:
     return "mask: it is all black, so nothing is repainted; paint white what is to change"
 
 
-def _upright(data: bytes, name: str) -> Image.Image:
-    try:
-        picture = Image.open(io.BytesIO(data))
-        picture.load()
-        return ImageOps.exif_transpose(picture)
-    except UnidentifiedImageError as error:
-        raise PictureError(f"{name}: not a picture; give a PNG, JPEG or WebP") from error
-    except Image.DecompressionBombError as error:
-        raise PictureError(f"{name}: too large to open ({error}); make it smaller") from error
-    except Exception as error:  # Pillow raises anything, TypeErrors too, on damaged files
-        raise PictureError(f"{name}: cannot be read ({error}); save it again") from error
+def _pixels(picture: Image.Image) -> int:
+    return picture.width * picture.height
 
 
-def _eight_bit(picture: Image.Image) -> Image.Image:
-    """Return a picture of 8 bits a channel; Pillow's own conversion clips deeper greys."""
-    if picture.mode in _DEEP_GREYS:
-        values = np.asarray(picture).astype(np.float64)
-        return Image.fromarray(np.clip(np.rint(values / 257), 0, 255).astype(np.uint8))
-    if picture.mode == "F":
-        values = np.nan_to_num(np.asarray(picture)) * 255
-        return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
-    return picture
-
-
-def _on_white(picture: Image.Image) -> Image.Image:
-    """Return an RGB picture."""
-    picture = _eight_bit(picture)
-    if not picture.has_transparency_data:
-        return picture.convert("RGB")
-    layer = picture.convert("RGBA")
-    white = Image.new("RGBA", layer.size, "white")
-    return Image.alpha_composite(white, layer).convert("RGB")
+def _kept(width: int, height: int) -> tuple[int, int]:
+    scale = (KEPT / (width * height)) ** 0.5
+    return max(1, int(width * scale)), max(1, int(height * scale))
 
 
 def _to_tensor(picture: Image.Image) -> Tensor:
     """Return [1,H,W,C] float32 0..1."""
-    values = np.array(picture, dtype=np.float32) / 255
-    return torch.from_numpy(values.reshape(1, picture.height, picture.width, -1))
+    bands = len(picture.getbands())
+    values = torch.empty((1, picture.height, picture.width, bands), dtype=torch.float32)
+    for top, strip in strips(picture):
+        part = torch.from_numpy(np.array(strip)).view(strip.height, strip.width, bands)
+        torch.div(part, 255, out=values[0, top : top + strip.height])
+    return values
 
 
 def _to_bytes(values: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     """Return values of 0..1 as 0..255, rounded; what is not a number counts as 0."""
-    scaled = torch.nan_to_num(values.detach().float().cpu()).clamp(0, 1).mul(255).round()
-    return scaled.to(torch.uint8).numpy()
+    made = torch.empty(values.shape, dtype=torch.uint8)
+    rows = max(1, _ROWS // max(1, values[0].numel()))
+    for top in range(0, len(values), rows):
+        part = torch.nan_to_num(values[top : top + rows].detach().float().cpu())
+        made[top : top + rows] = part.clamp_(0, 1).mul_(255).round_().to(torch.uint8)
+    return made.numpy()

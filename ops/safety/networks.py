@@ -125,26 +125,21 @@ class Falcon(nn.Module):
         """
         logits = self(_input(self, for_falcon(picture)))[0].float()
         if not bool(torch.isfinite(logits).all()):
-            raise SafetyError("the second network's output is not a number")
+            raise SafetyError("The second network's output is not a number.")
         return LABELS[int(logits.argmax())]
 
 
 class Hosted:
     """The two networks as one checker."""
 
-    def __init__(
-        self, compvis: CompVis, falcon: Falcon, *, stop: tuple[type[BaseException], ...] = ()
-    ) -> None:
+    def __init__(self, compvis: CompVis, falcon: Falcon) -> None:
         self.compvis = compvis
         self.falcon = falcon
-        self.stop = stop
 
     def __call__(self, picture: Image.Image) -> Verdict:
         """Judge an RGB picture: CompVis flags, Falconsai may overrule."""
         concepts = self.compvis.judge(picture)
-        return two_stages(
-            concepts.flagged, concepts.text, lambda: self.falcon.judge(picture), stop=self.stop
-        )
+        return two_stages(concepts.flagged, concepts.text, lambda: self.falcon.judge(picture))
 
 
 def rule(special: np.ndarray, plain: np.ndarray) -> Concepts:

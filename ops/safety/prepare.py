@@ -10,6 +10,9 @@ from PIL import Image
 from torch import Tensor
 
 SIDE = 224
+_LONGEST = 64
+"""Times the shorter side: of a longer picture only the middle, where the square is, is resized."""
+
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 _HALF = (0.5, 0.5, 0.5)
@@ -21,6 +24,7 @@ def for_compvis(picture: Image.Image) -> Tensor:
     Args:
         picture: RGB, any size. The shorter side becomes 224 (bicubic), the rest is cut off.
     """
+    picture = _middle(picture)
     width, height = picture.size
     short = min(width, height)
     # The longer side is cut down to a whole number, not rounded.
@@ -38,6 +42,16 @@ def for_falcon(picture: Image.Image) -> Tensor:
         picture: RGB, any size.
     """
     return _normalised(picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR), _HALF, _HALF)
+
+
+def _middle(picture: Image.Image) -> Image.Image:
+    """Return a picture whose longer side is in bounds; else a line is resized to gigabytes."""
+    width, height = picture.size
+    most = _LONGEST * min(width, height)
+    if max(width, height) <= most:
+        return picture
+    left, top = max(0, (width - most) // 2), max(0, (height - most) // 2)
+    return picture.crop((left, top, left + min(width, most), top + min(height, most)))
 
 
 def _normalised(picture: Image.Image, mean: Sequence[float], std: Sequence[float]) -> Tensor:

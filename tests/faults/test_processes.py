@@ -299,7 +299,7 @@ def test_a_mistake_of_ours_in_a_thread_is_not_silent(monkeypatch: pytest.MonkeyP
     told: list[Any] = []
     monkeypatch.setattr("threading.excepthook", told.append)
     with pytest.raises(AssertionError, match="without an answer"):
-        ask(lambda: 1 // 0, cancelled=lambda: False)
+        ask(lambda: 1 // 0, seconds=9, cancelled=lambda: False)
     until(lambda: bool(told))
 
 

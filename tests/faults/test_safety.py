@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import ssl
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -260,6 +261,23 @@ def test_tls_to_the_pinned_address_with_the_names_certificate(
     assert found.sha256 == sha256(DATA)
     assert set(asked) == {"lora.test"}
     assert secure.seen[0].headers["host"] == f"lora.test:{secure.port}"
+
+
+def test_a_head_that_drips_has_an_end_over_tls_too(
+    world: World, secure: Server, certificate: tuple[Path, Path]
+) -> None:
+    def drip(request: Request) -> None:
+        for _ in range(100):
+            request.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            time.sleep(0.05)
+
+    secure.fallback = drip
+    world.use(resolver=one("127.0.0.1"), ca_bundle=str(certificate[0]))
+    world.use(allow=AllowList.parse("lora.test"), answer_seconds=0.5, attempts=1)
+    begun = time.monotonic()
+    with pytest.raises(OfflineError, match="timed out"):
+        world.fetch(f"https://lora.test:{secure.port}/a.safetensors")
+    assert time.monotonic() - begun < 3
 
 
 def test_tls_with_the_certificate_of_another_name(

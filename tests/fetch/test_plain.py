@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def never() -> bool:
 
 
 def read(world: World, url: str, **more: Any) -> bytes:
-    options = {"max_bytes": 1 << 20, "cancelled": never} | more
+    options = {"max_bytes": 1 << 20, "seconds": 60.0, "cancelled": never} | more
     return read_link(url, settings=world.settings, **options)
 
 
@@ -62,6 +63,12 @@ def test_cancelling_stops(world: World) -> None:
     url = world.cdn.file("/a.png", b"x" * 5000)
     with pytest.raises(CancelledError):
         read(world, url, cancelled=lambda: True)
+
+
+def test_a_body_that_is_packed_unasked_is_refused(world: World) -> None:
+    url = world.cdn.file("/a.png", gzip.compress(bytes(9000)), headers={"Content-Encoding": "gzip"})
+    with pytest.raises(RefusedError, match="sent compressed"):
+        read(world, url)
 
 
 def test_no_token_goes_to_another_host(world: World) -> None:

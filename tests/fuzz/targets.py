@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from lora_fetch import BadFileError, SourceError, parse
 from lora_fetch.header import looks_like, read
@@ -221,9 +221,17 @@ def _pictures() -> Iterator[bytes]:
             except (OSError, ValueError):  # not every kind holds every mode
                 continue
             yield buffer.getvalue()
+            yield buffer.getvalue()[:-9]
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Raw profile type exif", "\nexif\n8\n49492a0008000000", zip=True)
+    info.add_itxt("XML:com.adobe.xmp", '<a tiff:Orientation="6"/>', zip=True)
+    buffer = io.BytesIO()
+    Image.new("RGB", (5, 3)).save(buffer, "PNG", pnginfo=info)
+    yield buffer.getvalue()
 
 
 def _data_uris() -> Iterator[bytes]:
     yield b"data:image/png;base64," + base64.b64encode(bytes(range(50)))
     yield b"data:,a%20b"
     yield b"DATA:;Base64,%41AAA"
+    yield b"data:;base64,_-8%0A A\n=="

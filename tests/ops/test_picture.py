@@ -7,7 +7,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFile, ImageOps, PngImagePlugin
 
 from ops.picture import (
     PictureError,
@@ -18,6 +18,7 @@ from ops.picture import (
     mask_warning,
     resize_picture,
 )
+from prediction.image_header import upright_size
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -106,7 +107,7 @@ def test_an_animation_gives_its_first_frame() -> None:
     [
         (b"", "not a picture"),
         (b"<html>", "not a picture"),
-        (encoded(noise(64, 64))[:400], "cannot be read"),
+        (encoded(noise(64, 64))[:30], "cannot be read"),
         (encoded(noise(64, 64), "JPEG")[:400], "cannot be read"),
     ],
     ids=["empty", "web page", "cut png", "cut jpeg"],
@@ -122,6 +123,132 @@ def test_a_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(PictureError, match="too large"):
         decode_picture(encoded(noise(64, 64)), "image")
+
+
+# --- what people and strangers have -------------------------------------------------------------
+
+
+def load_image(data: bytes) -> np.ndarray:
+    """What ComfyUI's Load Image makes of a file, alpha aside."""
+    for lenient in (False, True):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", lenient)
+            try:
+                return np.asarray(ImageOps.exif_transpose(Image.open(BytesIO(data))).convert("RGB"))
+            except (OSError, ValueError):
+                if lenient:
+                    raise
+    raise AssertionError
+
+
+def with_text(size: int) -> bytes:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("note", "y" * size, zip=True)
+    return encoded(noise(40, 30), pnginfo=info)
+
+
+EXIF = Image.Exif()
+EXIF[0x0112] = 6
+BROKEN = b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01"
+HALF = len(encoded(noise(64, 64), "JPEG")) // 2
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (with_text(2 * 2**20), False),
+        (with_text(100), False),
+        (encoded(noise(40, 30), "JPEG", exif=BROKEN), False),
+        (encoded(noise(40, 30), "PNG", exif=EXIF), False),
+        (encoded(noise(64, 64), "JPEG")[:HALF], True),
+        (encoded(noise(64, 64), "JPEG", progressive=True)[:HALF], True),
+        (encoded(noise(64, 64))[:HALF], True),
+        (encoded(noise(64, 64), "GIF")[:HALF], True),
+        (encoded(noise(64, 64), "BMP")[:HALF], True),
+        (encoded(noise(64, 64), "TIFF")[:-500], True),
+        (encoded(noise(64, 64), "WEBP"), False),
+        (encoded(noise(64, 64), "TIFF", compression="tiff_lzw"), False),
+    ],
+    ids=[
+        "large text", "small text", "broken exif", "exif", "cut jpeg", "cut progressive jpeg",
+        "cut png", "cut gif", "cut bmp", "cut tiff", "webp", "packed tiff",
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_what_load_image_opens_is_opened(data: bytes, told: bool) -> None:
+    told_about: list[str] = []
+    found = to_bytes(decode_picture(data, "image", warn=told_about.append))
+    assert (found == load_image(data)).all()
+    assert bool(told_about) == told
+    assert all("image: the file is damaged or cut short" in text for text in told_about)
+    decode_mask(data, "mask")
+    assert upright_size(data) == (found.shape[1], found.shape[0])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encoded(noise(8, 8), "EPS"),
+        encoded(noise(8, 8), "PPM"),
+        encoded(noise(8, 8), "TGA"),
+        encoded(noise(8, 8), "ICO"),
+        encoded(noise(8, 8), "PDF"),
+        b"8BPS\0\1" + bytes(6) + b"\0\3\0\0\0\x08\0\0\0\x08\0\x08\0\3" + bytes(300),
+        b"\xd7\xcd\xc6\x9a" + bytes(100),
+        b"SIMPLE  =                    T" + bytes(3000),
+        b"RIFF\x10\0\0\0WAVEfmt ",
+    ],
+    ids=["eps", "ppm", "tga", "ico", "pdf", "psd", "wmf", "fits", "wave"],
+)
+def test_no_other_format_is_opened(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[object] = []
+    monkeypatch.setattr("subprocess.Popen", lambda *args, **_: started.append(args))
+    with pytest.raises(PictureError, match="not a picture; give a PNG, JPEG, WebP, GIF, BMP or"):
+        decode_picture(data, "image")
+    assert started == []
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_what_is_kept_smaller_is_what_the_latent_would_see(
+    turned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shrunk while it is read or later: the same pixels."""
+    data = encoded(noise(100, 50), "PNG", **({"exif": EXIF} if turned else {}))
+    size = (16, 32) if turned else (32, 16)
+    late = resize_picture(decode_picture(data, "image"), *size)
+    mask = grid_mask(decode_mask(data, "mask"), *size)
+    monkeypatch.setattr("ops.picture.KEPT", 1000)
+    assert torch.equal(decode_picture(data, "image", fit=size), late)
+    assert torch.equal(grid_mask(decode_mask(data, "mask", fit=size), *size), mask)
+    small = decode_picture(data, "image")
+    assert small.shape[1] * small.shape[2] <= 1000
+
+
+@pytest.mark.parametrize("width", [1, 7, 64, 1001])
+def test_strips_join_without_a_seam(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = noise(width, 203, 4)
+    data = encoded(picture)
+    whole = decode_picture(data, "image"), decode_mask(data, "mask")
+    monkeypatch.setattr("ops.picture_file._STRIP", 500)
+    monkeypatch.setattr("ops.picture._ROWS", 500)
+    assert torch.equal(decode_picture(data, "image"), whole[0])
+    assert torch.equal(decode_mask(data, "mask"), whole[1])
+    assert (to_bytes(resize_picture(whole[0], width, 203)) == to_bytes(whole[0])).all()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"])
+def test_very_large_pictures_come_at_a_part_of_their_size(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    smooth = Image.linear_gradient("L").resize((99, 60)).convert("RGB")
+    data = encoded(smooth, kind)
+    monkeypatch.setattr("ops.picture_file.COPIED", 1000)
+    found = decode_picture(data, "image")
+    height, width = (15, 25) if kind == "JPEG" else (20, 33)  # its decoder halves it first
+    assert found.shape == (1, height, width, 3)
+    average = np.asarray(smooth.resize((width, height), Image.Resampling.BOX)) / 255
+    assert np.abs(found[0].numpy() - average).max() < 0.06
+    assert decode_mask(data, "mask").shape == (1, height, width)
 
 
 # --- sizing -------------------------------------------------------------------------------------
@@ -250,17 +377,17 @@ def test_the_warning_says_what_is_odd(mask: Image.Image, warning: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mask", "image", "expected"),
+    ("mask", "size", "expected"),
     [
-        (torch.zeros(1, 64, 64), torch.zeros(1, 96, 96, 3), True),
+        (torch.zeros(1, 64, 64), (96, 96), True),
         (torch.zeros(1, 64, 64), None, True),
-        (torch.zeros(1, 64, 64), torch.zeros(1, 64, 64, 3), False),
-        (torch.zeros(1, 32, 64), torch.zeros(1, 96, 96, 3), False),
-        (torch.ones(1, 64, 64), torch.zeros(1, 96, 96, 3), False),
+        (torch.zeros(1, 64, 64), (64, 64), False),
+        (torch.zeros(1, 32, 64), (96, 96), False),
+        (torch.ones(1, 64, 64), (96, 96), False),
     ],
     ids=["no mask drawn", "no picture either", "a picture of that size", "other size", "painted"],
 )
 def test_load_images_empty_mask_is_known(
-    mask: torch.Tensor, image: torch.Tensor | None, expected: bool
+    mask: torch.Tensor, size: tuple[int, int] | None, expected: bool
 ) -> None:
-    assert is_placeholder(mask, image) is expected
+    assert is_placeholder(mask, size) is expected

@@ -6,13 +6,16 @@ import hashlib
 import itertools
 import sys
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from ops.encode import encode
 from ops.safety.decide import (
     ACTIONS,
     Action,
@@ -24,6 +27,7 @@ from ops.safety.decide import (
     two_stages,
 )
 from ops.safety.opennsfw import OpenNsfw
+from ops.safety.prepare import for_compvis, for_falcon
 from ops.safety.review import check_batch, unchecked
 from ops.safety.weights import FILES, WeightFile, WeightsError, locate_or_fetch
 
@@ -42,15 +46,8 @@ def marked(unsafe: set[int], count: int) -> list[Verdict]:
 
 
 def second_stage(answers: list[str]) -> Callable[[], str]:
-    """Answer in turn; "raises" fails."""
-
-    def ask() -> str:
-        answer = answers.pop(0)
-        if answer == "raises":
-            raise RuntimeError("broken picture")
-        return answer
-
-    return ask
+    """Answer in turn."""
+    return lambda: answers.pop(0)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +57,6 @@ def second_stage(answers: list[str]) -> Callable[[], str]:
         pytest.param("TF", ["normal"], [0, 1], id="overruled"),
         pytest.param("TF", ["nsfw"], [1], id="confirmed"),
         pytest.param("FTFT", ["nsfw", "normal"], [0, 2, 3], id="one of two confirmed"),
-        pytest.param("T", ["raises"], None, id="second fails, none left"),
         pytest.param("TT", ["nsfw", "nsfw"], None, id="none left"),
     ],
 )
@@ -91,22 +87,48 @@ def test_only_the_exact_label_overrules(label: str) -> None:
     assert two_stages(True, "", lambda: label).unsafe
 
 
-def test_failure_of_the_second_stage_is_told() -> None:
-    verdict = two_stages(True, "concept 3", second_stage(["raises"]))
-    assert verdict.unsafe
-    assert "broken picture" in verdict.reason
-    assert "counts as unsafe" in verdict.reason
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("stage", [1, 2])
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("broken driver"), MemoryError("no room"), ValueError("odd"), OSError(5, "disk")],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_of_the_machine_is_no_verdict(
+    error: Exception, stage: int, action: Action
+) -> None:
+    """Neither safe nor unsafe: nothing passes, not even blackened, and what failed is said."""
+    asked: list[int] = []
+
+    def second() -> str:
+        raise error
+
+    def checker(_: Image.Image) -> Verdict:
+        asked.append(1)
+        if len(asked) == 1:
+            return Verdict(False, "first picture")
+        if stage == 1:
+            raise error
+        return two_stages(True, "concept 3", second)
+
+    with pytest.raises(SafetyError, match="failed on picture 1") as failed:
+        check_batch(batch(3), checker, action)
+    assert not isinstance(failed.value, UnsafeError)
+    assert type(error).__name__ in str(failed.value)
+    assert str(error) in str(failed.value)
+    assert "unsafe" not in str(failed.value)
 
 
-def test_an_interrupt_is_no_verdict() -> None:
+@pytest.mark.parametrize("action", ACTIONS)
+def test_what_comfyui_deals_with_is_passed_on(action: Action) -> None:
     class InterruptedByUserError(Exception):
         pass
 
-    def stop() -> str:
+    def checker(_: Image.Image) -> Verdict:
         raise InterruptedByUserError
 
     with pytest.raises(InterruptedByUserError):
-        two_stages(True, "", stop, stop=(InterruptedByUserError,))
+        check_batch(batch(1), checker, action, stop=(InterruptedByUserError,))
 
 
 # --- actions --------------------------------------------------------------------------------------
@@ -228,12 +250,64 @@ def test_shapes_are_checked(shape: tuple[int, ...]) -> None:
         check_batch(torch.zeros(shape), bright, "drop")
 
 
-def test_a_failing_checker_stops_everything() -> None:
-    def fail(_: Image.Image) -> Verdict:
-        raise MemoryError
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+@pytest.mark.parametrize("alpha", [0.0, 1 / 255, 0.5, 1.0])
+def test_what_is_judged_is_what_is_saved(channels: int, dtype: torch.dtype, alpha: float) -> None:
+    """No colour lies hidden below what is transparent."""
+    images = batch(2, channels).to(dtype)
+    if channels in (2, 4):
+        images[..., -1] = alpha
+    seen: list[np.ndarray] = []
 
-    with pytest.raises(MemoryError):
-        check_batch(batch(1), fail, "flag")
+    def look(picture: Image.Image) -> Verdict:
+        seen.append(np.asarray(picture))
+        return Verdict(False, "")
+
+    passed = check_batch(images, look, "drop").images
+    assert passed.shape[-1] in (1, 3)
+    for picture, judged in zip(passed, seen, strict=True):
+        with Image.open(BytesIO(encode(picture, "png", 0))) as saved:
+            assert not saved.has_transparency_data
+            assert (np.asarray(saved.convert("RGB")) == judged).all()
+    if alpha == 0 and channels in (2, 4):
+        assert all((judged == 255).all() for judged in seen)
+
+
+@pytest.mark.parametrize("size", [(1, 20_000), (20_000, 1), (3, 30_000), (1, 65_000)])
+def test_a_line_costs_no_more_than_a_picture(size: tuple[int, int]) -> None:
+    sizes: list[tuple[int, int]] = []
+
+    class Watched(Image.Image):
+        def resize(self, size: Any, *args: Any, **options: Any) -> Image.Image:
+            sizes.append(size)
+            return super().resize(size, *args, **options)
+
+        def crop(self, box: Any = None) -> Image.Image:
+            return watched(super().crop(box))
+
+    def watched(picture: Image.Image) -> Image.Image:
+        made = Watched()
+        made.__dict__.update(picture.__dict__)
+        return made
+
+    line = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8))
+    for prepare in (for_compvis, for_falcon):
+        assert prepare(watched(line)).shape == (1, 3, 224, 224)
+    assert max(width * height for width, height in sizes) <= 64 * 224 * 224
+    blurred = act(torch.rand(1, *size, 3), marked({0}, 1), "blur")
+    assert blurred.shape == (1, *size, 3)
+
+
+@pytest.mark.parametrize("size", [(30, 20), (20, 30), (640, 10), (7, 448)])
+def test_other_pictures_are_prepared_as_ever(size: tuple[int, int]) -> None:
+    picture = Image.linear_gradient("L").resize(size).convert("RGB")
+    short = min(size)
+    large = (224 * size[0] // short, 224 * size[1] // short)
+    left, top = (large[0] - 224) // 2, (large[1] - 224) // 2
+    square = picture.resize(large, Image.Resampling.BICUBIC)
+    square = square.crop((left, top, left + 224, top + 224))
+    assert torch.equal(for_compvis(picture), for_compvis(square))
 
 
 # --- weight files ---------------------------------------------------------------------------------

@@ -70,6 +70,11 @@ FILES: dict[str, bytes] = {
     "gif": encoded("GIF", (37, 21), "P"),
     "gif 1x1": encoded("GIF", (1, 1), "P"),
     "gif large": encoded("GIF", (20_000, 3), "P"),
+    "bmp": encoded("BMP", (37, 21)),
+    "bmp grey": encoded("BMP", (37, 21), "L"),
+    "tiff": encoded("TIFF", (37, 21)),
+    "tiff lzw": encoded("TIFF", (37, 21), compression="tiff_lzw"),
+    "tiff turned": encoded("TIFF", (37, 21), tiffinfo={ORIENTATION: 6}),
 }  # fmt: skip
 
 
@@ -120,7 +125,7 @@ def test_nothing_but_a_signature(data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"hello", b"<svg/>", b"BM" + bytes(60), b"II*\0" + bytes(60), b"RIFF\0\0\0\0WAVEfmt "]
+    "data", [b"hello", b"<svg/>", b"BM" + bytes(60), b"8BPS" + bytes(60), b"RIFF\0\0\0\0WAVEfmt "]
 )
 def test_other_files(data: bytes) -> None:
     with pytest.raises(
@@ -239,6 +244,44 @@ def test_png_exif_after_the_pixels() -> None:
     end = data.index(b"IEND") - 4
     turned = data[:end] + png_chunk(b"eXIf", tiff(">", [(ORIENTATION, 8)])) + data[end:]
     assert upright_size(turned) == (21, 37) == shown_size(turned)
+
+
+XMP = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+RAW_PROFILE = b"\nexif\n      40\n" + tiff("<", [(ORIENTATION, 6)]).hex().encode() + b"\n"
+
+
+def with_chunk(kind: bytes, body: bytes) -> bytes:
+    data = FILES["png"]
+    return data[:33] + png_chunk(kind, body) + data[33:]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        FILES["jpeg"][:2]
+        + segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + XMP)
+        + FILES["jpeg"][2:],
+        encoded("WEBP", (37, 21), xmp=XMP),
+        with_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP),
+        with_chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(XMP)),
+        with_chunk(b"tEXt", b"Raw profile type exif\0" + RAW_PROFILE),
+        with_chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(RAW_PROFILE)),
+    ],
+    ids=["jpeg", "webp", "png", "packed png", "profile", "packed profile"],
+)
+def test_other_places_that_turn_a_picture(data: bytes) -> None:
+    assert upright_size(data) == (21, 37) == shown_size(data)
+
+
+def test_a_gif_grows_to_hold_its_first_frame() -> None:
+    data = bytearray(FILES["gif"])
+    data[6:10] = struct.pack("<HH", 30, 40)
+    assert upright_size(bytes(data)) == (37, 40) == shown_size(bytes(data))
+
+
+def test_a_picture_that_is_cut_in_its_pixels_has_its_size() -> None:
+    for name in ("png", "jpeg", "gif", "bmp"):
+        assert upright_size(FILES[name][:-20]) == (37, 21)
 
 
 def riff(*chunks: tuple[bytes, bytes]) -> bytes:
