@@ -35,6 +35,8 @@ CHUNK = 64 * 1024
 BLOCK = 1024 * 1024
 GATHER_SECONDS = 0.02
 _REDIRECTS = {301, 302, 303, 307, 308}
+_AS_IT_IS = {"", "identity", "aws-chunked"}
+"""Content codings that change no byte; object stores keep the last one from an upload."""
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +58,8 @@ class Answer:
         self.url = url
         self.status = response.status_code
         self.headers: Mapping[str, str] = response.headers
-        encoding = self.headers.get("Content-Encoding", "identity")
-        self.encoded = encoding.strip().lower() != "identity"
+        codings = self.headers.get("Content-Encoding", "").lower().split(",")
+        self.encoded = not {coding.strip() for coding in codings} <= _AS_IT_IS
         self._response = response
         self._raw: _Raw = response.raw
 
@@ -66,14 +68,14 @@ class Answer:
         return self.headers.get(name, "")
 
     def read(self, size: int) -> bytes:
-        """The next bytes, as soon as there are any; empty at the end.
+        """The next bytes as they were sent, as soon as there are any; empty at the end.
 
         Raises:
             OfflineError: the connection broke or fell silent.
         """
         try:
-            if self.encoded or not hasattr(self._raw, "read1"):
-                return self._raw.read(size, decode_content=True)
+            if not hasattr(self._raw, "read1"):
+                return self._raw.read(size, decode_content=False)
             return cast("bytes", cast("Any", self._raw).read1(size, decode_content=False))
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise OfflineError(
@@ -152,7 +154,8 @@ class Client:
                 followed, and one that leads elsewhere is returned as it is.
 
         Raises:
-            RefusedError: an address on the way is not allowed.
+            RefusedError: an address on the way is not allowed, or the body is compressed: a few
+                bytes of that can fill the memory before anything can be counted.
             OfflineError: no connection or no answer.
         """
         if self.settings.offline:
@@ -165,7 +168,7 @@ class Client:
             answer = self._hop(method, url, headers or {})
             location = answer.header("Location")
             if answer.status not in _REDIRECTS or not location:
-                return answer
+                return _as_it_is(method, answer)
             with ExitStack() as stack:
                 stack.enter_context(answer)
                 target = _join(url, location)
@@ -262,6 +265,17 @@ def _joined(pieces: list[bytes]) -> bytes:
     block = pieces[0] if len(pieces) == 1 else b"".join(pieces)
     pieces.clear()
     return block
+
+
+def _as_it_is(method: str, answer: Answer) -> Answer:
+    """The answer, unless it has a body to use that is compressed."""
+    if not answer.encoded or answer.status >= 400 or method == "HEAD":
+        return answer
+    answer.close()
+    raise RefusedError(
+        f"{_host(answer.url)} sends the file compressed, although it was asked not to. Take it "
+        "from another place, or ask who runs that server."
+    )
 
 
 def _join(url: str, location: str) -> str:

@@ -92,7 +92,6 @@ class Pieces:
         state, expected = validator(answer), self._part.note.validator
         return (
             answer.status == 206
-            and not answer.encoded
             and answer.header("Content-Length") == str(end - at)
             and content_range(answer) == (at, end, self._total)
             and state == expected
