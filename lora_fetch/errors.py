@@ -18,6 +18,8 @@ a token, a password or the query of an address.
 
 from __future__ import annotations
 
+from .words import one_line
+
 __all__ = [
     "BadFileError",
     "CancelledError",
@@ -32,9 +34,16 @@ __all__ = [
     "StoreError",
 ]
 
+MAX_MESSAGE = 2000
+"""Letters of the longest message."""
+
 
 class FetchError(Exception):
     """Base of all errors of this package; catching it catches every expected failure."""
+
+    def __init__(self, message: str) -> None:
+        # Servers, files and users put their own words into it.
+        super().__init__(one_line(message, MAX_MESSAGE))
 
 
 class SourceError(FetchError, ValueError):

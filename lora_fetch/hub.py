@@ -12,6 +12,7 @@ from .addresses import origin
 from .api import Api, Resolved, rows
 from .errors import NotFoundError, OfflineError
 from .source import HuggingFace
+from .validators import length
 
 __all__ = ["choose", "resolve"]
 
@@ -33,11 +34,10 @@ def resolve(source: HuggingFace, api: Api) -> Resolved:
     commit = answer.header("X-Repo-Commit") or revision
     etag = answer.header("X-Linked-Etag") or answer.header("ETag")
     etag = etag.removeprefix("W/").strip('"').lower()
-    size = answer.header("X-Linked-Size")
     return Resolved(
         url=_address(hub, source.repo, commit, path),
         name=path.rsplit("/", 1)[-1],
-        size=int(size) if size.isascii() and size.isdecimal() else None,
+        size=length(answer.header("X-Linked-Size")),
         sha256=etag if _SHA256.fullmatch(etag) else None,
         revision=commit,
     )

@@ -93,7 +93,7 @@ def fetch_file(
                 Resolved(url=url, size=size, sha256=sha256),
                 Part(target.with_name(f".{target.name}")),
                 client=client,
-                room=lambda needed: _check_room(target.parent, needed, rules),
+                room=lambda needed, _: _check_room(target.parent, needed, rules),
                 progress=progress,
                 cancelled=cancelled,
             ).run()
