@@ -80,8 +80,9 @@ def test_an_encoded_answer_of_a_service(world: World) -> None:
 
 def test_an_encoded_refusal_is_told_by_its_status(world: World) -> None:
     url = world.cdn.url + "/a.safetensors"
-    headers = {"Content_Encoding": "gzip, gzip", "Content_Type": "application/json"}
-    world.cdn.routes["/a.safetensors"] = serve(bomb(2), 403, **headers)
+    world.cdn.routes["/a.safetensors"] = serve(
+        bomb(2), 403, Content_Encoding="gzip, gzip", Content_Type="application/json"
+    )
     with pytest.raises(FetchError, match=r"refuses \(HTTP 403\)"):
         world.fetch(url)
 
