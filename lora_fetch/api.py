@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar, cast
 
+from .answer import Answer
 from .errors import OfflineError
 from .explain import failure
-from .net import Answer, Client, Follow
+from .net import Client, Follow
 from .pump import ask, wait
 from .settings import Settings
 from .source import Source

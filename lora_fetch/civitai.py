@@ -151,8 +151,9 @@ def _file(source: CivitAI, version: dict[str, Any]) -> dict[str, Any]:
     sound.sort(key=lambda file: not file.get("primary"))
     if not sound:
         raise NotFoundError(
-            f"{source.shown()}: this version has no such .safetensors file. Its files: "
-            f"{_listed(source, version, files)}"
+            f"{source.shown()}: this version has no such .safetensors file. Its files:"
+            + ("" if files else " none"),
+            choices=_listed(source, version, files),
         )
     file = sound[0]
     for scan in ("pickleScanResult", "virusScanResult"):
@@ -161,14 +162,14 @@ def _file(source: CivitAI, version: dict[str, Any]) -> dict[str, Any]:
     return file
 
 
-def _listed(source: CivitAI, version: dict[str, Any], files: list[dict[str, Any]]) -> str:
+def _listed(source: CivitAI, version: dict[str, Any], files: list[dict[str, Any]]) -> list[str]:
     """The files, each with the source that names it, ready to paste."""
     lines: list[str] = []
     for file in files:
         named = replace(source, version=int(version["id"]), file=int(file["id"]), want=())
         takeable = "" if _is_safetensors(file) else ", no LoRA"
-        lines.append(f"\n  {named.canonical()}  ({file.get('name')}{takeable})")
-    return "".join(lines) or "none"
+        lines.append(f"{named.canonical()}  ({file.get('name')}{takeable})")
+    return lines
 
 
 def _is_safetensors(file: dict[str, Any]) -> bool:

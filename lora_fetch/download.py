@@ -14,17 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .addresses import origin
+from .answer import Answer
 from .api import Resolved, pause
 from .errors import BadFileError, FetchError, NoRoomError, OfflineError, RefusedError
 from .explain import failure, page, withheld
 from .header import PAGE, looks_like
-from .net import Answer, Client
+from .net import Client
+from .note import Note
 from .parallel import Pieces
-from .part import FileSink, Note, Part, Sink, TarSink
+from .part import FileSink, Part, Room, Sink, TarSink
 from .pump import pump, wait
 from .settings import Settings
 from .source import Source
-from .validators import content_range, validator
+from .validators import content_range, length, validator
 
 __all__ = ["Arrived", "Download"]
 
@@ -55,7 +57,7 @@ class Download:
         part: Part,
         *,
         client: Client,
-        room: Callable[[int], None],
+        room: Room,
         progress: Callable[[int, int | None], None],
         cancelled: Callable[[], bool],
     ) -> None:
@@ -66,7 +68,7 @@ class Download:
             resolved: Where it is.
             part: Where its bytes go.
             client: Sends the requests.
-            room: Makes sure that so many bytes can be written, or raises NoRoomError.
+            room: Makes sure that bytes can be written, or raises NoRoomError.
             progress: Told the bytes so far and in all, when that is known.
             cancelled: Asked often.
         """
@@ -200,13 +202,25 @@ class Download:
 
     def _take(self, chunk: bytes, watch: _Watch) -> None:
         if chunk:
-            end, total = self._sink.position + len(chunk), self._part.note.total
-            self._limit(end)
-            if total is not None and end > total:
+            here, total = self._sink.position, self._part.note.total
+            self._limit(here + len(chunk))
+            if total is not None and here + len(chunk) > total:
                 raise BadFileError(f"{self._label}: the server sends more than it says. Try later.")
+            if total is None and not self._resolved.tar:
+                self._unannounced(len(chunk), here)
             self._sink.write(chunk)
             self._tell(self._sink.position)
         watch.count(len(chunk))
+
+    def _unannounced(self, size: int, here: int) -> None:
+        """Judge bytes of a file of unknown length as they come; a tar tells its file's size."""
+        published = self._resolved.size
+        if published is not None and here + size > published:
+            raise BadFileError(
+                f"{self._label}: the server sends more than the {published} bytes that the source "
+                "says. Try again later, or ask its author."
+            )
+        self._room(size, here)
 
     def _tell(self, done: int) -> None:
         now = self._settings.monotonic()
@@ -238,12 +252,11 @@ class Download:
         if answer.status == 416:
             return self._nothing_more(answer)
         if answer.status == 206 and span:
-            total = None if answer.encoded else span[2]
+            total = span[2]
             self._same_or_restart(answer, span[0], total)
         else:
-            length = answer.header("Content-Length")
-            if length.isdecimal() and answer.status == 200 and not answer.encoded:
-                total = int(length)
+            if answer.status == 200:
+                total = length(answer.header("Content-Length"))
             if position:
                 self._sink.restart()
         self._ranges = answer.status == 206 and total is not None
@@ -251,10 +264,10 @@ class Download:
         self._limit(total or 0)
         if not self._resolved.tar:
             self._promised(total)
-            self._room(max(0, (total or 0) - self._sink.position))
+            self._room(max(0, (total or 0) - self._sink.position), self._sink.position)
         resolved, old = self._resolved, self._part.note
         self._part.note = Note(
-            validator=None if answer.encoded else validator(answer),
+            validator=validator(answer),
             revision=resolved.revision,
             sha256=resolved.sha256,
             total=total,
@@ -270,7 +283,7 @@ class Download:
         changed = (position and note.total not in (None, total)) or (
             position and note.validator and state and note.validator != state
         )
-        if start != position or changed or (answer.encoded and position):
+        if start != position or changed:
             self._sink.restart()
             raise OfflineError(f"{self._label}: the file changed at its source. Starting again.")
 

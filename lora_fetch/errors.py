@@ -18,6 +18,10 @@ a token, a password or the query of an address.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from .texts import one_line
+
 __all__ = [
     "BadFileError",
     "CancelledError",
@@ -32,9 +36,24 @@ __all__ = [
     "StoreError",
 ]
 
+MAX_MESSAGE = 2000
+"""Letters of the longest message."""
+MAX_LINE = 500
+"""Letters of a line that a message lists."""
+
 
 class FetchError(Exception):
-    """Base of all errors of this package; catching it catches every expected failure."""
+    """Base of all errors of this package; catching it catches every expected failure.
+
+    Args:
+        message: What is wrong, on one line.
+        choices: What to name instead, each on a line of its own after it.
+    """
+
+    def __init__(self, message: str, *, choices: Sequence[str] = ()) -> None:
+        # Servers, files and users put their own words into it.
+        lines = [one_line(message, MAX_MESSAGE), *(f"  {one_line(c, MAX_LINE)}" for c in choices)]
+        super().__init__("\n".join(lines))
 
 
 class SourceError(FetchError, ValueError):
@@ -56,8 +75,10 @@ class StatusError(FetchError):
         status: The HTTP status, when there was one.
     """
 
-    def __init__(self, message: str, *, status: int | None = None) -> None:
-        super().__init__(message)
+    def __init__(
+        self, message: str, *, status: int | None = None, choices: Sequence[str] = ()
+    ) -> None:
+        super().__init__(message, choices=choices)
         self.status = status
 
 

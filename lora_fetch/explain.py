@@ -6,8 +6,9 @@ import email.utils
 import re
 from urllib.parse import urlsplit
 
+from .answer import Answer
 from .errors import BadFileError, FetchError, NotAuthorisedError, NotFoundError, OfflineError
-from .net import BUSY, UNAUTHORISED, Answer
+from .net import BUSY, UNAUTHORISED
 from .settings import Settings
 from .shares import page_hint
 from .source import CivitAI, HuggingFace, Replicate, Source

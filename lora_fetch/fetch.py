@@ -25,10 +25,14 @@ from .resolve import Resolved, resolve
 from .settings import Settings
 from .source import DataURI, LocalFile, Source, bare_url
 from .store import Store
+from .texts import one_line, trigger_words
+from .validators import MAX_STATE
 
 __all__ = ["Fetched", "fetch"]
 
 FOREVER = float(2**53)
+MAX_NAME = 255
+MAX_WARNING = 1000
 _TAR_MARK = slice(257, 262)
 
 logger = logging.getLogger(__name__)
@@ -231,7 +235,7 @@ class _Job:
             raise
         entry = self._entry(resolved, sha256=arrived.sha256)
         entry.size = arrived.size
-        entry.revision = resolved.revision or arrived.validator
+        entry.revision = entry.revision or arrived.validator
         entry.trigger_words = entry.trigger_words or _phrase(head)
         entry = self.store.add(self.source, arrived.path, entry)
         return _fetched(self.store, entry, from_cache=False, warnings=resolved.warnings)
@@ -246,9 +250,9 @@ class _Job:
             sha256=sha256,
             mtime_ns=0,
             url=bare_url(resolved.url),
-            revision=resolved.revision,
-            name=resolved.name,
-            trigger_words=list(resolved.trigger_words),
+            revision=resolved.revision and one_line(resolved.revision, MAX_STATE),
+            name=one_line(resolved.name, MAX_NAME),
+            trigger_words=trigger_words(resolved.trigger_words),
             check_after=later if self.source.moving else FOREVER,
         )
 
@@ -290,14 +294,13 @@ def _fetched(store: Store, entry: Entry, *, from_cache: bool, warnings: tuple[st
         trigger_words=tuple(entry.trigger_words),
         revision=entry.revision,
         from_cache=from_cache,
-        warnings=warnings,
+        warnings=tuple(one_line(warning, MAX_WARNING) for warning in warnings),
     )
 
 
 def _phrase(head: header.Header) -> list[str]:
     """The trigger words that the file itself names."""
-    phrase = head.metadata.get("modelspec.trigger_phrase", "").strip()
-    return [phrase] if phrase else []
+    return trigger_words([head.metadata.get("modelspec.trigger_phrase", "")])
 
 
 def _silent(done: int, total: int | None) -> None:

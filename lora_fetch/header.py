@@ -8,6 +8,7 @@ Nothing of a file is trusted: every length is bounded before it is used.
 from __future__ import annotations
 
 import json
+import re
 import struct
 from dataclasses import dataclass
 from math import prod
@@ -20,6 +21,13 @@ __all__ = ["PAGE", "Header", "Tensor", "looks_like", "read"]
 
 PAGE = "a web page"
 MAX_HEADER = 16 * 2**20  # the format allows 100 MB, which could cost gigabytes to read
+MAX_TENSORS = 20_000
+"""The largest LoRAs of FLUX have some thousands."""
+
+_TENSOR_BYTES = 128
+"""Bytes of JSON around the texts that describe a tensor, at most."""
+
+_TEXT = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _BITS = {
     **dict.fromkeys(("F4",), 4),
     **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
@@ -121,6 +129,8 @@ def _length(head: bytes) -> int:
 def _parse(label: str, raw: bytes, *, data: int) -> Header:
     document = _json(label, raw)
     metadata = _metadata(label, document.pop("__metadata__", {}))
+    if len(document) > MAX_TENSORS:
+        _bad(label, f"its head names {len(document)} tensors, more than any LoRA has")
     tensors = {key: _tensor(label, key, value) for key, value in document.items()}
     if not tensors:
         _bad(label, "it holds no tensors")
@@ -146,6 +156,9 @@ def _json(label: str, raw: bytes) -> dict[str, Any]:
     def constant(word: str) -> NoReturn:
         _bad(label, f"its head holds {word}")
 
+    # A small text can stand for millions of values; metadata may be as long as it likes.
+    if len(_TEXT.sub(b"", raw)) > MAX_TENSORS * _TENSOR_BYTES:
+        _bad(label, "its head describes more than any LoRA holds")
     try:
         document = json.loads(
             raw.decode("utf-8"), object_pairs_hook=unique, parse_constant=constant

@@ -10,10 +10,11 @@ from urllib.parse import quote, urljoin, urlsplit
 import requests.utils
 
 from .addresses import origin
+from .answer import Answer
 from .api import Api, Resolved, rows
 from .errors import NotFoundError, OfflineError
-from .net import Answer
 from .source import HuggingFace
+from .validators import length
 
 __all__ = ["choose", "resolve"]
 
@@ -35,11 +36,10 @@ def resolve(source: HuggingFace, api: Api) -> Resolved:
     commit = answer.header("X-Repo-Commit") or revision
     etag = answer.header("X-Linked-Etag") or answer.header("ETag")
     etag = etag.removeprefix("W/").strip('"').lower()
-    size = answer.header("X-Linked-Size")
     return Resolved(
         url=_address(hub, source.repo, commit, path),
         name=path.rsplit("/", 1)[-1],
-        size=int(size) if size.isascii() and size.isdecimal() else None,
+        size=length(answer.header("X-Linked-Size")),
         sha256=etag if _SHA256.fullmatch(etag) else None,
         revision=commit,
     )
@@ -67,9 +67,11 @@ def choose(source: HuggingFace, files: list[str]) -> str:
             f"{source.shown()}: there is no .safetensors file in it. Check the name, and that it "
             "is a LoRA."
         )
-    listed = "\n".join(f"  {replace(source, path=f).canonical()}" for f in found[:20])
-    more = f"\n  and {len(found) - 20} more" if len(found) > 20 else ""
-    raise NotFoundError(f"{source.shown()} has several files. Name one of them:\n{listed}{more}")
+    listed = [replace(source, path=f).canonical() for f in found[:20]]
+    more = [f"and {len(found) - 20} more"] if len(found) > 20 else []
+    raise NotFoundError(
+        f"{source.shown()} has several files. Name one of them:", choices=[*listed, *more]
+    )
 
 
 def _pick(source: HuggingFace, api: Api) -> str:

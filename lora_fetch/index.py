@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import re
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -14,10 +15,15 @@ from typing import Any, cast
 
 from .lock import locked
 from .part import disk_errors
+from .texts import one_line, trigger_words
 
 __all__ = ["Document", "Entry", "Index", "Known"]
 
 VERSION = 1
+MAX_TEXT = 2**14
+MAX_KEY = 100
+_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,200}\.safetensors")
+"""Names as the store makes them."""
 
 logger = logging.getLogger(__name__)
 
@@ -90,12 +96,20 @@ class Index:
             with disk_errors(self._path):
                 fresh = self._lock.with_suffix(".new")
                 fresh.write_text(text, encoding="utf-8")
+                self._set_aside()
                 _replace(fresh, self._path)
+
+    def _set_aside(self) -> None:
+        """Move a folder that has the index's name, with what is in it, out of the way."""
+        if self._path.is_dir():
+            aside = self._path.with_suffix(f".broken-{time.time_ns()}.json")
+            logger.warning("%s is a folder; it is now %s.", self._path, aside.name)
+            self._path.rename(aside)
 
     def _load(self) -> Document:
         """Read what is sound; a broken index costs new fetches, never a failure."""
         with disk_errors(self._path):
-            if not self._path.exists():
+            if not self._path.is_file():
                 return Document()
             text = self._path.read_text(encoding="utf-8", errors="replace")
         try:
@@ -109,7 +123,7 @@ class Index:
         table = cast("dict[str, Any]", raw) if isinstance(raw, dict) else {}
         loras = _values(table.get("loras"), Entry)
         return Document(
-            {key: entry for key, entry in loras.items() if _plain(entry.file)},
+            {key: entry for key, entry in loras.items() if _sound(entry)},
             _values(table.get("local"), Known),
         )
 
@@ -121,7 +135,10 @@ def _values(raw: object, kind: Callable[..., Any]) -> dict[str, Any]:
     for key, value in table.items():
         entry = _value(value, kind)
         if entry is None:
-            logger.warning("The index holds an entry that cannot be read; it is left out: %s", key)
+            logger.warning(
+                "The index holds an entry that cannot be read; it is left out: %s",
+                one_line(key, MAX_KEY),
+            )
         else:
             found[key] = entry
     return found
@@ -134,17 +151,31 @@ def _value(raw: object, kind: Callable[..., Any]) -> Any:
         entry = kind(**{name: value for name, value in table.items() if name in names})
     except TypeError:
         return None
-    kinds = {"str": str, "int": int, "float": int | float, "bool": bool, "list[str]": list}
-    sound = all(
-        isinstance(getattr(entry, name), kinds.get(str(f.type), str | None))
-        for name, f in names.items()
-    )
+    sound = all(_KINDS[str(f.type)](getattr(entry, name)) for name, f in names.items())
     return entry if sound else None
 
 
-def _plain(name: str) -> bool:
-    """An index that was tampered with must not lead out of the folder."""
-    return Path(name).name == name and name.endswith(".safetensors")
+def _number(value: object) -> bool:
+    # What is no number, or past all numbers that are ours, compares as false.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**63
+
+
+_KINDS: Mapping[str, Callable[[object], bool]] = {
+    "str": lambda value: isinstance(value, str),
+    "str | None": lambda value: isinstance(value, str | None),
+    "int": lambda value: isinstance(value, int) and _number(value),
+    "float": _number,
+    "bool": lambda value: isinstance(value, bool),
+    "list[str]": lambda value: isinstance(value, list),
+}
+
+
+def _sound(entry: Entry) -> bool:
+    """An index that was tampered with must not lead out of the folder, nor fill a log."""
+    entry.source, entry.url = one_line(entry.source, MAX_TEXT), one_line(entry.url, MAX_TEXT)
+    entry.name = one_line(entry.name, MAX_TEXT)
+    entry.trigger_words = trigger_words(entry.trigger_words)
+    return _FILE.fullmatch(entry.file) is not None and entry.size >= 0
 
 
 def _replace(fresh: Path, target: Path) -> None:

@@ -10,155 +10,37 @@ cookies, no ``.netrc`` and no proxies.
 from __future__ import annotations
 
 import logging
-import socket
 import ssl
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from typing import Any, Literal, Protocol, TypeAlias, cast
+from typing import Any, TypeAlias
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import requests
-import urllib3.exceptions
 from requests.adapters import HTTPAdapter
 
 from .addresses import Target, check, origin
+from .answer import Answer, causes_of, host_of, reason
 from .deadline import POOLS, answer_within
 from .discreet import discreet, keep_queries_out_of_logs
 from .errors import OfflineError, RefusedError
 from .settings import Settings
 from .source import bare_url
 
-__all__ = ["BUSY", "UNAUTHORISED", "Answer", "Auth", "Client", "Follow"]
+__all__ = ["BUSY", "UNAUTHORISED", "Client", "Follow"]
 
 USER_AGENT = "flux-hotswap/0.1 (+https://github.com/flux-hotswap/flux-hotswap)"
 MAX_HOPS = 10
-CHUNK = 64 * 1024
-BLOCK = 1024 * 1024
-GATHER_SECONDS = 0.02
 UNAUTHORISED = 401
 BUSY = {408, 425, 429}
 """With those of 500 and more: statuses that pass."""
-TEXT_SECONDS = 60.0
-"""A small document that takes longer than this is not waited for."""
 _REDIRECTS = {301, 302, 303, 307, 308}
-
-Auth: TypeAlias = Literal["none", "sent", "refused", "kept"]
-"""What became of the user's token: there is none, it was sent, it was not accepted and left out, or
-it was kept back because a redirect led away from its own origin."""
 
 Follow: TypeAlias = "Callable[[Answer, str], bool]"
 """Whether to follow an answer to the address it leads to, which is of another origin."""
 
 logger = logging.getLogger(__name__)
-
-
-class _Raw(Protocol):
-    """The part of urllib3's response that is used."""
-
-    def read(self, amt: int, *, decode_content: bool) -> bytes: ...
-
-
-class Answer:
-    """An answer whose body has not been read yet.
-
-    Attributes:
-        encoded: Whether the body is compressed although we asked for it as it is.
-        trail: The addresses that led here; this one is the last.
-        auth: What became of the user's token for this address.
-    """
-
-    def __init__(self, url: str, response: requests.Response) -> None:
-        self.url = url
-        self.trail: tuple[str, ...] = (url,)
-        self.auth: Auth = "none"
-        self.status = response.status_code
-        self.headers: Mapping[str, str] = response.headers
-        encoding = self.headers.get("Content-Encoding", "identity")
-        self.encoded = encoding.strip().lower() != "identity"
-        self._response = response
-        self._raw: _Raw = response.raw
-        self._ahead = b""
-
-    def header(self, name: str) -> str:
-        """A header, or an empty text."""
-        return self.headers.get(name, "")
-
-    def read(self, size: int) -> bytes:
-        """The next bytes, as soon as there are any; empty at the end.
-
-        Raises:
-            OfflineError: the connection broke or fell silent.
-        """
-        if self._ahead:
-            ahead, self._ahead = self._ahead[:size], self._ahead[size:]
-            return ahead
-        try:
-            if self.encoded or not hasattr(self._raw, "read1"):
-                return self._raw.read(size, decode_content=True)
-            return cast("bytes", cast("Any", self._raw).read1(size, decode_content=False))
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise OfflineError(
-                f"{_host(self.url)} broke off the transfer ({_reason(error)}). Try again."
-            ) from None
-
-    def chunks(self, stop: threading.Event) -> Iterator[bytes]:
-        """The body in blocks, until its end or until nobody listens any more.
-
-        Over TLS it comes in records of 16 KB. Those that come fast are put together, since to hand
-        on each of them would cost more than to receive it.
-        """
-        pieces: list[bytes] = []
-        size, began, wanted = 0, 0.0, CHUNK
-        try:
-            while not stop.is_set() and (piece := self.read(wanted)):
-                now = time.monotonic()
-                began = began if pieces else now
-                pieces.append(piece)
-                size += len(piece)
-                wanted = min(BLOCK, max(CHUNK, 2 * len(piece)))
-                if size >= BLOCK // 2 or now - began > GATHER_SECONDS:
-                    yield _joined(pieces)
-                    size = 0
-        except OfflineError:
-            yield _joined(pieces)
-            raise
-        yield _joined(pieces)
-
-    def peek(self, size: int) -> bytes:
-        """The first bytes, as many as have come; `read` gives them again.
-
-        Raises:
-            OfflineError: as `read`.
-        """
-        self._ahead = self.read(size)
-        return self._ahead
-
-    def text(self, limit: int = 4096) -> str:
-        """The start of the body as text, for a message or a small JSON document.
-
-        Raises:
-            OfflineError: the connection broke, or takes too long.
-        """
-        parts: list[bytes] = []
-        size, end = 0, time.monotonic() + TEXT_SECONDS
-        while size < limit and (chunk := self.read(limit - size)):
-            if time.monotonic() > end:
-                raise OfflineError(f"{_host(self.url)} is too slow. Try again later.")
-            parts.append(chunk)
-            size += len(chunk)
-        return b"".join(parts).decode("utf-8", "replace")
-
-    def close(self) -> None:
-        """Give the connection back."""
-        self._response.close()
-
-    def __enter__(self) -> Answer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 class Client:
@@ -189,7 +71,8 @@ class Client:
                 they are always followed; one that is not is returned as it is.
 
         Raises:
-            RefusedError: an address on the way is not allowed.
+            RefusedError: an address on the way is not allowed, or the body is compressed: a few
+                bytes of that can fill the memory before anything can be counted.
             OfflineError: no connection or no answer.
         """
         if self.settings.offline:
@@ -212,7 +95,7 @@ class Client:
                 answer.auth = "kept"
             location = answer.header("Location")
             if answer.status not in _REDIRECTS or not location:
-                return answer
+                return _as_it_is(method, answer)
             with ExitStack() as stack:
                 stack.enter_context(answer)
                 target = _join(url, location)
@@ -245,7 +128,7 @@ class Client:
     def _warning(self, start: str) -> str:
         name = self.settings.endpoints.token_name(start)
         return (
-            f"{_host(start)} does not accept your {name}, so the public file was fetched without "
+            f"{host_of(start)} does not accept your {name}, so the public file was fetched without "
             "it. Make a new token, or remove this one."
         )
 
@@ -340,11 +223,15 @@ class _PinnedAdapter(HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = POOLS
 
 
-def _joined(pieces: list[bytes]) -> bytes:
-    """All pieces in one; the list is empty after it."""
-    block = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-    pieces.clear()
-    return block
+def _as_it_is(method: str, answer: Answer) -> Answer:
+    """The answer, unless it has a body to use that is compressed."""
+    if not answer.encoded or answer.status >= 400 or method == "HEAD":
+        return answer
+    answer.close()
+    raise RefusedError(
+        f"{host_of(answer.url)} sends the file compressed, although it was asked not to. Take it "
+        "from another place, or ask who runs that server."
+    )
 
 
 def _join(url: str, location: str) -> str:
@@ -352,49 +239,17 @@ def _join(url: str, location: str) -> str:
         return urljoin(url, location)
     except ValueError:
         raise RefusedError(
-            f"{_host(url)} redirects to an address that is no web address. Check the source."
+            f"{host_of(url)} redirects to an address that is no web address. Check the source."
         ) from None
 
 
 def _failure(target: Target, error: BaseException) -> OfflineError | RefusedError:
-    causes = list(_causes(error))
+    causes = list(causes_of(error))
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
         return RefusedError(
             f"{target.host} is not fetched: its certificate does not prove that it is this host "
-            f"({_reason(error)}). Check the address and this machine's clock and certificates."
+            f"({reason(error)}). Check the address and this machine's clock and certificates."
         )
     return OfflineError(
-        f"{target.host} cannot be reached ({_reason(error)}). Check the network, then try again."
+        f"{target.host} cannot be reached ({reason(error)}). Check the network, then try again."
     )
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it wraps, outermost first, each once."""
-    seen: set[int] = set()
-    todo: list[BaseException] = [error]
-    while todo:
-        current = todo.pop()
-        if id(current) in seen:
-            continue
-        seen.add(id(current))
-        yield current
-        inner = (current.__cause__, current.__context__, getattr(current, "reason", None))
-        todo.extend(e for e in (*inner, *current.args) if isinstance(e, BaseException))
-
-
-def _reason(error: BaseException) -> str:
-    """What went wrong in a few words, never with an address in it."""
-    causes = list(_causes(error))
-    for cause in reversed(causes):
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return str(cause.verify_message or "certificate verify failed")
-    for cause in reversed(causes):
-        if isinstance(cause, socket.timeout | TimeoutError):
-            return "timed out"
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror.lower()
-    return type(causes[-1]).__name__
-
-
-def _host(url: str) -> str:
-    return urlsplit(url).hostname or "the server"

@@ -11,8 +11,9 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 
+from .answer import Answer
 from .errors import OfflineError
-from .net import Answer, Client
+from .net import Client
 from .part import Part, disk_errors
 from .pump import Producer
 from .validators import content_range, validator
@@ -92,7 +93,6 @@ class Pieces:
         state, expected = validator(answer), self._part.note.validator
         return (
             answer.status == 206
-            and not answer.encoded
             and answer.header("Content-Length") == str(end - at)
             and content_range(answer) == (at, end, self._total)
             and state == expected

@@ -11,42 +11,26 @@ import errno
 import hashlib
 import json
 import os
+import shutil
+import stat
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, TypeAlias, cast
 
 from .errors import BadFileError, NoRoomError, StoreError
 from .header import looks_like
+from .note import MAX_NOTE, Note, read_note
 from .tarsource import Member, TarReader
 
-__all__ = ["FileSink", "Note", "Part", "Sink", "TarSink", "disk_errors"]
+__all__ = ["FileSink", "Part", "Room", "Sink", "TarSink", "disk_errors"]
+
+Room: TypeAlias = Callable[[int, int], None]
+"""(bytes to come, bytes of the same file that are here); raises NoRoomError."""
 
 BLOCK = 2**20
 FLUSH = 32 * 2**20
 _FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
-
-
-@dataclass
-class Note:
-    """What the bytes belong to; kept on disk.
-
-    Attributes:
-        validator: The server's word for the file's state, for If-Range.
-        revision: The source's word for it.
-        sha256: The hash that the source publishes.
-        total: Size of the stream (of the tar, if it is one).
-        have: With several connections: bytes at the start without a hole. The file can be longer.
-        member: In a tar, the file that is taken: name, start, size.
-    """
-
-    validator: str | None = None
-    revision: str | None = None
-    sha256: str | None = None
-    total: int | None = None
-    have: int | None = None
-    member: tuple[str, int, int] | None = None
 
 
 class Part:
@@ -62,23 +46,27 @@ class Part:
 
         Returns:
             How many bytes of that try can be used; 0 when there is no sound note.
+
+        Raises:
+            StoreError: the disk does not let us look.
         """
-        try:
-            document: object = json.loads(self._note_path.read_text(encoding="utf-8"))
-            size = self.path.stat().st_size
-        except (FileNotFoundError, ValueError, RecursionError):
+        with disk_errors(self.path):
+            try:
+                note, file = self._note_path.stat(), self.path.stat()
+            except FileNotFoundError:
+                return 0
+            whole = stat.S_ISREG(note.st_mode) and stat.S_ISREG(file.st_mode)
+            if not whole or note.st_size > MAX_NOTE:
+                return 0
+            raw = self._note_path.read_bytes()
+        found = read_note(raw)
+        if found is None:
             return 0
-        fields = cast("dict[str, Any]", document) if isinstance(document, dict) else {}
-        try:
-            note = Note(**fields)
-            have = min(size, size if note.have is None else int(note.have))
-            if note.member is not None:
-                name, start, length = note.member
-                note.member = (str(name), int(start), int(length))
-        except (TypeError, ValueError):
+        have = file.st_size if found.have is None else min(file.st_size, found.have)
+        if found.member is not None and have > found.member[2]:
             return 0
-        self.note = note
-        return max(have, 0)
+        self.note = found
+        return have
 
     def save(self) -> None:
         """Write the note, whole or not at all."""
@@ -88,10 +76,14 @@ class Part:
             fresh.replace(self._note_path)
 
     def remove(self) -> None:
-        """Forget everything that has arrived."""
+        """Forget everything that has arrived, and whatever lies in its place."""
         self.note = Note()
-        self.path.unlink(missing_ok=True)
-        self.forget_note()
+        with disk_errors(self.path):
+            for path in (self.path, self._note_path, self._note_path.with_suffix(".new")):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
 
     def forget_note(self) -> None:
         """The bytes are whole: only the file stays."""
@@ -252,9 +244,7 @@ class FileSink:
 class TarSink:
     """Reads a tar's bytes and hands those of its LoRA to a FileSink."""
 
-    def __init__(
-        self, part: Part, *, label: str, max_bytes: int, room: Callable[[int], None]
-    ) -> None:
+    def __init__(self, part: Part, *, label: str, max_bytes: int, room: Room) -> None:
         self.part = part
         self._label = label
         self._max_bytes = max_bytes
@@ -304,7 +294,7 @@ class TarSink:
         )
 
     def _begin(self, member: Member) -> None:
-        self._room(member.size)
+        self._room(member.size, 0)
         self.part.note.member = (member.name, member.start, member.size)
         self.part.save()
 

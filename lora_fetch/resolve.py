@@ -6,9 +6,10 @@ from collections.abc import Callable
 from urllib.parse import unquote, urljoin, urlsplit
 
 from . import civitai, hub
+from .answer import Answer
 from .api import Api, Resolved, table
 from .errors import FetchError, NotAuthorisedError, NotFoundError, OfflineError
-from .net import UNAUTHORISED, Answer, Client
+from .net import UNAUTHORISED, Client
 from .source import CivitAI, HuggingFace, Link, Replicate, Source, Tar, bare_url, named_in
 from .validators import validator
 

@@ -153,15 +153,19 @@ class Store:
                 setattr(entry, name, value)
         return entry
 
-    def make_room(self, needed: int) -> None:
+    def make_room(self, needed: int, here: int = 0) -> None:
         """Evict until so many bytes fit below the store's limit and on the disk.
+
+        Args:
+            needed: Bytes that will be written.
+            here: Bytes of the same file that are on the disk already, and in no entry yet.
 
         Raises:
             NoRoomError: the disk has no room for them, whatever is evicted.
         """
         settings = self.settings
         for file, size, used in self._evictable():
-            fits = self.size() + needed <= settings.cache_bytes
+            fits = self.size() + here + needed <= settings.cache_bytes
             if fits and self._free() >= needed + settings.reserve_bytes:
                 break
             if abs(settings.clock() - used) < settings.keep_recent:
@@ -219,11 +223,11 @@ class Store:
             for path in folder.rglob("*.safetensors")
         ]
         close = difflib.get_close_matches(source.name, names, n=3, cutoff=0.5)
-        meant = "".join(f"\n  {LocalFile(name).canonical()}" for name in close)
         raise NotFoundError(
             f"{source.name}: there is no such file in your loras folders. For a file of Hugging "
             "Face write hf:owner/name/file.safetensors"
-            + (f". Did you mean one of these?{meant}" if meant else "")
+            + (". Did you mean one of these?" if close else ""),
+            choices=[LocalFile(name).canonical() for name in close],
         )
 
     def local_hash(self, path: Path) -> str:

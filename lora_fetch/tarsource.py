@@ -20,6 +20,13 @@ __all__ = ["Member", "TarReader"]
 BLOCK = 512
 MAX_ENTRIES = 10_000
 MAX_EXTENSION = 2**20
+MAX_EXTENSIONS = 4 * 2**20
+"""Bytes of all descriptions of entries together."""
+
+MAX_RECORDS = 1_000
+"""Of one description; tools write about ten."""
+
+MAX_NAME = 4096
 _FILES = {tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE}
 _LONG_NAME, _LONG_LINK = tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK
 _PAX, _PAX_GLOBAL = {tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE}, tarfile.XGLTYPE
@@ -58,6 +65,7 @@ class TarReader:
         self._begin = begin
         self._write = write
         self._entries = 0
+        self._described = 0  # bytes of descriptions so far
         self._buffer = bytearray()
         self._left = 0  # bytes of the present entry that are still to come
         self._padding = 0  # bytes that fill its last block
@@ -148,7 +156,8 @@ class TarReader:
             self._entry(info)
 
     def _gather(self, info: tarfile.TarInfo) -> None:
-        if not 0 <= info.size <= MAX_EXTENSION:
+        self._described += max(info.size, 0)
+        if not 0 <= info.size <= MAX_EXTENSION or self._described > MAX_EXTENSIONS:
             self._refuse("an entry's description is too large")
         self._keep = info.type
         self._expect(info.size)
@@ -163,14 +172,17 @@ class TarReader:
 
     def _pax(self, content: bytes) -> dict[str, str]:
         found: dict[str, str] = {}
-        while content:
-            match = _PAX_RECORD.match(content)
-            length = int(match[1]) if match else 0
-            if match is None or not match.end() < length <= len(content):
+        at = records = 0
+        while at < len(content):
+            match = _PAX_RECORD.match(content, at)
+            end = at + (int(match[1]) if match else 0)
+            if match is None or not match.end() < end <= len(content):
                 self._bad("an entry's description is damaged")
-            value = content[match.end() : length - 1]
+            value = content[match.end() : end - 1]
             found[match[2].decode("utf-8", "replace")] = value.decode("utf-8", "surrogateescape")
-            content = content[length:]
+            at, records = end, records + 1
+            if records > MAX_RECORDS:
+                self._refuse(f"an entry's description has more than {MAX_RECORDS} records")
         return found
 
     def _entry(self, info: tarfile.TarInfo) -> None:
@@ -181,6 +193,8 @@ class TarReader:
         if "size" in described:
             text = described["size"]
             size = int(text) if re.fullmatch(r"[0-9]{1,18}", text) else -1
+        if len(name) > MAX_NAME:
+            self._refuse(f"the path {shown}... has {len(name)} letters")
         if name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name) or "\0" in name:
             self._refuse(f"the path {shown} leads out of it")
         if info.issym() or info.islnk():

@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import re
 
-from .net import Answer
+from .answer import Answer
 
-__all__ = ["content_range", "validator"]
+__all__ = ["content_range", "length", "state", "validator"]
 
-_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
+MAX_STATE = 1024
+
+_LENGTH = re.compile(r"[0-9]{1,18}")
+_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
 
 
 def validator(answer: Answer) -> str | None:
     """A strong ETag, or the date of the last change; what If-Range takes."""
     etag = answer.header("ETag").strip()
     if etag and not etag.startswith("W/"):
-        return etag
-    return answer.header("Last-Modified").strip() or None
+        return state(etag)
+    return state(answer.header("Last-Modified").strip())
+
+
+def state(text: str) -> str | None:
+    """A server's word for a state of a file; None for one that no request can carry back."""
+    sound = 0 < len(text) <= MAX_STATE and text.isascii() and text.isprintable()
+    return text if sound else None
+
+
+def length(text: str) -> int | None:
+    """A count of bytes in a header; None when it is none."""
+    return int(text) if _LENGTH.fullmatch(text) else None
 
 
 def content_range(answer: Answer) -> tuple[int, int, int | None] | None:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import cast
 from urllib.parse import parse_qsl, urlsplit
 
+from .answer import Answer
 from .errors import OfflineError
-from .net import Answer
 from .tokens import Tokens
 
 __all__ = ["said"]

@@ -2,14 +2,13 @@
 
 PNG keeps one text chunk a key. WebP and JPEG keep one EXIF string a key, written `key:json`, in the
 tags that ComfyUI uses. The text for other tools, `parameters`, is where those look: in PNG a text
-chunk of its own, else EXIF's UserComment. Secrets and the home folder never get in. Imports PIL,
-never comfy.
+chunk of its own, else EXIF's UserComment. Secrets, the home folder and the bytes of inputs never
+get in (`redact`). Imports PIL, never comfy.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
 import struct
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,8 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from PIL import ExifTags, Image, PngImagePlugin, TiffTags
+
+from .redact import clean, clean_text
 
 JPEG_EXIF_LIMIT = 65533
 """Bytes that fit in the one JPEG segment that EXIF may use."""
@@ -37,18 +38,6 @@ _TIFF_HEADER = b"MM\0*\0\0\0\x08"
 _UNICODE = b"UNICODE\0"
 _Entry: TypeAlias = tuple[int, int, bytes]
 """Tag, TIFF type and value of one EXIF entry."""
-
-REDACTED = "[removed]"
-_SECRET_NAME = re.compile(r"(?i)(^|[_-])(token|secret|password|passwd|api_?key|authorization)$")
-_SECRET_TEXT = (
-    re.compile(r"\b(?:hf|r8)_[A-Za-z0-9]{16,}"),
-    re.compile(r"(?i)(?<=bearer )[\w.~+/=-]{8,}"),
-    re.compile(r"(?i)(?<=://)[^/\s@]+(?=@)"),
-    re.compile(
-        r"(?i)(?<=[?&])((?:[\w-]*token|api_?key|key|secret|password|sig|x-amz-\w+|[\w-]*signature)=)"
-        r"[^&#\s\"']+"
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -83,10 +72,10 @@ def pack(metadata: Mapping[str, object] | None, *, parameters: str = "", home: s
             warnings.append("metadata key 'parameters' is taken by A1111's text; left out")
             continue
         try:
-            items[key] = json.dumps(_clean(value, home), allow_nan=False)
+            items[key] = json.dumps(clean(value, home), allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
             warnings.append(f"metadata {key!r} is not JSON ({error!s:.80}); left out")
-    return Texts(items, tuple(warnings), _CONTROL.sub("\ufffd", _clean_text(parameters, home)))
+    return Texts(items, tuple(warnings), _CONTROL.sub("\ufffd", clean_text(parameters, home)))
 
 
 def png_info(texts: Texts) -> PngImagePlugin.PngInfo | None:
@@ -191,28 +180,3 @@ def _free_tags() -> Iterator[int]:
     for tag in range(_FIRST_FREE_TAG, 0, -1):
         if TiffTags.lookup(tag).type in (None, 0, TiffTags.ASCII):
             yield tag
-
-
-def _clean(value: object, home: str) -> object:
-    if isinstance(value, str):
-        return _clean_text(value, home)
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {
-            _clean_text(str(k), home): REDACTED
-            if isinstance(v, str) and v and _SECRET_NAME.search(str(k))
-            else _clean(v, home)
-            for k, v in value.items()
-        }
-    if isinstance(value, list | tuple):
-        return [_clean(item, home) for item in value]
-    return value
-
-
-def _clean_text(text: str, home: str) -> str:
-    for pattern in _SECRET_TEXT:
-        text = pattern.sub(lambda m: (m.group(1) if m.lastindex else "") + REDACTED, text)
-    if len(home) > 1 and home in text:
-        text = re.sub(rf"(?<![\w.-]){re.escape(home)}(?=[\\/\"'\s]|$)", "~", text)
-    return text

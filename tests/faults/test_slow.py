@@ -63,7 +63,7 @@ def later(seconds: float) -> Callable[[], bool]:
 
 @pytest.fixture
 def slow(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.setattr("lora_fetch.net.TEXT_SECONDS", 0.6)
+    monkeypatch.setattr("lora_fetch.answer.TEXT_SECONDS", 0.6)
     world.use(answer_seconds=0.6, attempts=2, backoff=0.01, read_timeout=10, stall_seconds=0.6)
     return world
 

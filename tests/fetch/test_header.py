@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import struct
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from fetch.servers import lora, raw, tar
 from lora_fetch import BadFileError
-from lora_fetch.header import Tensor, looks_like, read
+from lora_fetch.header import MAX_TENSORS, Tensor, looks_like, read
 
 GOOD = {"dtype": "F16", "shape": [2, 1], "data_offsets": [0, 4]}
 
@@ -77,6 +78,48 @@ def test_what_is_wrong_is_said(tmp_path: Path, data: bytes, words: str) -> None:
     with pytest.raises(BadFileError, match=words) as caught:
         read(path, name="hf:a/b")
     assert str(caught.value).startswith("hf:a/b cannot be used")
+
+
+def many(count: int) -> bytes:
+    spans = {
+        f"layer.{n}": {"dtype": "F16", "shape": [1, 1], "data_offsets": [2 * n, 2 * n + 2]}
+        for n in range(count)
+    }
+    return raw(spans, bytes(2 * count))
+
+
+LARGE: list[tuple[str, bytes]] = [
+    ("tensors", many(160_000)),
+    ("one too many", many(MAX_TENSORS + 1)),
+    ("lists", raw(b'{"a":[' + b"[]," * 5_500_000 + b"[]]}")),
+    ("objects", raw(b'{"a":[' + b"{}," * 5_500_000 + b"{}]}")),
+    ("numbers", raw(b'{"a":[' + b"1," * 8_000_000 + b"1]}")),
+    ("names", raw(b"{" + b",".join(b'"%x":0' % n for n in range(1_400_000)) + b"}")),
+    ("quotes", raw(b'{"a":' + b'"' * (2**24 - 5))),
+    ("backslashes", raw(b'{"a":"' + b"\\" * (2**24 - 7))),
+]
+
+
+@pytest.mark.parametrize("data", [row[1] for row in LARGE], ids=[row[0] for row in LARGE])
+def test_a_head_costs_no_time(tmp_path: Path, data: bytes) -> None:
+    """A head of 13 MB once took 11 s."""
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(data)
+    began = time.process_time()
+    with pytest.raises(BadFileError, match=r"than any LoRA|not valid JSON"):
+        read(path)
+    assert time.process_time() - began < 4
+
+
+@pytest.mark.parametrize(
+    "head",
+    [many(MAX_TENSORS), raw({"a": GOOD, "__metadata__": {"tags": '{"a": 1}' * 10**6}}, b"1234")],
+    ids=["tensors", "metadata"],
+)
+def test_the_largest_that_is_sound(tmp_path: Path, head: bytes) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(head)
+    assert read(path).tensors
 
 
 def test_sound_file(tmp_path: Path) -> None:

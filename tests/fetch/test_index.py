@@ -44,9 +44,23 @@ def test_damaged_index_costs_a_fetch_and_no_more(world: World, text: str, caplog
         {"revision": 5},
         {"trigger_words": "x"},
         {"sha256": ...},
+        {"file": "a\0.safetensors"},
+        {"file": "a" * 4000 + ".safetensors"},
+        {"file": "\ud800.safetensors"},
+        {"file": "a\x1b[2J.safetensors"},
+        {"file": "C:a.safetensors"},
+        {"size": -1},
+        {"size": 10**400},
+        {"size": True},
+        {"mtime_ns": 1e3},
+        {"used": float("inf")},
+        {"used": float("nan")},
+        {"pinned": 1},
+        {"trigger_words": None},
+        {"ok": 1, "trigger_words": [5, None, ["a"]]},
         {"from_a_later_release": 1, "ok": True},
     ],
-    ids=str,
+    ids=lambda change: ascii(change)[:60],
 )
 def test_entries_of_an_index_are_not_trusted(world: World, change: dict[str, Any]) -> None:
     url = world.cdn.file("/a.safetensors", DATA)
@@ -58,6 +72,40 @@ def test_entries_of_an_index_are_not_trusted(world: World, change: dict[str, Any
         del entry["sha256"]
     index(world).write_text(json.dumps(document))
     assert world.fetch(url).from_cache is ("ok" in change)
+
+
+@pytest.mark.parametrize("holds", [[], ["a"]], ids=["empty", "with a file"])
+def test_a_folder_in_the_place_of_the_index(world: World, holds: list[str]) -> None:
+    url = world.cdn.file("/a.safetensors", DATA)
+    world.fetch(url)
+    index(world).unlink()
+    index(world).mkdir()
+    for name in holds:
+        (index(world) / name).write_text("kept")
+    assert not world.fetch(url).from_cache
+    assert world.fetch(url).from_cache
+    assert files(world) == {entry_of(world).file}
+    (aside,) = index(world).parent.glob("index.broken-*")
+    assert [path.name for path in aside.iterdir()] == holds
+
+
+def test_what_an_index_says_is_shown_in_one_line(world: World, caplog: Any) -> None:
+    url = world.cdn.file("/a.safetensors", DATA)
+    world.fetch(url)
+    document = json.loads(index(world).read_text())
+    ((key, entry),) = document["loras"].items()
+    long = "\x1b[2Ja\n" * 10**6
+    document["loras"] |= {key: {**entry, **dict.fromkeys(("source", "url", "name"), long)}}
+    document["loras"][key]["trigger_words"] = [long, *[long[:600]] * 1000]
+    document["loras"][long] = 5
+    index(world).write_text(json.dumps(document))
+    found = world.fetch(url)
+    assert found.from_cache
+    texts = (found.source, found.name, *found.trigger_words)
+    assert all(text.isprintable() for text in texts)
+    assert sum(map(len, texts)) < 50_000
+    assert len(caplog.text) < 2000
+    assert "\x1b" not in caplog.text
 
 
 def test_index_that_somebody_reads_on_windows(world: World, monkeypatch: Any) -> None:

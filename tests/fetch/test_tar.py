@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import time
 from typing import Any
 
 import pytest
@@ -118,6 +119,39 @@ REFUSED: list[tuple[str, bytes, type[FetchError], str]] = [
         "not an ordinary file",
     ),
 ]
+
+
+LONGEST = 2**20
+LARGE: list[tuple[str, bytes, str]] = [
+    ("records", pax(b"5 a=\n" * (LONGEST // 5)), "more than 1000 records"),
+    ("one record", pax(b"1048576 a=" + b"x" * (LONGEST - 11) + b"\n"), "no .safetensors"),
+    ("no record", pax(b"1" * LONGEST), "damaged"),
+    ("no end of the key", pax(b"99 " + b"a" * (LONGEST - 3)), "damaged"),
+    ("descriptions", pax(b"12 comment=\n" + bytes(2**20 - 12)) * 5, "damaged"),
+    ("empty records in many", pax(b"5 a=\n" * 1000) * 900, "description is too large"),
+    ("long name", pax(b"8000 path=" + b"x/" * 3994 + b"\n\n") + entry(NAME), "letters"),
+]
+
+
+@pytest.mark.parametrize(
+    ("data", "words"), [row[1:] for row in LARGE], ids=[row[0] for row in LARGE]
+)
+def test_a_description_costs_no_time(data: bytes, words: str) -> None:
+    """A stranger's tar of a megabyte once took 11 s."""
+    began = time.process_time()
+    with pytest.raises(FetchError, match=words):
+        take(data)
+    assert time.process_time() - began < 3
+
+
+def test_a_long_description_that_a_tool_made() -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as file:
+        info = tarfile.TarInfo(NAME)
+        info.size = len(DATA)
+        info.pax_headers = {f"SCHILY.xattr.{n}": "x" * 1000 for n in range(200)}
+        file.addfile(info, io.BytesIO(DATA))
+    assert take(buffer.getvalue())[0] == DATA
 
 
 @pytest.mark.parametrize(
