@@ -39,6 +39,9 @@ _NO_MASK: Final = (64, 64)
 KEPT: Final = 12_600_000
 """Most pixels that a decoded picture keeps: as a tensor it takes 12 bytes for each."""
 
+SHRUNK: Final = 4_000_000
+"""Most pixels of a picture that had more than `KEPT`, where no size is asked for."""
+
 _ROWS: Final = 2**20
 """Values of a tensor that are turned into bytes at a time."""
 
@@ -58,7 +61,7 @@ def decode_picture(
         data: PNG, JPEG, WebP, GIF, BMP or TIFF.
         name: what to call it in an error.
         fit: width and height that a picture of more than `KEPT` pixels is resized to, as
-            `resize_picture` does; without it, it keeps its proportions.
+            `resize_picture` does; without it, it is shrunk to `SHRUNK` and keeps its proportions.
         warn: told what is damaged and opened all the same.
 
     Returns:
@@ -67,8 +70,8 @@ def decode_picture(
     Raises:
         PictureError: not such a picture, nothing left of it, or too large to open.
     """
-    picture = open_flat(data, name, on_white, smooth=True, warn=warn)
-    if _pixels(picture) > KEPT:
+    picture, pixels = open_flat(data, name, on_white, smooth=True, warn=warn)
+    if pixels > KEPT:
         picture = picture.resize(fit or _kept(*picture.size), Image.Resampling.LANCZOS)
     return _to_tensor(picture)
 
@@ -90,8 +93,8 @@ def decode_mask(
     Raises:
         PictureError: as `decode_picture`.
     """
-    grey = open_flat(data, name, as_grey, smooth=False, warn=warn)
-    if _pixels(grey) > KEPT:
+    grey, pixels = open_flat(data, name, as_grey, smooth=False, warn=warn)
+    if pixels > KEPT:
         grey = grey.resize(fit or _kept(*grey.size), Image.Resampling.NEAREST)
     return _to_tensor(grey)[..., 0]
 
@@ -176,12 +179,8 @@ def mask_warning(mask: Tensor, cells: Tensor) -> str:
     return "mask: it is all black, so nothing is repainted; paint white what is to change"
 
 
-def _pixels(picture: Image.Image) -> int:
-    return picture.width * picture.height
-
-
 def _kept(width: int, height: int) -> tuple[int, int]:
-    scale = (KEPT / (width * height)) ** 0.5
+    scale = min(1, (SHRUNK / (width * height)) ** 0.5)
     return max(1, int(width * scale)), max(1, int(height * scale))
 
 

@@ -24,7 +24,7 @@ SIDE_LIMIT: Final = 2**16
 """Most pixels of a side: tables of a resize grow with it."""
 
 MEMORY: Final = 192 * 10**6
-"""Most bytes that decoding may take; what is made of the pixels comes beside it."""
+"""Most bytes that decoding may take; the file and what is made of the pixels come beside it."""
 
 COPIED: Final = 24_500_000
 """Most pixels that are worked on at full size; larger pictures are halved (or more) first."""
@@ -47,8 +47,8 @@ _SIGNATURES: Final = (
 )
 """The formats that are opened, by Pillow's names. None of them starts another program."""
 
-_WEBP_BYTES: Final = 12
-"""Bytes a pixel that count for WebP (it takes 16, and nothing else is there at that time)."""
+_WEBP_BYTES: Final = 14.4
+"""Bytes a pixel that count for WebP (it takes 16, and no other copy is there at that time)."""
 
 _TIFF_BYTES: Final = 8
 _TIFF_PACKINGS: Final = (
@@ -62,6 +62,8 @@ _DEEP_GREYS: Final = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 _PNG_NEEDS: Final = frozenset((b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"eXIf"))
 _PNG_TURNS: Final = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
 _PNG_TEXT: Final = 2**16
+_PNG_CHUNKS: Final = 2**17
+"""Most parts of a PNG that are looked at: empty ones cost time, hardly a byte."""
 
 Warn = Callable[[str], None]
 
@@ -72,8 +74,8 @@ class PictureError(ValueError):
 
 def open_flat(
     data: bytes, name: str, flat: Callable[[Image.Image], Image.Image], *, smooth: bool, warn: Warn
-) -> Image.Image:
-    """Return the first picture of a file, upright and of 8 bits a channel.
+) -> tuple[Image.Image, int]:
+    """Return the first picture of a file, upright and of 8 bits a channel, and its true pixels.
 
     Args:
         data: the file's bytes: PNG, JPEG, WebP, GIF, BMP or TIFF.
@@ -92,7 +94,7 @@ def open_flat(
     kind = _kind(data)
     if kind is None:
         raise PictureError(f"{name}: not a picture; give a PNG, JPEG, WebP, GIF, BMP or TIFF")
-    picture, problem = _decoded(kind, data, name)
+    picture, pixels, problem = _decoded(kind, data, name)
     if problem:
         warn(
             f"{name}: the file is damaged or cut short ({problem}); what is missing of it is blank"
@@ -100,7 +102,7 @@ def open_flat(
     method = _turned(picture)
     made = _flattened(picture, flat, smooth=smooth)
     del picture  # a decoder may hold four times its pixels
-    return made if method is None else made.transpose(method)
+    return (made if method is None else made.transpose(method)), pixels
 
 
 def on_white(picture: Image.Image) -> Image.Image:
@@ -146,6 +148,9 @@ def _flattened(
 ) -> Image.Image:
     """Return a picture converted strip by strip, halved (or more) if it is very large."""
     factor = _factor(*picture.size)
+    as_it_is = picture.mode == "RGB" and not picture.has_transparency_data and flat is on_white
+    if factor == 1 and as_it_is and picture.format != "WEBP":
+        return picture
     width, height = (-(-side // factor) for side in picture.size)
     parts = strips(picture, factor)
     _, first = next(parts)
@@ -176,57 +181,58 @@ def _kind(data: bytes) -> str | None:
     return None if found == "WEBP" and data[8:12] != b"WEBP" else found
 
 
-def _decoded(kind: str, data: bytes, name: str) -> tuple[Image.Image, str]:
-    """Return a picture with its pixels, and what is wrong with its file, "" if nothing is.
+def _decoded(kind: str, data: bytes, name: str) -> tuple[Image.Image, int, str]:
+    """Return a decoded picture, how many pixels it has, and what is wrong with its file.
 
     Raises:
         PictureError: it has no pixels, or too many.
     """
-    picture, problem = _try(kind, data, name)
+    picture, pixels, problem = _try(kind, data, name)
     if picture is not None and not problem:
-        return picture, ""
+        return picture, pixels, ""
     if kind in ("PNG", "JPEG"):
         del picture  # before the next one takes the same memory
         whole = _without_texts(data) if kind == "PNG" else data + b"\xff\xd9"
-        picture, second = _try(kind, whole, name)
+        picture, pixels, second = _try(kind, whole, name)
         # Texts mean nothing here; an end that had to be added to a JPEG means that some is missing.
         problem = second if kind == "PNG" else problem
     if picture is None:
         raise PictureError(f"{name}: cannot be read ({problem}); save it again")
-    return picture, problem
+    return picture, pixels, problem
 
 
-def _try(kind: str, data: bytes, name: str) -> tuple[Image.Image | None, str]:
-    """Return what can be had of a picture, and what went wrong.
+def _try(kind: str, data: bytes, name: str) -> tuple[Image.Image | None, int, str]:
+    """Return what can be had of a picture, how many pixels it has, and what went wrong.
 
     Raises:
         PictureError: it has too many pixels.
     """
     try:
         picture = Image.open(io.BytesIO(data), formats=[kind])
+        pixels = picture.width * picture.height
         _check_cost(kind, picture, data, name)
     except (PictureError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
         raise PictureError(f"{name}: too large to open ({error}); make it smaller") from error
     except Exception as error:  # noqa: BLE001 - Pillow raises anything on damaged files
-        return None, _words(error)
+        return None, 0, _words(error)
     parts = picture.tile
     try:
         picture.load()
-        return picture, ""
+        return picture, pixels, ""
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - as above
         problem = _words(error)
     if not parts or any(part[0] == "libtiff" for part in parts):
-        return None, problem
+        return None, pixels, problem
     try:
         picture.tile = []  # what has been decoded so far is all that there is
         picture.load()
     except Exception:  # noqa: BLE001 - nothing has been
-        return None, problem
-    return picture, problem
+        return None, pixels, problem
+    return picture, pixels, problem
 
 
 def _words(error: Exception) -> str:
@@ -303,8 +309,10 @@ def _without_texts(data: bytes) -> bytes:
     """Return a PNG without what its pixels do not need: Pillow refuses it for a large text."""
     pieces = [data[:8]]
     position = 8
-    while position + 8 <= len(data):
-        length, kind = struct.unpack(">I4s", data[position : position + 8])
+    for _ in range(_PNG_CHUNKS):
+        length, kind = struct.unpack(">I4s", data[position : position + 8].ljust(8, b"\0"))
+        if not kind.isalpha():  # the end, or what is no chunk
+            break
         chunk = memoryview(data)[position : position + 12 + length]
         if kind in _PNG_NEEDS or (
             kind in (b"iTXt", b"tEXt", b"zTXt")

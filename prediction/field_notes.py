@@ -33,7 +33,7 @@ FIELD_NOTES: Final[dict[str, FieldNote]] = {
         _IMAGE,
         "The name of a file in ComfyUI's input folder, a `data:` URI or an https link: PNG, JPEG, "
         "WebP, GIF, BMP or TIFF, up to 64 MB, decoded in 400 MB at most (48 megapixels as "
-        "PNG, 16 as WebP, 24 as TIFF, most JPEGs). What is cut short is used with a warning. It is "
+        "PNG, 13 as WebP, 24 as TIFF, most JPEGs). What is cut short is used with a warning. It is "
         "shrunk to fit 1440x1440, never enlarged; then each side goes up to a multiple of 16, "
         "without a crop. "
         "Of an animation the first frame is used. A picture connected to `input_image` of the "

@@ -32,6 +32,9 @@ _XMP_PREFIX: Final = b"http://ns.adobe.com/xap/1.0/\0"
 _TEXT_LIMIT: Final = 2**20
 """Bytes of an unpacked text of a PNG that are looked at."""
 
+_CHUNK_LIMIT: Final = 2**17
+"""Most chunks of a PNG that are looked at: empty ones cost time, hardly a byte."""
+
 _Read = tuple["tuple[int, int] | None", bytes, bytes]
 """Size as stored, EXIF and XMP."""
 
@@ -95,10 +98,12 @@ def _read_png(data: bytes) -> _Read:
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield the chunks that are whole, and the pixels' if they begin; those without their body."""
     position = 8
-    while position + 12 <= len(data):
+    for _ in range(_CHUNK_LIMIT):
+        if position + 12 > len(data):
+            return
         length, kind = struct.unpack(">I4s", data[position : position + 8])
         whole = position + 8 + length <= len(data)
-        if kind == b"IEND" or not (whole or kind == b"IDAT"):
+        if kind == b"IEND" or not kind.isalpha() or not (whole or kind == b"IDAT"):
             return
         yield kind, b"" if kind == b"IDAT" else data[position + 8 : position + 8 + length]
         position += length + 12
