@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Final
 
 from comfy_api.latest import ComfyExtension, io
@@ -13,10 +14,12 @@ from .loader import FluxHotswapLoader
 from .lora import FluxHotswapLora
 from .noise import FluxHotswapNoise
 from .prompt import FluxHotswapPrompt
-from .routes import register
+from .routes import FOLDER, register
 from .safety import FluxHotswapSafety
 from .save import FluxHotswapSave
 from .schedule import FluxHotswapSchedule
+
+log = logging.getLogger(__name__)
 
 NODES: Final = (
     FluxHotswapInputs,
@@ -36,6 +39,17 @@ class FluxHotswapExtension(ComfyExtension):
     """Everything the pack adds to ComfyUI."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        """Return the node classes; the server can be added to now, and not after start-up."""
-        register({node.define_schema().node_id: node for node in NODES})
-        return list(NODES)
+        """Return the node classes; the server can be added to now, and not after start-up.
+
+        Of two copies the one that is loaded first works alone: nodes of both would be mixed.
+        """
+        first = register({node.define_schema().node_id: node for node in NODES})
+        if first is None:
+            return list(NODES)
+        log.warning(
+            "flux-hotswap is installed twice: %s is used, and %s does nothing. Remove one of the "
+            "two folders and restart ComfyUI.",
+            first,
+            FOLDER,
+        )
+        return []

@@ -10,7 +10,8 @@ from ..ops.recent import Last
 from ..ops.tokens import CLIP_LENGTH, padded_tokens
 from ..prediction.errors import HotswapError
 from ..prediction.plan import T5_LENGTH, guidance_of
-from ..prediction.spec import FIELD
+from ..prediction.request import check_value
+from ..prediction.spec import FIELD, Field, Kind
 from .base import CATEGORY, aliases, field_input
 from .journal import HIDDEN, note
 from .wire import Prediction, request_input
@@ -65,6 +66,7 @@ class FluxHotswapPrompt(io.ComfyNode):
             text, length = request.request.prompt, request.plan.t5_length
             distilled = request.plan.guidance
         else:
+            check_value(Field("text", Kind.STRING, ""), text)  # a wire brings what nobody checked
             length, distilled = T5_LENGTH[model], guidance_of(model, guidance)
         tokens = flux_tokens(clip, text, length)
         conditioning = encoded.get(

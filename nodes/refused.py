@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from typing import Final, NoReturn
 
+from ..ops.redact import clean_text
 from ..prediction.errors import HotswapError
 
 _SHOWN: Final = 200
-"""Most characters of a refused value that are kept."""
+_LOOKED_AT: Final = 4096
+"""Letters of a text that are looked at; they hold the query that starts in the first 200."""
 
 
 class Refused(str):
     """A value that ComfyUI's check of a prompt cannot take for any type; `why` is its error.
 
-    It still is the text of what was given, so that it can be sent and kept as JSON; cut short,
-    since ComfyUI writes it into its log and its answer.
+    It still is the start of what was given, so that it can be sent and kept as JSON. ComfyUI writes
+    it into its log, which gets nothing secret and nothing long.
     """
 
     why: str
 
     def __new__(cls, value: object, why: str) -> Refused:
         """Refuse a value."""
-        text = value if isinstance(value, str) else repr(value)
-        made = super().__new__(cls, text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}...")
+        made = super().__new__(cls, _start(value if isinstance(value, str) else repr(value)))
         made.why = why
         return made
 
@@ -40,6 +41,12 @@ class Refused(str):
         return self is other
 
     __hash__ = object.__hash__
+
+
+def _start(text: str) -> str:
+    if text[:5].lower() != "data:":
+        text = clean_text(text[:_LOOKED_AT], "")
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 class RefusedChoice(Refused):

@@ -8,6 +8,8 @@ to the network, nothing is written, no token and no path outside of the loras fo
 from __future__ import annotations
 
 import asyncio
+import inspect
+import json
 import logging
 import sys
 from collections.abc import Mapping
@@ -22,9 +24,15 @@ if TYPE_CHECKING:
 
     from ..lora_fetch.source import Source
 
+FOLDER: Final = Path(__file__).parents[1]
+"""The pack's own."""
+
 SOURCE_ROUTE: Final = "/flux_hotswap/source"
 MAX_TEXT: Final = 4096
 """Longest source that is looked at, in characters; longer ones are data: URIs."""
+
+MAX_BODY: Final = 8 * MAX_TEXT
+"""Bytes that are read of a request: a character may take six, as `\\u00e9` does."""
 
 PREFIXES: Final = {"replicate": "replicate", "huggingface": "hf", "civitai": "civitai"}
 """How the names of these kinds start, which the kind tells already."""
@@ -32,22 +40,28 @@ PREFIXES: Final = {"replicate": "replicate", "huggingface": "hf", "civitai": "ci
 log = logging.getLogger(__name__)
 
 
-def register(classes: Mapping[str, type[io.ComfyNode]]) -> None:
+def register(classes: Mapping[str, type[io.ComfyNode]]) -> Path | None:
     """Add to ComfyUI's server, once; where no server runs there is nothing to do.
 
     Args:
         classes: our nodes by their id.
+
+    Returns:
+        The folder of another copy of the pack that was here first, and keeps the server.
     """
     # Looked up, not imported: ComfyUI has loaded it before any pack, and who only wants the list of
     # nodes needs no server.
     module = sys.modules.get("server")
     server = getattr(getattr(module, "PromptServer", None), "instance", None)
     if server is None:
-        return
-    if any(getattr(route, "path", None) == SOURCE_ROUTE for route in server.routes):
-        return
+        return None
+    for route in server.routes:
+        if getattr(route, "path", None) == SOURCE_ROUTE:
+            first = Path(inspect.getfile(route.handler)).parents[1]
+            return None if first == FOLDER else first
     server.routes.post(SOURCE_ROUTE)(answer)
     server.add_on_prompt_handler(reader(classes))
+    return None
 
 
 async def answer(request: web.Request) -> web.Response:
@@ -58,15 +72,25 @@ async def answer(request: web.Request) -> web.Response:
         return web.json_response({"error": "cross-site requests are refused"}, status=403)
     if request.content_type != "application/json":  # what a form of another site cannot send
         return web.json_response({"error": "send application/json"}, status=415)
+    if (request.charset or "utf-8").lower() not in ("utf-8", "utf8"):
+        return web.json_response({"error": "send JSON in UTF-8"}, status=400)
     try:
-        body = await request.json()
-    except ValueError:
+        body = json.loads(await _read(request))
+    except (ValueError, RecursionError):
         body = None
     text = body.get("source") if isinstance(body, dict) else None
     if not isinstance(text, str) or len(text) > MAX_TEXT:
         wanted = f'send {{"source": text}} of at most {MAX_TEXT} characters'
         return web.json_response({"error": wanted}, status=400)
     return web.json_response(await asyncio.to_thread(about, text))
+
+
+async def _read(request: web.Request) -> bytes:
+    """Return a body; nothing, which is no JSON, of one that is too long."""
+    raw = b""
+    while len(raw) <= MAX_BODY and (piece := await request.content.read(MAX_BODY)):
+        raw += piece
+    return raw if len(raw) <= MAX_BODY else b""
 
 
 def is_cross_site(fetch_site: str) -> bool:
@@ -108,15 +132,15 @@ def _file(source: Source) -> tuple[str, int] | tuple[None, None]:
     """Return the file of a source below a loras folder and its size, without reading it."""
     import folder_paths
 
+    from ..lora_fetch import store as stores
     from ..lora_fetch.source import LocalFile
-    from ..lora_fetch.store import FOLDER, key_of
     from .fetching import open_store
 
     if isinstance(source, LocalFile):
         path = folder_paths.get_full_path("loras", source.name)
         return (None, None) if path is None else (source.name, Path(path).stat().st_size)
     store = open_store()
-    entry = store.entries().get(key_of(source))
+    entry = store.entries().get(stores.key_of(source))
     if entry is None or not store.path(entry).is_file():
         return None, None
-    return f"{FOLDER}/{entry.file}", entry.size
+    return f"{stores.FOLDER}/{entry.file}", entry.size

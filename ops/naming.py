@@ -20,6 +20,10 @@ DEFAULT_PREFIX = "flux-hotswap"
 MAX_PART_BYTES = 200
 """Longest folder or file stem; leaves room for the counter and the extension."""
 
+MAX_PREFIX_BYTES = 1000
+"""Longest prefix: systems take paths of about 4,000, and ComfyUI fills in more."""
+
+MAX_FOLDERS = 32
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])(\..*)?")
 _BROKEN = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _UNSAFE = re.compile(r'[<>:"|?*]')
@@ -39,8 +43,11 @@ def clean_prefix(prefix: str, now: datetime) -> str:
 
     Raises:
         SaveError: the prefix leaves the output folder, is absolute, names a drive or a Windows
-            device, holds control characters or a part too long for a file name.
+            device, holds control characters, a part too long for a file name or more folders than
+            anyone needs.
     """
+    if len(prefix) > MAX_PREFIX_BYTES:
+        raise _too_long(prefix)
     text = _expand_dates(prefix, now).strip()
     if any(
         ord(char) < 32 or 127 <= ord(char) < 160 or "\ud800" <= char <= "\udfff" for char in text
@@ -52,7 +59,12 @@ def clean_prefix(prefix: str, now: datetime) -> str:
     if re.match(r"[A-Za-z]:", text):
         raise _refuse(prefix, "it names a drive", "Start with a folder or file name")
     parts = [_clean_part(part, prefix) for part in text.split("/")]
-    return "/".join(part for part in parts if part) or DEFAULT_PREFIX
+    found = "/".join(part for part in parts if part) or DEFAULT_PREFIX
+    if len(found.encode()) > MAX_PREFIX_BYTES:
+        raise _too_long(prefix)
+    if found.count("/") > MAX_FOLDERS:
+        raise _refuse(prefix, f"it names more than {MAX_FOLDERS} folders", "Use fewer")
+    return found
 
 
 def file_stem(filename: str, index: int) -> str:
@@ -174,5 +186,10 @@ def _date_part(pattern: str, now: datetime) -> str:
     return str(value[pattern[0]]).zfill(len(pattern))
 
 
+def _too_long(prefix: str) -> SaveError:
+    reason = f"it is longer than {MAX_PREFIX_BYTES} bytes"
+    return _refuse(prefix, reason, "Choose a shorter name")
+
+
 def _refuse(prefix: str, reason: str, remedy: str) -> SaveError:
-    return SaveError(f"filename_prefix {prefix!r:.120} cannot be used: {reason}. {remedy}.")
+    return SaveError(f"filename_prefix {prefix[:120]!r:.120} cannot be used: {reason}. {remedy}.")

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from .errors import RequestError
 from .spec import FIELD, FIELDS, Field, Kind
+
+_HALF: Final = re.compile("[\ud800-\udfff]")
+"""A lone half of a pair, which JSON can hold and neither a tokenizer nor a file can."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +80,10 @@ def check_value(field: Field, value: object) -> Any:
         return _number(field, value)
     if not ok:
         raise RequestError(field.name, value, field.allowed)
+    if isinstance(value, str) and _HALF.search(value):
+        raise RequestError(
+            field.name, value, "write it again, or remove it", "holds half of a character"
+        )
     return value
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import tarfile
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,9 +18,13 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin
 
-from lora_fetch import BadFileError, SourceError, parse
+from lora_fetch import BadFileError, FetchError, SourceError, parse
 from lora_fetch.header import looks_like, read
+from lora_fetch.index import Index
+from lora_fetch.note import read_note
+from lora_fetch.tarsource import Member, TarReader
 from ops.picture import PictureError, decode_mask, decode_picture, grid_mask, resize_picture
+from ops.redact import clean_text
 from prediction.data_uri import is_data_uri, read_data_uri
 from prediction.errors import ImageError, RequestError
 from prediction.image_header import upright_size
@@ -29,6 +34,9 @@ from prediction.spec import FIELDS
 
 LARGEST = 2**18
 """Pixels of the pictures that are decoded: larger ones only take longer."""
+
+MARK = "s3cr3tS3CR3T"
+"""What must not stay of an address."""
 
 _NAMES = [name for field in FIELDS for name in (field.name, *field.aliases)]
 _FOLDER = tempfile.TemporaryDirectory(prefix="flux-hotswap-fuzz-")
@@ -113,6 +121,53 @@ def data_uri(data: bytes) -> None:
         assert type(error) is ValueError, repr(error)
 
 
+def note(data: bytes) -> None:
+    """A note beside a part; a sound one can be written down, and its values used."""
+    found = read_note(data)
+    if found is None:
+        return
+    assert read_note(json.dumps(vars(found)).encode()) == found
+    assert found.validator is None or found.validator.isprintable()
+    assert all(count is None or count >= 0 for count in (found.total, found.have))
+
+
+def tar(data: bytes) -> None:
+    """A tar in pieces; what is taken lies where the member says."""
+    took, begun = bytearray(), list[Member]()
+    one = TarReader(label="a/b", max_bytes=LARGEST, begin=begun.append, write=took.extend)
+    step = 1 + (data[0] if data else 0) * 7
+    try:
+        for at in range(0, len(data), step):
+            one.feed(data[at : at + step])
+        member = one.finish()
+    except FetchError as error:
+        assert len(str(error)) < 1000, error
+        return
+    assert begun == [member]
+    assert took == data[member.start : member.start + member.size]
+
+
+def index(data: bytes) -> None:
+    """An index; what is read of it leads nowhere else and can be shown."""
+    path = Path(_FOLDER.name, "index.json")
+    path.write_bytes(data)
+    for entry in Index(path, path.with_suffix(".lock")).read().loras.values():
+        assert (path.parent / entry.file).parent == path.parent
+        assert entry.size >= 0
+        assert all(text.isprintable() for text in (entry.source, *entry.trigger_words))
+
+
+def saved_text(data: bytes) -> None:
+    """A text of a graph; the secret behind an address does not stay, and nothing is done twice."""
+    text = data.decode("utf-8", "surrogateescape")
+    clean_text(text, "/home/anna")
+    word = "".join(text.split())
+    cleaned = clean_text(f"https://a.example/x?{word}{MARK}", "")
+    assert MARK not in cleaned, cleaned
+    assert clean_text(cleaned, "") == cleaned
+    assert MARK not in clean_text(f"data:;base64,{word}{MARK}", "")
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "request": request,
     "source": source,
@@ -120,6 +175,10 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "picture": picture,
     "image_header": image_header,
     "data_uri": data_uri,
+    "note": note,
+    "tar": tar,
+    "index": index,
+    "saved_text": saved_text,
 }
 
 
@@ -132,6 +191,10 @@ def seeds(name: str) -> list[bytes]:
         "picture": _pictures,
         "image_header": _pictures,
         "data_uri": _data_uris,
+        "note": _notes,
+        "tar": _tars,
+        "index": _indexes,
+        "saved_text": _saved_texts,
     }
     return list(makers[name]())
 
@@ -235,3 +298,32 @@ def _data_uris() -> Iterator[bytes]:
     yield b"data:,a%20b"
     yield b"DATA:;Base64,%41AAA"
     yield b"data:;base64,_-8%0A A\n=="
+
+
+def _notes() -> Iterator[bytes]:
+    yield b'{"validator": "\\"one\\"", "revision": null, "total": 5000, "have": 400}'
+    yield b'{"sha256": "ab", "member": ["a/b.safetensors", 512, 900]}'
+
+
+def _tars() -> Iterator[bytes]:
+    for form in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w", format=form) as file:
+            for name in ("a.txt", "long/" * 15 + "ü" * 50 + ".safetensors"):
+                info = tarfile.TarInfo(name if form != tarfile.USTAR_FORMAT else name[-40:])
+                info.size = 600
+                file.addfile(info, io.BytesIO(bytes(600)))
+        yield buffer.getvalue()
+
+
+def _indexes() -> Iterator[bytes]:
+    entry = {"source": "a/b", "file": "a-0123.safetensors", "size": 5, "sha256": "ab"}
+    entry |= {"mtime_ns": 1, "trigger_words": ["TOK"], "pinned": True, "used": 1.5}
+    local = {"/a.safetensors": {"size": 1, "mtime_ns": 2, "sha256": "ab"}}
+    yield json.dumps({"version": 1, "loras": {"ab": entry}, "local": local}).encode()
+
+
+def _saved_texts() -> Iterator[bytes]:
+    yield b"see https://anna:pw@a.example/x?token=abc#sha256=0 and a.example/x?y=z, too"
+    yield b'{"lora": "hf:a/b?c=d", "image": "data:image/png;base64,AAAA"}'
+    yield b"civitai:1@2?fileId=3&x=%3Fy%3Dz;a=b"

@@ -8,6 +8,22 @@ globalThis.stand_in_api = {};
 await import("../../js/index.js");
 const [ours] = registered;
 
+test("a second copy of the pack steps aside with one line", async () => {
+  const said = [];
+  const warn = console.warn;
+  console.warn = (line) => said.push(line);
+  globalThis.stand_in_app.extensions = registered;
+  try {
+    await import("../../js/index.js?second");
+  } finally {
+    console.warn = warn;
+    delete globalThis.stand_in_app.extensions;
+  }
+  assert.equal(registered.length, 1);
+  assert.equal(said.length, 1);
+  assert.match(said[0], /^flux-hotswap is installed twice; .*second does nothing/);
+});
+
 const tick = () => new Promise((done) => setTimeout(done, 5));
 const KINDS = ["FluxHotswapInputs", "FluxHotswapLatent", "FluxHotswapLora", "FluxHotswapSave"];
 
