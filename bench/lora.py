@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import patch
 
@@ -55,9 +56,11 @@ def load(name: str, path: Path, folder: Path | None = None) -> Any:
 
 
 def pack_node() -> Any:
-    """Our node, from the repository as a package, as ComfyUI loads it."""
+    """Our node, from the repository as a package, as ComfyUI loads it and tells it its place."""
     load("pack", ROOT / "__init__.py", ROOT)
-    return importlib.import_module("pack.nodes.lora").FluxHotswapLora
+    node = importlib.import_module("pack.nodes.lora").FluxHotswapLora
+    prompt = {"1": {"class_type": node.__name__, "inputs": {"source": FILE}}}
+    return type(node.__name__, (node,), {"hidden": SimpleNamespace(prompt=prompt, unique_id="1")})
 
 
 def model_and_file(size: dict[str, int], path: Path) -> Any:

@@ -1,8 +1,8 @@
 """Where the editor shows each node of a shipped workflow, and which way the long wires take.
 
-Everything flows to the right. The form's wires fan out: what stands further right stands higher, so
-no wire of the form runs below another node. Those that go to the far end take a lane of their own
-below or above everything, bent by the editor's reroute points.
+Everything flows to the right, in columns. Two outputs feed nodes all over the graph: the form's
+request and the VAE. Their wires run along above everything, like a bus, and each node takes its
+own down beside its column. The editor's reroute points bend them; one point serves many wires.
 """
 
 from __future__ import annotations
@@ -13,11 +13,8 @@ from typing import Any, Final
 
 from .graph import Graph, Node
 
-FORM_WIDTH: Final = 400
-NODE_WIDTH: Final = 320
-PITCH: Final = 430
-FIRST: Final = FORM_WIDTH + 220
-"""Where the column behind the form begins."""
+GAP: Final = 90
+"""Between two columns, where nothing else is said."""
 
 _TITLE: Final = 30
 _MARGIN: Final = 30
@@ -26,72 +23,82 @@ _COLOURS: Final = {"Request": "#b06634", "Picture": "#b06634", "Result": "#8A8"}
 _COLOUR: Final = "#3f789e"
 
 
-def column(number: float) -> int:
-    """Return where a column begins; the form stands in column 0."""
-    return 0 if number == 0 else round(FIRST + (number - 1) * PITCH)
-
-
 @dataclass(frozen=True)
-class Spot:
-    """Where a node stands.
+class Column:
+    """Nodes that stand one above the other.
 
     Attributes:
-        column: from the left; the nodes behind the sampler move one on if there is one more.
-        top: of the node's body, in pixels.
-        group: the title of the group around it.
-        moves: whether it moves on.
+        group: the title of the group around it; columns beside each other share theirs.
+        width: of the nodes.
+        tops: how high the body of each node class begins.
+        gap: to the column before it.
     """
 
-    column: float
-    top: int
     group: str
-    moves: bool = False
+    width: int
+    tops: Mapping[str, int]
+    gap: int = GAP
 
 
-SPOTS: Final[Mapping[str, tuple[Spot, ...]]] = {
-    "LoadImage": (Spot(-1, 0, "Picture"),),
-    "FluxHotswapInputs": (Spot(0, 0, "Request"),),
-    "FluxHotswapLoader": (Spot(1, 1010, "Models"),),
-    "DualCLIPLoader": (Spot(1, 1250, "Models"),),
-    "FluxHotswapLora": (Spot(2, 920, "LoRAs"), Spot(3, 800, "LoRAs")),
-    "VAELoader": (Spot(2, -160, "Size and noise levels"),),
-    "FluxHotswapLatent": (Spot(3, -60, "Size and noise levels"),),
-    "FluxHotswapSchedule": (Spot(4, 270, "Size and noise levels"),),
-    "FluxHotswapPrompt": (Spot(4, 590, "Prompt"),),
-    "BasicGuider": (Spot(5, 640, "Sampling"),),
-    "KSamplerSelect": (Spot(5, 770, "Sampling"),),
-    "FluxHotswapNoise": (Spot(5, 910, "Sampling"),),
-    "SamplerCustomAdvanced": (Spot(6, 480, "Sampling"),),
-    "LatentCompositeMasked": (Spot(7, 480, "Result"),),
-    "VAEDecode": (Spot(7, 480, "Result", moves=True),),
-    "FluxHotswapSafety": (Spot(8, 480, "Result", moves=True),),
-    "FluxHotswapSave": (Spot(9, 480, "Result", moves=True),),
-}
-
-LANES: Final[Mapping[tuple[str, str], int]] = {
-    ("FluxHotswapNoise", "seed"): 1440,
-    ("FluxHotswapSafety", "disable_safety_checker"): 1465,
-    ("FluxHotswapSave", "output_format"): 1490,
-    ("FluxHotswapSave", "output_quality"): 1515,
-    ("FluxHotswapSave", "parameters"): 1540,
-    ("BasicGuider", "model"): 840,
-    ("SamplerCustomAdvanced", "latent_image"): -110,
-    ("LatentCompositeMasked", "destination"): -135,
-    ("LatentCompositeMasked", "mask"): -160,
-    ("VAEDecode", "vae"): -185,
-}
-"""How high the wires into these inputs run between their two ends."""
+COLUMNS: Final = (
+    Column("Picture", 300, {"LoadImage": 0}),
+    Column("Request", 400, {"FluxHotswapInputs": 0}),
+    Column("Models", 300, {"VAELoader": 0, "FluxHotswapLoader": 120, "DualCLIPLoader": 400}),
+    Column("Models", 280, {"FluxHotswapLora": 120}),
+    Column("Sampling", 280, {"FluxHotswapPrompt": 190}),
+    Column(
+        "Sampling",
+        270,
+        {
+            "KSamplerSelect": 0,
+            "BasicGuider": 120,
+            "FluxHotswapNoise": 240,
+            "FluxHotswapSchedule": 440,
+            "FluxHotswapLatent": 730,
+        },
+        gap=125,
+    ),
+    Column("Sampling", 230, {"SamplerCustomAdvanced": 120}),
+    Column("Result", 230, {"LatentCompositeMasked": 300}),
+    Column("Result", 160, {"VAEDecode": 120}),
+    Column("Result", 270, {"FluxHotswapSafety": 120}),
+    Column("Result", 320, {"FluxHotswapSave": 120}),
+)
+"""From left to right; one without nodes is left out."""
 
 ROOM: Final[Mapping[str, int]] = {
     "LoadImage": 280,
-    "FluxHotswapInputs": 120,
-    "FluxHotswapLora": 90,
-    "FluxHotswapSave": 380,
+    "FluxHotswapInputs": 170,
+    "FluxHotswapLora": 140,
+    "FluxHotswapSave": 420,
 }
-"""How much a node may grow: by a picture, or by the lines that our scripts show."""
+"""How much a node may grow: by a picture, by the lines that our scripts show, in Nodes 2.0."""
 
-_BESIDE: Final = 50
-"""How far from a node a lane begins and ends."""
+_ROOM: Final = 30
+"""The same for all others."""
+
+
+@dataclass(frozen=True)
+class Bus:
+    """The way of an output's wires to all columns but the next.
+
+    Attributes:
+        height: how high it runs.
+        beside: how far from a column a wire leaves it.
+    """
+
+    height: int
+    beside: int
+
+
+BUSES: Final[Mapping[tuple[str, str], Bus]] = {
+    ("FluxHotswapInputs", "request"): Bus(-95, 55),
+    ("VAELoader", "VAE"): Bus(-125, 30),
+}
+"""By the node class and the output."""
+
+NOTE_PLACE: Final = ("DualCLIPLoader", 270)
+"""Below which node the note on the workflow stands, and how far."""
 
 
 @dataclass(frozen=True)
@@ -99,11 +106,16 @@ class Placed:
     """A node with its place: left, top, width and height of its body."""
 
     node: Node
-    group: str
+    column: Column
     left: int
     top: int
     width: int
     height: int
+
+
+def room(name: str) -> int:
+    """Return how much a node of a class may grow."""
+    return ROOM.get(name, _ROOM)
 
 
 def place(graph: Graph, heights: Mapping[int, int]) -> dict[int, Placed]:
@@ -112,29 +124,30 @@ def place(graph: Graph, heights: Mapping[int, int]) -> dict[int, Placed]:
     Raises:
         ValueError: there is no spot for a node.
     """
-    left = {name: list(spots) for name, spots in SPOTS.items()}
-    is_longer = any(node.info.name == "LatentCompositeMasked" for node in graph.nodes)
     placed: dict[int, Placed] = {}
+    end = 0
+    for column in COLUMNS:
+        here = [node for node in graph.nodes if node.info.name in column.tops]
+        left = end + (column.gap if placed else 0)
+        for node in here:
+            top = column.tops[node.info.name]
+            placed[node.id] = Placed(node, column, left, top, column.width, heights[node.id])
+        end = left + column.width if here else end
+    names = [entry.node.info.name for entry in placed.values()]
     for node in graph.nodes:
-        if not left.get(node.info.name):
+        if names.count(node.info.name) != 1:
             raise ValueError(f"there is no spot for {node.info.name}")
-        spot = left[node.info.name].pop(0)
-        number = spot.column + (1 if spot.moves and is_longer else 0)
-        width = FORM_WIDTH if spot.column == 0 else NODE_WIDTH
-        # A node before the form is as far from it as the next one behind it.
-        start = column(number) if number >= 0 else -(NODE_WIDTH + FIRST - FORM_WIDTH)
-        placed[node.id] = Placed(node, spot.group, start, spot.top, width, heights[node.id])
     return placed
 
 
 def groups(placed: Mapping[int, Placed]) -> list[dict[str, Any]]:
     """Return the editor's groups: a frame around the nodes of each title."""
-    titles = dict.fromkeys(entry.group for entry in placed.values())
+    titles = dict.fromkeys(entry.column.group for entry in placed.values())
     return [
         {
             "id": number,
             "title": title,
-            "bounding": _frame([entry for entry in placed.values() if entry.group == title]),
+            "bounding": _frame([e for e in placed.values() if e.column.group == title]),
             "color": _COLOURS.get(title, _COLOUR),
             "font_size": 24,
             "flags": {},
@@ -143,36 +156,69 @@ def groups(placed: Mapping[int, Placed]) -> list[dict[str, Any]]:
     ]
 
 
-def lanes(
-    placed: Mapping[int, Placed], links: list[list[Any]], names: Mapping[int, str]
+def note_place(placed: Mapping[int, Placed]) -> list[int]:
+    """Return left and top of the note on the workflow."""
+    name, below = NOTE_PLACE
+    above = next(entry for entry in placed.values() if entry.node.info.name == name)
+    return [above.left, above.top + below]
+
+
+def buses(
+    placed: Mapping[int, Placed], links: list[list[Any]]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the reroute points of the wires that take a lane, and which wire takes which.
+    """Return the reroute points of the wires that take a bus, and which wire leaves it where.
 
     Args:
         placed: the nodes.
         links: as in a workflow file.
-        names: of the input that each link leads to, by the link's id.
     """
     points: list[dict[str, Any]] = []
     taken: list[dict[str, Any]] = []
-    for number, source, _, target, *_ in links:
-        height = LANES.get((placed[target].node.info.name, names[number]))
-        if height is None:
-            continue
-        begin, end = placed[source], placed[target]
-        for left in (begin.left + begin.width + _BESIDE, end.left - _BESIDE):
-            point: dict[str, Any] = {"id": len(points) + 1, "pos": [left, height]}
-            if points and points[-1]["linkIds"] == [number]:
-                point["parentId"] = points[-1]["id"]
-            points.append(point | {"linkIds": [number]})
-        taken.append({"id": number, "parentId": len(points)})
+    for entry in placed.values():
+        for slot, (output, _type) in enumerate(entry.node.info.outputs):
+            bus = BUSES.get((entry.node.info.name, output))
+            end = entry.left + entry.width
+            goals = {
+                int(link[0]): placed[link[3]].left
+                for link in links
+                if link[1:3] == [entry.node.id, slot] and placed[link[3]].left > end + GAP
+            }
+            if bus is not None and goals:
+                _lay(bus, end, goals, points, taken)
     return points, taken
+
+
+def _lay(
+    bus: Bus,
+    start: int,
+    goals: Mapping[int, int],
+    points: list[dict[str, Any]],
+    taken: list[dict[str, Any]],
+) -> None:
+    """Add the points of one bus.
+
+    Args:
+        bus: where it runs.
+        start: where the node ends that feeds it.
+        goals: the left end of the node that each wire leads to, by the wire's id.
+        points: to add to.
+        taken: to add to.
+    """
+    parent: int | None = None
+    for left in [start + 2 * bus.beside, *sorted(set(goals.values()))]:
+        number = len(points) + 1
+        point: dict[str, Any] = {"id": number, "pos": [left - bus.beside, bus.height]}
+        if parent is not None:
+            point["parentId"] = parent
+        point["linkIds"] = [wire for wire, goal in goals.items() if goal >= left]
+        points.append(point)
+        taken += [{"id": wire, "parentId": number} for wire, goal in goals.items() if goal == left]
+        parent = number
 
 
 def _frame(members: list[Placed]) -> list[int]:
     left = min(entry.left for entry in members) - _MARGIN
     top = min(entry.top for entry in members) - _TITLE - _GROUP_TITLE
     right = max(entry.left + entry.width for entry in members) + _MARGIN
-    bottoms = (entry.top + entry.height + ROOM.get(entry.node.info.name, 0) for entry in members)
-    bottom = max(bottoms) + _MARGIN
-    return [left, top, right - left, bottom - top]
+    bottom = max(entry.top + entry.height + room(entry.node.info.name) for entry in members)
+    return [left, top, right - left, bottom + _MARGIN - top]

@@ -7,24 +7,26 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from .graph import Graph, Node, Prompt, Wire
-from .layout import Placed, groups, lanes, place
+from .layout import Placed, buses, groups, note_place, place
 from .nodes_info import InputInfo, NodeInfo
 from .recipes import MODELS, Recipe
 
 PACK_ID: Final = "flux-hotswap"
 CORE_ID: Final = "comfy-core"
 
+_SOCKET: Final = 20
 _ROW: Final = 24
-_MARGIN: Final = 20
-_TEXT_HEIGHT: Final = 120
-_NOTE_SIZE: Final = (420, 300)
+_TEXT: Final = 104
+_MARGIN: Final = 6
+_WIDGETS_MARGIN: Final = 8
+_NOTE_SIZE: Final = (420, 260)
 
 
 def to_ui(graph: Graph, recipe: Recipe) -> dict[str, Any]:
     """Return graph as the editor's workflow file."""
     links = list(_links(graph))
     placed = place(graph, {node.id: _height(node) for node in graph.nodes})
-    points, taken = lanes(placed, links, _entered(placed, links))
+    points, taken = buses(placed, links)
     note_id = len(graph.nodes) + 1
     nodes = [_node(placed[node.id], links) for node in graph.nodes]
     return {
@@ -32,7 +34,7 @@ def to_ui(graph: Graph, recipe: Recipe) -> dict[str, Any]:
         "revision": 0,
         "last_node_id": note_id,
         "last_link_id": len(links),
-        "nodes": [*nodes, _note(recipe, note_id, min(entry.left for entry in placed.values()))],
+        "nodes": [*nodes, _note(recipe, note_id, note_place(placed))],
         "links": links,
         "groups": groups(placed),
         "config": {},
@@ -81,15 +83,6 @@ def _links(graph: Graph) -> Iterator[list[Any]]:
             if isinstance(value, Wire):
                 number += 1
                 yield [number, value.node, value.index, node.id, slot, value.type]
-
-
-def _entered(placed: Mapping[int, Placed], links: list[list[Any]]) -> dict[int, str]:
-    """Return the name of the input that each link leads to."""
-    names: dict[int, str] = {}
-    for number, _, _, target, slot, _ in links:
-        entries = _slots(placed[target].node)
-        names[int(number)] = entries[int(slot)].name
-    return names
 
 
 def _slots(node: Node) -> list[InputInfo]:
@@ -144,16 +137,16 @@ def _values(node: Node) -> Iterator[Any]:
         value = node.inputs[entry.name]
         yield entry.default if isinstance(value, Wire) else value
         if entry.has_control:
-            yield "randomize"
+            # A seed that a request decides must stay: another one would run the node anew.
+            yield "fixed" if isinstance(node.inputs.get("request"), Wire) else "randomize"
 
 
-def _note(recipe: Recipe, number: int, right: int) -> dict[str, Any]:
-    width, height = _NOTE_SIZE
+def _note(recipe: Recipe, number: int, place: list[int]) -> dict[str, Any]:
     return {
         "id": number,
         "type": "MarkdownNote",
-        "pos": [right - width - 4 * _MARGIN, 0],
-        "size": [width, height],
+        "pos": place,
+        "size": list(_NOTE_SIZE),
         "flags": {},
         "order": number - 1,
         "mode": 0,
@@ -168,12 +161,11 @@ def _note(recipe: Recipe, number: int, right: int) -> dict[str, Any]:
 
 
 def _height(node: Node) -> int:
-    """Return about how tall the editor draws a node, below its title."""
-    sockets = sum(not entry.is_widget for entry in node.info.inputs)
-    rows = max(sockets, len(node.info.outputs))
-    height = rows * _ROW
-    for entry in node.info.inputs:
-        if entry.is_widget:
-            height += _TEXT_HEIGHT if entry.options.get("multiline") else _ROW
-            height += _ROW if entry.has_control else 0
-    return height + _MARGIN
+    """Return how tall the editor draws a node, below its title."""
+    widgets = [entry for entry in node.info.inputs if entry.is_widget]
+    sockets = len(node.info.inputs) - len(widgets)
+    height = max(sockets, len(node.info.outputs)) * _SOCKET + _MARGIN
+    for entry in widgets:
+        height += _TEXT if entry.options.get("multiline") else _ROW
+        height += _ROW if entry.has_control else 0
+    return height + (_WIDGETS_MARGIN if widgets else 0)

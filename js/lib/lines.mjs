@@ -1,8 +1,8 @@
 // The lines that the nodes show, as texts. No DOM here.
 // @ts-check
 
-import { hasNeedlessSteps, pictureSize, routeOf, shapeSize, tokens } from "./plan.mjs";
-import { CUSTOM, SCHNELL_STEPS } from "./spec.mjs";
+import { finalSize, hasNeedlessSteps, knownRoute, tokens } from "./plan.mjs";
+import { SCHNELL_STEPS } from "./spec.mjs";
 
 /** @typedef {import("./words.mjs").Say} Say */
 /** @typedef {import("./plan.mjs").Size} Size */
@@ -31,8 +31,7 @@ import { CUSTOM, SCHNELL_STEPS } from "./spec.mjs";
  */
 export function sizeLine(values, picture, say) {
   if (picture.given && !picture.size) return { text: say("size_of_image") };
-  const size =
-    picture.given && picture.size ? pictureSize(picture.size) : shapeSize(values);
+  const size = finalSize(values, picture);
   if (!size) return { text: say("size_unknown") };
   const megapixels = ((size.width * size.height) / 1e6).toFixed(2);
   return { text: say("size", { ...size, megapixels, tokens: tokens(size) }) };
@@ -45,10 +44,9 @@ export function sizeLine(values, picture, say) {
  * @returns {Line[]}
  */
 export function routeLines(values, picture, say) {
-  const { go_fast, aspect_ratio } = values;
-  if (typeof go_fast !== "boolean" || typeof aspect_ratio !== "string") return [];
-  const custom = aspect_ratio === CUSTOM;
-  const { route, reason } = routeOf({ go_fast, image: picture.given, custom });
+  const known = knownRoute(values, picture);
+  if (!known) return [];
+  const { route, reason } = known;
   if (reason === "go_fast") return [{ text: say("route", { route }) }];
   const why = say(`reason_${reason.replaceAll(" ", "_")}`);
   return [{ text: say("route_because", { route, reason: why }) }];

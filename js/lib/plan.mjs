@@ -4,6 +4,7 @@
 import { CUSTOM, GRID, IMAGE_LIMIT, ROUTES, SCHNELL_STEPS, SIZES } from "./spec.mjs";
 
 /** @typedef {{ width: number, height: number }} Size */
+/** @typedef {import("./lines.mjs").Picture} Picture */
 /**
  * @typedef {object} Shape - undefined: not known before it runs, such as a connected value
  * @property {string} [aspect_ratio]
@@ -42,6 +43,18 @@ export function pictureSize({ width, height }) {
 }
 
 /**
+ * The size of the picture that is drawn.
+ *
+ * @param {Shape} shape
+ * @param {Picture} picture - it sets the size, if there is one
+ * @returns {Size | null} null: not known
+ */
+export function finalSize(shape, picture) {
+  if (!picture.given) return shapeSize(shape);
+  return picture.size && pictureSize(picture.size);
+}
+
+/**
  * @param {Size} size
  * @returns {number} latent tokens
  */
@@ -61,6 +74,18 @@ export function routeOf({ go_fast, image, custom }) {
   );
   if (!row) throw new Error("no route");
   return { route: row.route, reason: row.reason };
+}
+
+/**
+ * The same from what is known of a request.
+ *
+ * @param {Record<string, any>} values - of go_fast and aspect_ratio
+ * @param {Picture} picture
+ * @returns {{ route: string, reason: string } | null} null: not known
+ */
+export function knownRoute({ go_fast, aspect_ratio }, picture) {
+  if (typeof go_fast !== "boolean" || typeof aspect_ratio !== "string") return null;
+  return routeOf({ go_fast, image: picture.given, custom: aspect_ratio === CUSTOM });
 }
 
 /**

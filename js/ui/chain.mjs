@@ -12,11 +12,20 @@ export function chain(owner, method, after) {
   const before = owner[method];
   owner[method] = function (/** @type {any[]} */ ...given) {
     const result = before?.apply(this, given);
-    try {
-      after(...given);
-    } catch (error) {
-      console.warn("FLUX hotswap:", error);
-    }
+    attempt(() => after(...given));
     return result;
   };
+}
+
+/**
+ * Do something; what goes wrong with it is told in the console and stops nothing else.
+ *
+ * @param {() => void} act
+ */
+export function attempt(act) {
+  try {
+    act();
+  } catch (error) {
+    console.warn("FLUX hotswap:", error);
+  }
 }

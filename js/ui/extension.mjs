@@ -2,17 +2,19 @@
 // @ts-check
 
 import { speaker } from "../lib/words.mjs";
-import { chain } from "./chain.mjs";
+import { attempt, chain } from "./chain.mjs";
 import { Downloads } from "./downloads.mjs";
 import { links } from "./files.mjs";
 import { keepHeight } from "./heights.mjs";
 import { inputRows, latentRows, loraRows } from "./rows.mjs";
+import { styleRows } from "./sheet.mjs";
 import { showSides } from "./sides.mjs";
 import { allNodes, INPUTS, kindOf, LATENT, LORA, SAVE } from "./nodes.mjs";
 import { addPanel } from "./panel.mjs";
 import { Pictures } from "./pictures.mjs";
 import { copyRequest, pasteRequest } from "./requests.mjs";
 import { Sources } from "./sources.mjs";
+import { restWhileUnused, showUnused } from "./unused.mjs";
 
 /** @typedef {import("./nodes.mjs").Node} Node */
 /** @typedef {import("./panel.mjs").Panel} Panel */
@@ -52,13 +54,19 @@ export function extension(app, api) {
     }, refresh),
   };
 
+  /** @param {Node} node */
+  function refreshNode(node) {
+    const panel = panels.get(node);
+    const rows = ROWS[kindOf(node)];
+    if (panel && rows) panel.show(rows(node, world));
+    showSides(node, world.pictures);
+    showUnused(node);
+  }
+
   function refreshAll() {
-    for (const node of allNodes(app.rootGraph ?? app.graph)) {
-      const panel = panels.get(node);
-      const rows = ROWS[kindOf(node)];
-      if (panel && rows) panel.show(rows(node, world));
-      showSides(node);
-    }
+    const nodes = allNodes(app.rootGraph ?? app.graph).filter(isOurs);
+    for (const node of nodes) attempt(() => refreshNode(node));
+    styleRows(nodes);
   }
 
   /** @param {string} id @param {"paste" | "copy"} key @param {Function} act */
@@ -66,7 +74,7 @@ export function extension(app, api) {
     id,
     label: `FLUX Hotswap: ${world.say(key)}`,
     icon: key === "paste" ? "pi pi-file-import" : "pi pi-file-export",
-    function: () => act(app, selectedForm(app), world.say),
+    function: () => act(app, selectedForm(app), world.say, world.pictures),
   });
 
   return {
@@ -77,6 +85,8 @@ export function extension(app, api) {
     ],
     async setup() {
       world.downloads.listen();
+      // A node that is muted, a wire at a reroute: no hook of our own nodes tells of those.
+      api.addEventListener?.("graphChanged", refresh);
       world.say = await speakerOf(app, api);
       refresh();
     },
@@ -85,9 +95,10 @@ export function extension(app, api) {
       const kind = kindOf(node);
       if (kind === SAVE || kind in ROWS) keepHeight(node);
       if (kind === SAVE) links(node, api, addPanel(node));
-      if (kind === "LoadImage" || kind in ROWS) watch(node, refresh);
-      if (!(kind in ROWS)) return;
-      const panel = addPanel(node);
+      if (kind === "LoadImage" || isOurs(node)) watch(node, refresh);
+      if (!isOurs(node)) return;
+      restWhileUnused(node);
+      const panel = kind in ROWS ? addPanel(node) : null;
       if (panel) panels.set(node, panel);
       refresh();
     },
@@ -101,10 +112,15 @@ export function extension(app, api) {
       if (kindOf(node) !== INPUTS) return [];
       return [
         { content: world.say("paste"), callback: () => pasteRequest(app, node, world.say) },
-        { content: world.say("copy"), callback: () => copyRequest(app, node, world.say) },
+        { content: world.say("copy"), callback: () => copyRequest(app, node, world.say, world.pictures) },
       ];
     },
   };
+}
+
+/** @param {Node} node */
+function isOurs(node) {
+  return String(kindOf(node)).startsWith("FluxHotswap");
 }
 
 /**

@@ -1,7 +1,8 @@
-// Reading the graph: our nodes, what their inputs hold, where a connection comes from.
+// Reading the graph: our nodes, and where a connection comes from.
 // @ts-check
 
 export const INPUTS = "FluxHotswapInputs";
+export const FIELDS = "FluxHotswapFields";
 export const LATENT = "FluxHotswapLatent";
 export const LORA = "FluxHotswapLora";
 export const SAVE = "FluxHotswapSave";
@@ -9,6 +10,7 @@ export const SAVE = "FluxHotswapSave";
 const NEVER = 2;
 const BYPASS = 4;
 const HOPS = 32;
+const BORDER = -10; // stands for the node that a subgraph's inputs come out of
 
 /** @typedef {import("@comfyorg/comfyui-frontend-types").ComfyApp} App */
 /** @typedef {import("@comfyorg/comfyui-frontend-types").ComfyApi} Api */
@@ -47,53 +49,63 @@ export function isLinked(node, name) {
 }
 
 /**
- * The node that feeds an input, behind reroutes; null if there is none, undefined if it cannot be
- * told.
+ * The node that feeds an input, behind reroutes and the borders of subgraphs; null if there is none,
+ * undefined if it cannot be told.
  *
  * @param {Node} node
  * @param {string} name
  * @returns {Origin | null | undefined}
  */
 export function originOf(node, name) {
-  let at = node;
-  let wanted = name;
-  for (let hop = 0; hop < HOPS; hop++) {
-    const id = linkOf(at, wanted);
-    if (id == null) return null;
-    const link = at.graph?.getLink?.(id) ?? at.graph?.links?.[id];
-    const from = link && at.graph?.getNodeById?.(link.origin_id);
-    if (!from) return undefined;
+  let origin = into(node, name);
+  for (let hop = 0; origin && hop < HOPS; hop++) {
+    const { node: from, slot } = origin;
     if (from.mode === NEVER || from.mode === BYPASS) return null;
-    if (from.type !== "Reroute") return { node: from, slot: link.origin_slot };
-    at = from;
-    wanted = from.inputs?.[0]?.name;
+    if (from.subgraph) origin = outOf(from.subgraph, slot);
+    else if (from.type === "Reroute") origin = into(from, from.inputs?.[0]?.name);
+    else return origin;
   }
-  return undefined;
+  return origin ? undefined : origin;
 }
 
 /**
- * What an input holds as far as it is known before the graph runs.
+ * One step of the way to the node that feeds an input.
  *
  * @param {Node} node
  * @param {string} name
- * @returns {any} undefined: not known
+ * @returns {Origin | null | undefined}
  */
-export function valueOf(node, name) {
-  if (!isLinked(node, name)) return widgetOf(node, name)?.value;
-  const origin = originOf(node, name);
-  if (!origin) return undefined;
-  if (kindOf(origin.node) === INPUTS) return valueOf(origin.node, outputName(origin));
-  const isPrimitive = String(kindOf(origin.node)).startsWith("Primitive");
-  return isPrimitive ? origin.node.widgets?.[0]?.value : undefined;
+function into(node, name) {
+  const id = linkOf(node, name);
+  return id == null ? null : along(node.graph, id);
 }
 
 /**
- * @param {Node} node
- * @param {readonly string[]} names
- * @returns {Record<string, any>}
+ * The same from an output of a subgraph, seen from inside.
+ *
+ * @param {any} graph
+ * @param {number} slot
+ * @returns {Origin | null | undefined}
  */
-export function valuesOf(node, names) {
-  return Object.fromEntries(names.map((name) => [name, valueOf(node, name)]));
+function outOf(graph, slot) {
+  const id = graph.outputs?.[slot]?.linkIds?.[0];
+  return id == null ? null : along(graph, id);
+}
+
+/**
+ * @param {any} graph
+ * @param {any} id - of a link
+ * @returns {Origin | null | undefined}
+ */
+function along(graph, id) {
+  const link = graph?.getLink?.(id) ?? graph?.links?.[id];
+  if (!link) return undefined;
+  if (Number(link.origin_id) === BORDER) {
+    const host = allNodes(graph.rootGraph).find((node) => node.subgraph === graph);
+    return host && into(host, host.inputs?.[link.origin_slot]?.name);
+  }
+  const node = graph.getNodeById?.(link.origin_id);
+  return node ? { node, slot: link.origin_slot } : undefined;
 }
 
 /** @param {Origin} origin */

@@ -33,7 +33,7 @@ export function addPanel(node) {
   element.className = "flux-hotswap-lines";
   Object.assign(element.style, {
     boxSizing: "border-box",
-    padding: "4px 8px",
+    padding: "4px 12px",
     font: "11px/18px sans-serif",
     overflow: "hidden",
     width: "100%",
@@ -43,6 +43,7 @@ export function addPanel(node) {
   const widget = node.addDOMWidget(NAME, NAME, element, {
     serialize: false,
     hideOnZoom: false,
+    margin: 0, // its own padding is enough, and the height counts all of it
     getMinHeight: height,
     getMaxHeight: height,
     getHeight: height,

@@ -1,7 +1,8 @@
 // How large the input pictures are, as far as the browser can see them.
 // @ts-check
 
-import { INPUTS, isLinked, kindOf, originOf, outputName, widgetOf } from "./nodes.mjs";
+import { FIELDS, INPUTS, isLinked, kindOf, originOf, outputName, widgetOf } from "./nodes.mjs";
+import { formOf } from "./values.mjs";
 
 /** @typedef {import("../lib/lines.mjs").Picture} Picture */
 /** @typedef {import("../lib/plan.mjs").Size} Size */
@@ -48,7 +49,10 @@ export class Pictures {
     if (origin === null) return { given: false };
     if (origin === undefined) return { given: true, size: null };
     const kind = kindOf(origin.node);
-    if (kind === INPUTS && outputName(origin) === "image") return this.ofForm(origin.node);
+    if ((kind === INPUTS || kind === FIELDS) && outputName(origin) === "image") {
+      const form = kind === INPUTS ? origin.node : formOf(origin.node);
+      return form ? this.ofForm(form) : { given: true, size: null };
+    }
     if (LOADERS.has(kind)) return this.named(widgetOf(origin.node, "image")?.value, true);
     return { given: true, size: null };
   }

@@ -3,7 +3,8 @@
 
 import { readRequest, RequestError, toRequest, toWidgets } from "../lib/request.mjs";
 import { FIELDS } from "../lib/spec.mjs";
-import { isLinked, valueOf, widgetOf } from "./nodes.mjs";
+import { isLinked, widgetOf } from "./nodes.mjs";
+import { valuesOf } from "./values.mjs";
 
 /** @typedef {import("./nodes.mjs").Node} Node */
 /** @typedef {import("../lib/words.mjs").Say} Say */
@@ -40,11 +41,12 @@ export async function pasteRequest(app, form, say) {
  * @param {import("./nodes.mjs").App} app
  * @param {Node | undefined} form
  * @param {Say} say
+ * @param {import("./pictures.mjs").Pictures} pictures
  */
-export async function copyRequest(app, form, say) {
+export async function copyRequest(app, form, say, pictures) {
   if (!form) return tell(app, "warn", say("copy"), say("no_form"));
   const names = FIELDS.map((field) => field.name);
-  const known = Object.fromEntries(names.map((name) => [name, valueOf(form, name)]));
+  const known = valuesOf(form, names, pictures);
   const text = JSON.stringify(toRequest(known), null, 2);
   const left = ["input_image", "input_mask", ...names.filter((name) => known[name] === undefined)];
   const unknown = left.filter((name) => isLinked(form, name));

@@ -2,13 +2,13 @@
 // @ts-check
 
 import { downloadLine, routeLines, sizeLine, sourceLines, stepsLines } from "../lib/lines.mjs";
-import { valueOf, valuesOf } from "./nodes.mjs";
 import { textRow } from "./panel.mjs";
+import { formOf, SHAPE, valueOf, valuesOf } from "./values.mjs";
 
 /** @typedef {import("./nodes.mjs").Node} Node */
 /** @typedef {import("./extension.mjs").World} World */
 
-const SHAPE = ["aspect_ratio", "megapixels", "width", "height"];
+const LORAS = ["lora", "extra_lora"];
 
 /**
  * @param {Node} node
@@ -16,15 +16,14 @@ const SHAPE = ["aspect_ratio", "megapixels", "width", "height"];
  * @returns {HTMLElement[]}
  */
 export function inputRows(node, { say, pictures, sources }) {
-  const values = valuesOf(node, [...SHAPE, "go_fast", "model", "num_inference_steps"]);
+  const names = [...SHAPE, "go_fast", "model", "num_inference_steps"];
+  const values = valuesOf(node, names, pictures);
   const picture = pictures.ofForm(node);
   const lines = [
     sizeLine(values, picture, say),
     ...routeLines(values, picture, say),
     ...stepsLines(values, say),
-    ...["lora", "extra_lora"].flatMap((name) =>
-      sourceLines(sources.about(valueOf(node, name)), say),
-    ),
+    ...LORAS.flatMap((name) => sourceLines(sources.about(valueOf(node, name, pictures)), say)),
   ];
   return lines.map(textRow);
 }
@@ -35,7 +34,10 @@ export function inputRows(node, { say, pictures, sources }) {
  * @returns {HTMLElement[]}
  */
 export function latentRows(node, { say, pictures }) {
-  return [textRow(sizeLine(valuesOf(node, SHAPE), pictures.connected(node, "image"), say))];
+  const form = formOf(node);
+  if (form === undefined) return [textRow({ text: say("size_unknown") })];
+  const picture = form ? pictures.ofForm(form) : pictures.connected(node, "image");
+  return [textRow(sizeLine(valuesOf(form ?? node, SHAPE, pictures), picture, say))];
 }
 
 /**
@@ -43,8 +45,12 @@ export function latentRows(node, { say, pictures }) {
  * @param {World} world
  * @returns {HTMLElement[]}
  */
-export function loraRows(node, { say, sources, downloads }) {
-  const lines = sourceLines(sources.about(valueOf(node, "source")), say).map(textRow);
+export function loraRows(node, { say, pictures, sources, downloads }) {
+  const form = formOf(node);
+  const texts = form
+    ? LORAS.map((name) => valueOf(form, name, pictures))
+    : [form === null && valueOf(node, "source", pictures)];
+  const lines = texts.flatMap((text) => sourceLines(sources.about(text), say)).map(textRow);
   const download = downloads.of(node);
   if (!download) return lines;
   const { text, share } = downloadLine(download.done, download.most, say);

@@ -3,7 +3,8 @@
 
 import { CUSTOM } from "../lib/spec.mjs";
 import { resizeAround } from "./heights.mjs";
-import { INPUTS, isLinked, kindOf, LATENT, valueOf, widgetOf } from "./nodes.mjs";
+import { INPUTS, isLinked, kindOf, LATENT, widgetOf } from "./nodes.mjs";
+import { valueOf } from "./values.mjs";
 
 const SIDES = ["width", "height"];
 
@@ -18,10 +19,11 @@ const hiddenByUs = new WeakMap();
  * Show or hide the two widgets of a node, where it has them. A connected one stays as it is.
  *
  * @param {import("./nodes.mjs").Node} node
+ * @param {import("./pictures.mjs").Pictures} pictures
  */
-export function showSides(node) {
+export function showSides(node, pictures) {
   if (![INPUTS, LATENT].includes(kindOf(node))) return;
-  const shape = valueOf(node, "aspect_ratio");
+  const shape = valueOf(node, "aspect_ratio", pictures);
   for (const name of SIDES) {
     const widget = widgetOf(node, name);
     if (!widget) continue;

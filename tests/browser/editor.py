@@ -84,8 +84,14 @@ class Editor:
         self.page.evaluate("workflow => window.app.loadGraphData(workflow)", workflow)
 
     def clear(self) -> None:
-        """Leave nothing on the canvas."""
-        self.page.evaluate("() => window.app.graph.clear()")
+        """Leave nothing on the canvas, and no subgraph open."""
+        self.page.evaluate(
+            """() => {
+                const {canvas, graph} = window.app
+                if (canvas.graph !== graph) canvas.setGraph(graph)
+                graph.clear()
+            }"""
+        )
 
     def add(self, node_type: str, place: tuple[int, int] = (100, 150)) -> None:
         """Add a node."""
@@ -122,6 +128,54 @@ class Editor:
                 }
             }""",
             [node_type, values],
+        )
+
+    def connect(self, source: int, output: str, target: int, entry: str) -> None:
+        """Draw a wire from an output to an input, between nodes by their place in the graph."""
+        self.page.evaluate(
+            """([source, output, target, entry]) => {
+                const {nodes} = window.app.graph
+                const slotOf = (slots, name) => slots.findIndex(slot => slot.name === name)
+                const from = slotOf(nodes[source].outputs, output)
+                nodes[source].connect(from, nodes[target], slotOf(nodes[target].inputs, entry))
+            }""",
+            [source, output, target, entry],
+        )
+
+    def cut(self, target: int, entry: str) -> None:
+        """Take the wire off an input of a node, by its place in the graph."""
+        self.page.evaluate(
+            """([target, entry]) => {
+                const node = window.app.graph.nodes[target]
+                node.disconnectInput(node.inputs.findIndex(slot => slot.name === entry))
+            }""",
+            [target, entry],
+        )
+
+    def place_of(self, node_type: str) -> int:
+        """Where in the graph's list the first node of a type is."""
+        return self.page.evaluate(
+            "type => window.app.graph.nodes.findIndex(node => node.type === type)", node_type
+        )
+
+    def greyed(self, node_type: str) -> set[str]:
+        """The widgets of the first node of a type that its look shows as unused."""
+        return set(
+            self.page.evaluate(
+                """type => {
+                    const node = window.app.graph.nodes.find(node => node.type === type)
+                    const drawn = document.querySelector(`.lg-node[data-node-id="${node.id}"]`)
+                    const row = name => drawn.querySelector(`[data-slot-key="${node.id}-in-${
+                        node.inputs.findIndex(slot => slot.widget?.name === name)}"]`)
+                        ?.closest('.lg-node-widget')?.lastElementChild
+                    const pale = name => getComputedStyle(row(name)).opacity < 1
+                    return node.widgets
+                        .filter(({name, hidden, computedDisabled}) => !hidden &&
+                            (drawn ? row(name) && pale(name) : computedDisabled))
+                        .map(({name}) => name)
+                }""",
+                node_type,
+            )
         )
 
     def shown_widgets(self, node_type: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -52,7 +53,7 @@ def test_a_saved_graph_comes_back_with_the_same_sizes(editor: Editor) -> None:
     editor.wait_for_line("512 × 1024")
     height = editor.height(INPUTS)
     graph = editor.page.evaluate("() => window.app.graph.serialize()")
-    assert len(graph["nodes"][0]["widgets_values"]) == 22, "the lines are no value"
+    assert len(graph["nodes"][0]["widgets_values"]) == 23, "the lines are no value"
     for _ in range(2):
         editor.load(graph)
         editor.wait_for_line("512 × 1024")
@@ -80,6 +81,143 @@ def test_the_latent_node_alone(editor: Editor) -> None:
     assert {"width", "height"}.isdisjoint(editor.shown_widgets(LATENT))
 
 
+def test_lines_follow_the_form_through_the_request(editor: Editor) -> None:
+    editor.load(shipped("text_to_image.json"))
+    editor.set_widgets(INPUTS, aspect_ratio="16:9", lora="a/b", extra_lora="civitai.com/models/12")
+    both = ("1344 × 768 · 1.03 MP · 4032 tokens", "Replicate: a/b", "CivitAI: 12")
+    for line in both:
+        editor.wait_for_line(line)
+    editor.set_widgets(LATENT, aspect_ratio="1:1")
+    editor.set_widgets(LORA, source="c/d")
+    editor.page.wait_for_timeout(500)
+    lines = editor.lines()
+    assert [lines.count(line) for line in both] == [2, 2, 2], "the form's, and the node's"
+    assert "Replicate: c/d" not in lines
+    for node_type in (LATENT, LORA):
+        editor.cut(editor.place_of(node_type), "request")
+    editor.wait_for_line("1024 × 1024")
+    editor.wait_for_line("Replicate: c/d")
+    assert [editor.lines().count(line) for line in both] == [1, 1, 1]
+
+
+def test_lines_follow_the_form_into_a_subgraph(editor: Editor) -> None:
+    editor.add(INPUTS)
+    editor.add(LATENT, (600, 150))
+    editor.set_widgets(INPUTS, aspect_ratio="16:9")
+    editor.connect(0, "request", 1, "request")
+    editor.page.evaluate(
+        """() => {
+            const {graph, canvas} = window.app
+            const {node} = graph.convertToSubgraph(new Set([graph.nodes[1]]))
+            canvas.setGraph(node.subgraph)
+        }"""
+    )
+    editor.show()
+    editor.wait_for_line("1344 × 768")
+
+
+DECIDED = {
+    "FluxHotswapLoader": {"model", "go_fast"},
+    LORA: {"source", "scale", "go_fast_multiplier"},
+    "FluxHotswapPrompt": {"text", "model", "guidance"},
+    LATENT: {"aspect_ratio", "megapixels", "num_outputs"},
+    "FluxHotswapSchedule": {
+        *("model", "steps", "width", "height", "prompt_strength", "has_image"),
+    },
+    "FluxHotswapNoise": {"seed"},
+    "FluxHotswapSafety": {"disable_safety_checker"},
+    SAVE: {"output_format", "output_quality"},
+}
+"""Which widgets a request decides, as far as they are not hidden."""
+CONTROL = "control_after_generate"
+
+
+def test_what_the_request_decides_is_greyed_until_the_wire_is_cut(editor: Editor) -> None:
+    editor.add(INPUTS)
+    for place, node_type in enumerate(DECIDED, 1):
+        editor.add(node_type, (600 + 450 * (place % 2), 150 + 350 * (place // 2)))
+    editor.show(scale=0.4)
+    editor.wait_for_line("fp8")
+    editor.page.wait_for_timeout(500)
+    values, heights = editor.prompt(), [editor.height(node_type) for node_type in DECIDED]
+    for place in range(1, len(DECIDED) + 1):
+        editor.connect(0, "request", place, "request")
+    greyed = wait_for_greyed(editor, DECIDED)
+    assert greyed == DECIDED
+    wired = editor.prompt()
+    for key, node in values.items():
+        request = {} if node["class_type"] == INPUTS else {"request": ["1", 0]}
+        assert wired[key]["inputs"] == node["inputs"] | request
+    assert [editor.height(node_type) for node_type in DECIDED] == heights
+    editor.shoot(f"greyed_{editor.page.evaluate('() => window.__COMFYUI_FRONTEND_VERSION__')}")
+    for place in range(1, len(DECIDED) + 1):
+        editor.cut(place, "request")
+    nothing: dict[str, set[str]] = {node_type: set() for node_type in DECIDED}
+    assert wait_for_greyed(editor, nothing) == nothing
+    assert editor.prompt() == values
+    assert [editor.height(node_type) for node_type in DECIDED] == heights
+
+
+def wait_for_greyed(editor: Editor, wanted: dict[str, set[str]]) -> dict[str, set[str]]:
+    """Return what each node greys, without a seed's control, once it is as wanted or stays."""
+    deadline = time.monotonic() + 5
+    while True:
+        found = {node_type: editor.greyed(node_type) - {CONTROL} for node_type in wanted}
+        if found == wanted or time.monotonic() > deadline:
+            return found
+        editor.page.wait_for_timeout(50)
+
+
+def test_a_seed_that_is_not_used_stays(editor: Editor) -> None:
+    """Else the node, and everything behind it, would run anew for nothing."""
+    editor.add(INPUTS)
+    editor.add("FluxHotswapNoise", (600, 150))
+    editor.set_widgets("FluxHotswapNoise", seed=5, control_after_generate="randomize")
+    after_a_run = """() => {
+        const {widgets} = window.app.graph.nodes[1]
+        widgets.find(({name}) => name === 'control_after_generate').afterQueued()
+        return widgets.find(({name}) => name === 'seed').value
+    }"""
+    editor.connect(0, "request", 1, "request")
+    assert editor.page.evaluate(after_a_run) == 5
+    editor.cut(1, "request")
+    assert editor.page.evaluate(after_a_run) != 5
+
+
+def test_fields_are_read_through(editor: Editor) -> None:
+    editor.add(INPUTS, (100, 150))
+    editor.set_widgets(INPUTS, aspect_ratio="16:9", prompt="a fox", seed=7, go_fast=True)
+    editor.add("FluxHotswapFields", (600, 150))
+    editor.add(INPUTS, (950, 150))
+    editor.add(LATENT, (1450, 150))
+    editor.show(scale=0.6)
+    editor.connect(0, "request", 1, "request")
+    for name in ("prompt", "seed", "aspect_ratio", "go_fast"):
+        editor.connect(1, name, 2, name)
+    editor.page.evaluate("() => window.app.graph.nodes[3].widgets[0].value = 'custom'")
+    for name in ("width", "height"):
+        editor.connect(1, name, 3, name)
+    editor.wait_for_line("1344 × 768")
+    editor.page.wait_for_timeout(300)
+    assert [line for line in editor.lines() if "×" in line] == [
+        "1344 × 768 · 1.03 MP · 4032 tokens"
+    ] * 3
+    editor.page.evaluate(
+        """() => {
+            const {canvas, graph} = window.app
+            canvas.selectItems?.([graph.nodes[2]]) ?? canvas.selectNodes([graph.nodes[2]])
+        }"""
+    )
+    clipboard(editor, "")
+    editor.page.evaluate(
+        "() => window.app.extensionManager.command.execute('FluxHotswap.CopyRequest')"
+    )
+    editor.wait("() => navigator.clipboard.readText().then(text => text.length > 2)")
+    copied = json.loads(editor.page.evaluate("() => navigator.clipboard.readText()"))
+    wanted = {"prompt": "a fox", "seed": 7, "aspect_ratio": "16:9", "go_fast": True}
+    assert {key: copied[key] for key in wanted} == wanted
+
+
 SOURCES = {
     "fofr/flux-pixar-cars": "Replicate: fofr/flux-pixar-cars",
     "https://huggingface.co/a/b/blob/main/x.safetensors": "Hugging Face: a/b@main/x.safetensors",
@@ -97,7 +235,10 @@ def test_the_source_is_recognised(editor: Editor) -> None:
         editor.wait_for_line(line)
         assert not any("secret" in shown for shown in editor.lines())
     editor.set_widgets(LORA, source="")
-    editor.wait("() => document.querySelector('.flux-hotswap-lines').children.length === 0")
+    editor.wait(
+        "() => [...document.querySelectorAll('.flux-hotswap-lines')]"
+        ".every(panel => panel.offsetParent === null || panel.children.length === 0)"
+    )
 
 
 def test_a_local_file_is_found_or_not(editor: Editor) -> None:

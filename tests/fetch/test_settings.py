@@ -32,6 +32,7 @@ def test_nothing_set() -> None:
     assert found.endpoints.civitai_twin == "https://civitai.red"
     assert found.ca_bundle is None
     assert not found.allow.hosts
+    assert not found.offline
 
 
 @pytest.mark.parametrize(
@@ -60,6 +61,7 @@ def test_everything_set() -> None:
             "FLUX_HOTSWAP_MAX_SIZE": "500M",
             "FLUX_HOTSWAP_CACHE_SIZE": "1.5GiB",
             "FLUX_HOTSWAP_RECHECK_HOURS": "0.5",
+            "FLUX_HOTSWAP_OFFLINE": "1",
             "HF_ENDPOINT": "https://mirror.example/",
             "SSL_CERT_FILE": "/certs.pem",
             "HF_TOKEN": "hf_x",
@@ -69,9 +71,21 @@ def test_everything_set() -> None:
     assert not found.allow.permits("10.0.0.5", 80)
     assert (found.max_bytes, found.cache_bytes) == (500 * 2**20, 3 * 2**29)
     assert found.recheck_after == 1800
+    assert found.offline
     assert found.ca_bundle == "/certs.pem"
     assert found.tokens.for_url("https://mirror.example/a/b") == "hf_x"
     assert found.tokens.for_url(HUB) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "offline"),
+    [
+        *(("1", True), (" True ", True), ("on", True), ("yes", True)),
+        *(("", False), ("0", False), ("False", False), ("off", False), ("no", False)),
+    ],
+)
+def test_a_switch(text: str, offline: bool) -> None:
+    assert make({"FLUX_HOTSWAP_OFFLINE": text}).offline is offline
 
 
 @pytest.mark.parametrize(
@@ -82,6 +96,7 @@ def test_everything_set() -> None:
         {"FLUX_HOTSWAP_CACHE_SIZE": "1X"},
         {"FLUX_HOTSWAP_RECHECK_HOURS": "soon"},
         {"FLUX_HOTSWAP_RECHECK_HOURS": "-1"},
+        {"FLUX_HOTSWAP_OFFLINE": "perhaps"},
         {"FLUX_HOTSWAP_ALLOW_HOSTS": "a/b"},
         {"FLUX_HOTSWAP_TOKENS": "/nowhere/tokens"},
         {"HF_ENDPOINT": "mirror"},

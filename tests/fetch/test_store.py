@@ -21,6 +21,7 @@ from lora_fetch import (
     NoRoomError,
     NotFoundError,
     OfflineError,
+    RefusedError,
     fetch,
     parse,
 )
@@ -339,6 +340,23 @@ def test_offline_without_a_copy(world: World) -> None:
     world.hub.fallback = lambda request: request.reply(503)
     with pytest.raises(OfflineError):
         world.fetch("hf:a/b")
+    assert world.leftovers() == []
+
+
+def test_switched_off_nothing_is_fetched(world: World) -> None:
+    """What is here is used, whether it can move or not; a data: URI needs no network."""
+    link, other = (world.cdn.file(f"/{name}.safetensors", DATA) for name in ("here", "other"))
+    world.fetch(link)
+    before = asked(world)
+    world.use(offline=True)
+    world.clock.now += 10**6
+    found = world.fetch(link)
+    assert (found.sha256, found.from_cache) == (sha256(DATA), True)
+    with pytest.raises(RefusedError, match="FLUX_HOTSWAP_OFFLINE is set"):
+        world.fetch(other)
+    assert asked(world) == before
+    text = "data:application/octet-stream;base64," + base64.b64encode(OTHER).decode()
+    assert world.fetch(text).sha256 == sha256(OTHER)
     assert world.leftovers() == []
 
 

@@ -63,6 +63,20 @@ test("nodes without DOM widgets keep their own behaviour", async () => {
   assert.deepEqual(sides.map((side) => side.hidden), [false, false]);
 });
 
+test("a node that cannot be read stops no other", async (context) => {
+  const warn = context.mock.method(console, "warn", () => {});
+  const sides = ["width", "height"].map((name) => ({ name, value: 1024, options: {} }));
+  const widgets = [{ name: "aspect_ratio", value: "1:1" }, ...sides];
+  const odd = { comfyClass: "FluxHotswapLatent", get inputs() { throw new Error("odd"); } };
+  const form = { comfyClass: "FluxHotswapInputs", widgets, inputs: [] };
+  globalThis.stand_in_app.graph = { nodes: [odd, form] };
+  ours.nodeCreated(form);
+  await tick();
+  assert.deepEqual(sides.map((side) => side.hidden), [true, true]);
+  assert.equal(warn.mock.callCount(), 1);
+  globalThis.stand_in_app.graph = { nodes: [] };
+});
+
 test("the menu has our entries on the form only", () => {
   assert.deepEqual(ours.getNodeMenuItems({ comfyClass: "KSampler" }), []);
   const entries = ours.getNodeMenuItems({ comfyClass: "FluxHotswapInputs" });

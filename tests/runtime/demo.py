@@ -23,6 +23,7 @@ from mini_flux import trained
 from prediction.cli import read_request
 from prediction.data_uri import is_data_uri
 from prediction.errors import HotswapError, RequestError
+from prediction.request import by_field
 from workflows.fill import fill_prompt, workflow_for
 
 from .client import Client, ExecutionError, PromptRejectedError, Result, ServerGoneError
@@ -46,19 +47,29 @@ LORA_NODE = "FluxHotswapLora"
 
 @dataclass(frozen=True)
 class Drawn:
-    """What a demo run made."""
+    """What a demo run made.
+
+    Attributes:
+        output: the files.
+        record: of the pictures, as the Save node tells it.
+        seconds: how long the prompt took.
+    """
 
     output: list[Path]
-    plan: dict[str, Any]
+    record: dict[str, Any]
     seconds: float
-    loras: list[dict[str, str]]
 
     def to_json(self) -> dict[str, Any]:
         """The one object that `--json` prints."""
-        shown = {key: self.plan.get(key) for key in ("seed", "route", "width", "height")}
-        files = [str(path) for path in self.output]
-        seconds = round(self.seconds, 2)
-        return {"output": files, **shown, "loras": self.loras, "seconds": seconds}
+        return {
+            "output": [str(path) for path in self.output],
+            "seed": self.record["seed"],
+            "route": self.record["engine"],
+            "width": self.record["width"],
+            "height": self.record["height"],
+            "loras": self.record["loras"],
+            "seconds": round(self.seconds, 2),
+        }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,13 +94,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def load_request(source: str | None) -> dict[str, Any]:
     """The request in a file, on standard input (`-`), or the default one; checked.
 
+    Returns:
+        What is given, by the fields' own names.
+
     Raises:
         HotswapError: it cannot be read or is not valid.
     """
     request = dict(DEFAULT_REQUEST) if source is None else read_request(source)
     fill_prompt(load_workflow(request), request)
+    request = by_field(request)
     for field in ("image", "mask"):
-        source = request.get(field)
+        source = str(request.get(field, "")).strip()
         if source and "://" not in source and not is_data_uri(source):
             request[field] = _absolute(field, source)
     return request
@@ -145,7 +160,7 @@ def draw(
         with_lora: Whether the request gets a LoRA from a server on this machine. The real FLUX does
             not: the LoRA is one of the small FLUX.
     """
-    choice = choose_models(comfyui, str(request.get("model") or "dev"))
+    choice = choose_models(comfyui, str(request.get("model", "dev")))
     _say(choice.report)
     with contextlib.ExitStack() as stack:
         env: dict[str, str] = {}
@@ -160,7 +175,6 @@ def draw(
         prompt = fill_prompt(load_workflow(request), _upload(client, request))
         if not choice.real and _has_opennsfw(comfyui):
             _check_with_opennsfw(prompt)
-        reports = _show_reports(prompt)
         begun = time.monotonic()
         try:
             result = client.run(prompt, on_progress=_Progress(prompt), timeout=24 * 3600)
@@ -170,32 +184,8 @@ def draw(
             raise
         seconds = time.monotonic() - begun
         files = _copy_files(server, result, folder)
-    plan: dict[str, Any] = {}
-    for part in result.shown("flux_hotswap"):
-        plan |= part
-    texts = [result.outputs[node]["text"][0] for node in reports if node in result.outputs]
-    return Drawn(files, plan, seconds, [lora for text in texts if (lora := _lora(text))])
-
-
-def _show_reports(prompt: dict[str, Any]) -> list[str]:
-    """Let the LoRA nodes' reports come with the result; the ids of the nodes that show them."""
-    nodes = [key for key, node in prompt.items() if node["class_type"] == LORA_NODE]
-    shown = {
-        f"report-{key}": {
-            "class_type": "PreviewAny",
-            "inputs": {"source": [key, 2]},
-            "_meta": {"title": "report of the LoRA"},
-        }
-        for key in nodes
-    }
-    prompt.update(shown)
-    return list(shown)
-
-
-def _lora(report: str) -> dict[str, str]:
-    """The lines `name: text` of a LoRA node's report; nothing if there was no LoRA."""
-    lines = [line.partition(": ") for line in report.splitlines()]
-    return {name: text for name, _, text in lines if text and name != "no LoRA"}
+    (record,) = result.shown("flux_hotswap")
+    return Drawn(files, record, seconds)
 
 
 def _has_opennsfw(comfyui: ComfyUI) -> bool:
@@ -285,21 +275,31 @@ def _say(text: str) -> None:
 
 
 def _report(drawn: Drawn) -> None:
-    plan = drawn.plan
-    print(f"seed   {plan.get('seed')}")
-    reason = f" ({plan['route_reason']})" if plan.get("route_reason") else ""
-    print(f"route  {plan.get('route')}{reason}")
-    print(f"size   {plan.get('width')}x{plan.get('height')}")
+    record = drawn.record
+    print(f"seed   {record['seed']}")
+    print(f"route  {record['engine']} ({record['engine_reason']})")
+    print(f"size   {record['width']}x{record['height']}")
     print(f"time   {drawn.seconds:.1f} s")
-    for warning in plan.get("warnings", []):
+    for warning in record["warnings"]:
         print(f"note   {warning}")
-    for lora in drawn.loras:
-        print(f"lora   {lora.get('source')}")
-        for name, text in lora.items():
-            if name != "source":
-                print(f"       {name}: {text}")
+    for lora in record["loras"]:
+        print(f"lora   {lora['source']}")
+        for line in _about(lora):
+            print(f"       {line}")
     for path in drawn.output:
         print(f"file   {path}")
+
+
+def _about(lora: dict[str, Any]) -> list[str]:
+    """What the record tells of a LoRA besides its source, in lines."""
+    words = lora["trigger_words"]
+    return [
+        f"file: {lora['file']}, sha256 {lora['sha256'][:12]}",
+        f"keys: {lora['matched']} of {lora['keys']} matched ({lora['family']}), "
+        f"{lora['weights']} weights changed",
+        f"strength: {lora['strength']:g}",
+        *([f"trigger words: {', '.join(words)}"] if words else []),
+    ]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

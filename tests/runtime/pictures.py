@@ -34,6 +34,9 @@ THUMBNAILS = ROOT / "workflows"
 NODES = ROOT / "js" / "docs" / "images"
 SIDE = 512
 QUALITY = 82
+FIELDS = "FluxHotswapFields"
+"""The one node of ours that no workflow has."""
+
 AROUND = 70
 """Pixels of the graph around a node that its picture shows, for the wires."""
 
@@ -229,6 +232,11 @@ def shoot_nodes(server: ComfyServer, client: Client) -> None:
             {kind for kind in editor.node_types() if kind.startswith("FluxHotswap")}
         ):
             shoot_node(editor, kind, NODES / f"{kind}.webp")
+        editor.clear()
+        editor.add(INPUTS, (0, 0))
+        editor.add(FIELDS, (500, 0))
+        editor.connect(0, "request", 1, "request")
+        shoot_node(editor, FIELDS, NODES / f"{FIELDS}.webp")
         shoot_readme(editor)
         browser.close()
     files.close()
@@ -241,12 +249,12 @@ def shoot_readme(editor: Editor) -> None:
     editor.load(shipped("text_to_image.json"))
     editor.set_widgets(INPUTS, lora="fofr/flux-pixar-cars", aspect_ratio="3:2")
     editor.wait_for_line("1216 × 832")
-    editor.show(scale=0.37, left=300, top=195)
-    save(page, ROOT / "docs" / "images" / "editor.png", (60, 90, 1900, 760))
+    editor.show(scale=0.56, left=100, top=195)
+    save(page, ROOT / "docs" / "images" / "editor.png", (60, 95, 1900, 720))
     fields = {"aspect_ratio": "custom", "width": 1216, "height": 704, "model": "schnell"}
     editor.set_widgets(INPUTS, **fields)
     editor.wait_for_line("bf16: custom size")
-    editor.show(scale=1, left=160, top=-380)
+    editor.show(scale=1, left=160, top=-100)
     save(page, ROOT / "docs" / "images" / "form.png", (110, 120, 560, 800))
 
 
@@ -268,12 +276,13 @@ def shoot_node(editor: Editor, kind: str, path: Path) -> None:
         """([kind, around]) => {
             const {canvas, graph} = window.app
             const node = graph.nodes.find(node => node.type === kind)
+            const drawn = document.querySelector(`.lg-node[data-node-id="${node.id}"]`)
             canvas.ds.scale = 1
             canvas.ds.offset = [300 - node.pos[0], 300 - node.pos[1]]
             canvas.setDirty(true, true)
             const box = canvas.canvas.getBoundingClientRect()
             return [box.left + 300 - around, box.top + 260 - around / 2,
-                node.size[0] + 2 * around, node.size[1] + 40 + around]
+                node.size[0] + 2 * around, drawn.offsetHeight + 10 + around]
         }""",
         [kind, AROUND],
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from mini_flux import loras
-from parity import Drawn, draw
+from parity import Drawn, Used, draw, with_loras
 from runtime.client import Client, Prompt, Result
 from runtime.models import small_models
 from runtime.server import ComfyServer
@@ -24,8 +24,6 @@ QUANTISED = "is quantised and kept in"
 """In the log whenever that happens."""
 
 State = dict[str, Tensor]
-Used = tuple[str, dict[str, Any]]
-"""A LoRA's file, and further inputs of its node."""
 
 
 class Site:
@@ -103,31 +101,25 @@ class Site:
 
     def changed(self, prompt: Mapping[str, Any]) -> dict[str, Any]:
         """A prompt with our file and LoRAs, that shows the reports."""
-        made = {key: node | {"inputs": dict(node["inputs"])} for key, node in prompt.items()}
+        made = with_loras(prompt, self.loras)
         key = next(key for key, node in made.items() if node["class_type"] == "FluxHotswapLoader")
         made[key]["inputs"]["dev_file"] = self.file
-        last: list[Any] = [key, 0]
-        added = {"report": _show([key, 1])}
-        for index, (source, inputs) in enumerate(self.loras):
-            node = {"model": last, "source": source, **inputs}
-            added[f"lora{index}"] = {"class_type": "FluxHotswapLora", "inputs": node}
-            added[f"report{index}"] = _show([f"lora{index}", 2])
-            last = [f"lora{index}", 0]
-        for node in made.values():
-            for name, value in node["inputs"].items():
-                if value == [key, 0]:
-                    node["inputs"][name] = last
-        return made | added
+        shown = {f"report{index}": _show([f"lora{index}", 2]) for index in range(len(self.loras))}
+        return made | {"report": _show([key, 1])} | shown
 
 
-def loader_alone(file: str, **inputs: Any) -> dict[str, Any]:
-    """A prompt that loads and draws nothing, and is never taken from the cache."""
+def loader_alone(file: str, **fields: Any) -> dict[str, Any]:
+    """A prompt that loads and draws nothing, and is never taken from the cache.
+
+    Args:
+        file: of dev.
+        fields: of the request that it loads for.
+    """
     files = {"dev_file": file, "schnell_file": "flux1-schnell.safetensors"}
-    reason = {"class_type": "PrimitiveString", "inputs": {"value": uuid.uuid4().hex}}
-    wired = {**files, "route_reason": ["reason", 0], **inputs}
+    request = {"prompt": uuid.uuid4().hex, **fields}
     return {
-        "reason": reason,
-        "load": {"class_type": "FluxHotswapLoader", "inputs": wired},
+        "form": {"class_type": "FluxHotswapInputs", "inputs": request},
+        "load": {"class_type": "FluxHotswapLoader", "inputs": {**files, "request": ["form", 0]}},
         "show": _show(["load", 1]),
     }
 

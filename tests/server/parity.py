@@ -16,7 +16,7 @@ import io
 import json
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -43,6 +43,8 @@ SHIFT, SCALE = 0.1159, 0.3611
 PROMPT = "a photo of a lighthouse on a cliff at dusk"
 
 Request = dict[str, Any]
+Used = tuple[str, dict[str, Any]]
+"""A LoRA's file, and further inputs of its node."""
 
 log = logging.getLogger(__name__)
 
@@ -159,6 +161,23 @@ def _undecoded(
         if any(source in gone for source, _ in wires):
             gone.add(key)
     return {key: entry for key, entry in prompt.items() if key not in gone}, node, final
+
+
+def with_loras(prompt: Mapping[str, Any], used: Sequence[Used]) -> Prompt:
+    """Return prompt with LoRA nodes, "lora0" and on, between the loader and what it feeds."""
+    made = {key: node | {"inputs": dict(node["inputs"])} for key, node in prompt.items()}
+    loader = next(key for key, node in made.items() if node["class_type"] == "FluxHotswapLoader")
+    last: list[Any] = [loader, 0]
+    added: Prompt = {}
+    for index, (source, inputs) in enumerate(used):
+        node = {"model": last, "source": source, **inputs}
+        added[f"lora{index}"] = {"class_type": "FluxHotswapLora", "inputs": node}
+        last = [f"lora{index}", 0]
+    for node in made.values():
+        for name, value in node["inputs"].items():
+            if value == [loader, 0]:
+                node["inputs"][name] = last
+    return made | added
 
 
 def _saving(kind: str, name: str, inputs: Mapping[str, Any]) -> dict[str, Any]:

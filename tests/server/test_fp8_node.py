@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -10,15 +11,19 @@ from typing import Any
 
 import pytest
 import torch
-from fp8_site import DEV, KEPT, Site, error, large, loader_alone
+from fp8_site import DEV, KEPT, REQUEST, Site, error, large, loader_alone
 from PIL import Image
 from runtime.client import ExecutionError
 from runtime.comfyui import find_comfyui
+from runtime.environment import ROOT
 from runtime.models import small_models
 from runtime.server import ComfyServer
 from runtime.session import tracebacks
 from torch import Tensor
 
+from workflows.fill import fill_prompt
+
+WORKFLOWS = ROOT / "workflows" / "api"
 STORAGE = "fp8 storage (CPU has no fp8 matmul)"
 
 
@@ -67,10 +72,15 @@ def test_the_report_says_which_route_runs(
     assert site.reports == [report]
     assert f"FLUX.1 dev runs in {report}" in site.server.log_text()
     assert site.result is not None
-    _, shown = site.result.shown("flux_hotswap")
+    (plan,) = site.result.shown("flux_hotswap_plan")
     kind, _, words = report.partition(" ")
-    assert shown["route"] == kind
-    assert shown["route_reason"] == (words if kind == "fp8" else words.strip("()"))
+    assert plan["route"] == kind
+    assert plan["route_reason"] == ("go_fast" if kind == "fp8" else words.strip("()"))
+    shipped = json.loads((WORKFLOWS / "flux_lora_schema.json").read_text(encoding="utf-8"))
+    fields = {"prompt": "a cat", "go_fast": True, **REQUEST, **request_}
+    (record,) = site.client.run(fill_prompt(shipped, fields)).shown("flux_hotswap")
+    assert record["engine"] == kind
+    assert record["engine_reason"] == (words if kind == "fp8" else words.strip("()"))
 
 
 def test_a_new_seed_or_strength_loads_nothing(site: Site, fast: Tensor) -> None:

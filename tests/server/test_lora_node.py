@@ -306,9 +306,21 @@ def test_a_source_that_means_nothing_is_refused_before_the_run(site: Site) -> No
         site.run("ftp://example.com/a.safetensors")
 
 
-def test_the_fetchers_errors_arrive_as_they_are(site: Site) -> None:
-    with pytest.raises(ExecutionError) as failed:
+def test_a_local_file_that_is_not_there_is_refused_before_the_run(site: Site) -> None:
+    with pytest.raises(PromptRejectedError) as refused:
         site.run("not-there.safetensors")
+    assert list(refused.value.node_errors) == ["lora"]
+    (error,) = refused.value.node_errors["lora"]["errors"]
+    assert error["extra_info"]["input_name"] == "source"
+    why = error["extra_info"]["exception_message"]
+    assert why.startswith("source: not-there.safetensors is not in the loras folders")
+
+
+def test_the_fetchers_errors_arrive_as_they_are(site: Site) -> None:
+    """A name that comes through a wire shows when the node runs."""
+    with pytest.raises(ExecutionError) as failed:
+        site.run("not-there.safetensors", linked=True)
+    assert failed.value.node_type == "FluxHotswapLora"
     assert failed.value.message.startswith("not-there.safetensors: there is no such file")
     assert failed.value.exception_type.endswith("NotFoundError")
 

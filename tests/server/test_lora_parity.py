@@ -10,7 +10,7 @@ import pytest
 import torch
 from mini_flux import loras
 from mini_flux.loras import Delta, Part, State
-from parity import Drawn, Request, assert_same, draw, reference
+from parity import Drawn, Request, assert_same, draw, reference, with_loras
 from runtime.client import Prompt, Result
 from runtime.session import Comfy
 from torch import Tensor
@@ -39,27 +39,11 @@ class WithLoras:
         self.used = used
 
     def run(self, prompt: Prompt) -> Result:
-        return self.comfy.run(with_loras(prompt, self.used))
+        used = [(source, {"scale": scale}) for source, scale in self.used]
+        return self.comfy.run(with_loras(prompt, used))
 
     def saved(self, name: str) -> dict[str, Any]:
         return self.comfy.saved(name)
-
-
-def with_loras(prompt: Prompt, used: list[Used]) -> dict[str, Any]:
-    """Return prompt with LoRA nodes between the loader and what it feeds."""
-    made = {key: node | {"inputs": dict(node["inputs"])} for key, node in prompt.items()}
-    loader = next(key for key, node in made.items() if node["class_type"] == "FluxHotswapLoader")
-    last: list[Any] = [loader, 0]
-    added: dict[str, Any] = {}
-    for index, (source, scale) in enumerate(used):
-        inputs = {"model": last, "source": source, "scale": scale}
-        added[f"lora{index}"] = {"class_type": "FluxHotswapLora", "inputs": inputs}
-        last = [f"lora{index}", 0]
-    for node in made.values():
-        for name, value in node["inputs"].items():
-            if value == [loader, 0]:
-                node["inputs"][name] = last
-    return made | added
 
 
 class Stand:

@@ -16,6 +16,7 @@ from runtime.session import Comfy
 
 from workflows.fill import fill_prompt
 from workflows.graph import Prompt
+from workflows.nodes_info import read_nodes
 
 DATA = Path(__file__).parent.parent / "data" / "object_info.json"
 WORKFLOWS = Path(__file__).parent.parent.parent / "workflows" / "api"
@@ -136,8 +137,17 @@ def test_a_bad_value_is_refused_by_name(
     prompt[bad]["inputs"][name] = value
     with pytest.raises(PromptRejectedError) as refused:
         comfy.run(prompt)
-    errors = refused.value.node_errors[bad]["errors"]
-    assert name in {error["extra_info"]["input_name"] for error in errors}
+    assert_refused(refused.value, bad, name)
+
+
+def assert_refused(refused: PromptRejectedError, node: str, name: str) -> None:
+    """The error stands at this input of this node alone."""
+    found = {
+        (key, error["extra_info"]["input_name"])
+        for key, entry in refused.node_errors.items()
+        for error in entry["errors"]
+    }
+    assert found == {(node, name)}
 
 
 def test_custom_without_a_side_is_refused(comfy: Comfy) -> None:
@@ -183,32 +193,62 @@ def test_a_mask_without_an_image_is_refused(comfy: Comfy) -> None:
 # --- models that are not there ------------------------------------------------------------------
 
 
-def test_a_missing_model_says_where_to_get_it(comfy: Comfy) -> None:
+MISSING = {
+    "dev": "flux1-dev-missing.safetensors",
+    "schnell": "flux1-schnell-missing.safetensors",
+}
+
+
+def assert_says_where_to_get_it(text: str, model: str) -> None:
+    assert f"{MISSING[model]} is not in" in text
+    assert "diffusion_models" in text
+    assert f"huggingface.co/black-forest-labs/FLUX.1-{model}" in text
+
+
+@pytest.mark.parametrize("model", MISSING)
+def test_a_missing_model_says_where_to_get_it(comfy: Comfy, model: str) -> None:
+    prompt = fast_prompt(model=model)
+    loader = node_id(prompt, "FluxHotswapLoader")
+    prompt[loader]["inputs"][f"{model}_file"] = MISSING[model]
+    with pytest.raises(PromptRejectedError) as refused:
+        comfy.run(prompt)
+    assert_refused(refused.value, loader, f"{model}_file")
+    assert_says_where_to_get_it(str(refused.value.node_errors), model)
+
+
+@pytest.mark.parametrize("model", MISSING)
+def test_a_missing_model_of_a_loader_alone_is_refused(comfy: Comfy, model: str) -> None:
+    prompt = fast_prompt()
+    loader = node_id(prompt, "FluxHotswapLoader")
+    del prompt[loader]["inputs"]["request"]
+    prompt[loader]["inputs"] |= {"model": model, f"{model}_file": MISSING[model]}
+    with pytest.raises(PromptRejectedError) as refused:
+        comfy.run(prompt)
+    assert_refused(refused.value, loader, f"{model}_file")
+    assert_says_where_to_get_it(str(refused.value.node_errors), model)
+
+
+def test_a_missing_model_that_shows_only_in_the_run(comfy: Comfy) -> None:
+    """Which model it is comes through a wire."""
     prompt = fast_prompt()
     loader = prompt[node_id(prompt, "FluxHotswapLoader")]["inputs"]
-    loader["dev_file"] = "flux1-dev-missing.safetensors"
-    comfy.expect_traceback("flux1-dev-missing.safetensors")
+    request = loader.pop("request")
+    fields = {"class_type": "FluxHotswapFields", "inputs": {"request": request}}
+    model = ["fields", read_nodes()["FluxHotswapFields"].output("model")]
+    loader |= {"model": model, "dev_file": MISSING["dev"]}
+    comfy.expect_traceback(MISSING["dev"])
     with pytest.raises(ExecutionError) as failed:
-        comfy.run(prompt)
-    message = str(failed.value)
-    assert "flux1-dev-missing.safetensors is not in" in message
-    assert "diffusion_models" in message
-    assert "huggingface.co/black-forest-labs/FLUX.1-dev" in message
-
-
-def test_a_missing_model_is_refused_early_when_it_is_known(comfy: Comfy) -> None:
-    prompt = fast_prompt()
-    loader = prompt[node_id(prompt, "FluxHotswapLoader")]["inputs"]
-    loader |= {"schnell_file": "gone.safetensors", "model": "schnell"}
-    with pytest.raises(PromptRejectedError, match=r"gone\.safetensors is not in"):
-        comfy.run(prompt)
+        comfy.run(prompt | {"fields": fields})
+    assert failed.value.node_type == "FluxHotswapLoader"
+    assert_says_where_to_get_it(failed.value.message, "dev")
 
 
 def test_the_model_that_is_not_asked_for_may_be_missing(comfy: Comfy) -> None:
-    prompt = latent_only(fast_prompt())
+    prompt = latent_only(fast_prompt(seed=9))
     loader = prompt[node_id(prompt, "FluxHotswapLoader")]["inputs"]
     loader["schnell_file"] = "gone.safetensors"
-    assert comfy.run(prompt).shown("flux_hotswap")
+    (plan,) = comfy.run(prompt).shown("flux_hotswap_plan")
+    assert plan["model"] == "dev"
 
 
 def test_another_architecture_is_refused(comfy: Comfy) -> None:
@@ -233,7 +273,7 @@ def test_another_architecture_is_refused(comfy: Comfy) -> None:
 def test_a_drawn_seed_is_reported_and_drawn_anew(comfy: Comfy) -> None:
     prompt = latent_only(fast_prompt(seed=None))
     assert "seed" not in prompt[node_id(prompt, "FluxHotswapInputs")]["inputs"]
-    seeds = {comfy.run(prompt).shown("flux_hotswap")[0]["seed"] for _ in range(3)}
+    seeds = {comfy.run(prompt).shown("flux_hotswap_plan")[0]["seed"] for _ in range(3)}
     assert len(seeds) == 3
     assert all(0 <= seed < 2**32 for seed in seeds)
 
@@ -253,10 +293,10 @@ def test_a_new_seed_runs_only_what_depends_on_it(comfy: Comfy) -> None:
 
 
 def test_the_loader_takes_the_planned_route(comfy: Comfy) -> None:
-    prompt = latent_only(fill_prompt(load("text_to_image"), SMALL_PRESET))
-    planned, loaded = comfy.run(prompt).shown("flux_hotswap")
+    result = comfy.run(fill_prompt(load("text_to_image"), SMALL_PRESET))
+    (planned,), (done,) = result.shown("flux_hotswap_plan"), result.shown("flux_hotswap")
     assert (planned["route"], planned["route_reason"]) == ("fp8", "go_fast")
-    assert (loaded["route"], loaded["route_reason"]) == ("fp8", "storage (CPU has no fp8 matmul)")
+    assert (done["engine"], done["engine_reason"]) == ("fp8", "storage (CPU has no fp8 matmul)")
 
 
 def test_an_input_picture_that_changes_is_read_again(comfy: Comfy) -> None:

@@ -83,7 +83,7 @@ def test_valid_requests_draw(comfy: Comfy, mode: str) -> None:
     @given(request=MODES[mode])
     def draws(request: dict[str, Any]) -> None:
         result = comfy.run(fill_prompt(schema_prompt(), request))
-        plan = result.shown("flux_hotswap")[0]
+        plan = result.shown("flux_hotswap_plan")[0]
         expected = make_plan(
             parse_request(request),
             seed=plan["seed"],
@@ -104,18 +104,19 @@ def test_valid_requests_draw(comfy: Comfy, mode: str) -> None:
 
 
 def wrong_values(field: Field) -> st.SearchStrategy[Any]:
-    """Return values that a field refuses and that ComfyUI does not silently convert."""
+    """Return values that a field refuses, also those that ComfyUI would convert on the quiet."""
     if field.kind is Kind.ENUM:
         return st.text(max_size=8).filter(lambda text: text not in field.choices)
     assert field.minimum is not None
     assert field.maximum is not None
     low, high = field.minimum, field.maximum
     if field.kind is Kind.INTEGER:
-        numbers = st.integers(max_value=int(low) - 1) | st.integers(min_value=int(high) + 1)
+        outside = st.integers(max_value=int(low) - 1) | st.integers(min_value=int(high) + 1)
+        numbers = outside | st.just(low + 0.5)
     else:
         below = st.floats(max_value=low, exclude_max=True)
         numbers = below | st.floats(min_value=high, exclude_min=True) | st.just(float("nan"))
-    return numbers | st.sampled_from(["", "many", [], {}, None])
+    return numbers | st.sampled_from(["", "many", [], {}, True, str(low)])
 
 
 CHECKED = [field for field in FIELDS if field.kind in (Kind.ENUM, Kind.INTEGER, Kind.NUMBER)]

@@ -23,12 +23,13 @@ FALCON = "falconsai-nsfw-image-detection.safetensors"
 
 
 def safety_prompt(picture: str, **widgets: Any) -> Prompt:
-    """Load a picture, check it, save what passes."""
+    """Load a picture, check it, save what passes, show the verdicts."""
     load = {"class_type": "LoadImage", "inputs": {"image": picture}}
     check = {"class_type": "FluxHotswapSafety", "inputs": {"images": ["1", 0], **widgets}}
-    save = {"class_type": "FluxHotswapSave", "inputs": {"images": ["2", 0]}}
-    save["inputs"] |= {"output_format": "png", "parameters": ["2", 3]}
-    return {"1": load, "2": check, "3": save}
+    wanted = {"images": ["2", 0], "output_format": "png"}
+    save = {"class_type": "FluxHotswapSave", "inputs": wanted}
+    show = {"class_type": "PreviewAny", "inputs": {"source": ["2", 3]}}
+    return {"1": load, "2": check, "3": save, "4": show}
 
 
 @pytest.fixture
@@ -67,21 +68,31 @@ def pictures(comfy: Comfy, result: Result) -> list[Image.Image]:
     return [Image.open(BytesIO(comfy.client.view(entry))) for entry in result.images()]
 
 
-def report(image: Image.Image) -> str:
-    return json.loads(str(image.info["flux_hotswap"]))
+def report(result: Result) -> str:
+    (text,) = result.shown("text")
+    return text
+
+
+def checked(image: Image.Image) -> dict[str, Any]:
+    """What the record in the picture says of the check."""
+    return json.loads(str(image.info["flux_hotswap"]))["safety"]
 
 
 def test_safe_pictures_pass_unchanged(comfy: Comfy, picture: str) -> None:
-    (passed,) = pictures(comfy, comfy.run(safety_prompt(picture)))
+    result = comfy.run(safety_prompt(picture))
+    (passed,) = pictures(comfy, result)
     original = Image.open(comfy.server.input_dir / picture)
     assert (np.asarray(passed) == np.asarray(original)).all()
-    assert "1 of 1 pictures are safe" in report(passed)
+    assert "1 of 1 pictures are safe" in report(result)
+    assert checked(passed) == {"checker": "hosted", "flags": [False]}
 
 
 def test_disabled_says_so(comfy: Comfy, picture: str, weights: Path) -> None:
     (weights / COMPVIS).unlink()
-    (passed,) = pictures(comfy, comfy.run(safety_prompt(picture, disable_safety_checker=True)))
-    assert "passed unchecked" in report(passed)
+    result = comfy.run(safety_prompt(picture, disable_safety_checker=True))
+    (passed,) = pictures(comfy, result)
+    assert "passed unchecked" in report(result)
+    assert checked(passed) == {"checker": "off", "flags": [False]}
 
 
 def test_none_left_is_an_error(comfy: Comfy, picture: str, weights: Path) -> None:
@@ -93,16 +104,20 @@ def test_none_left_is_an_error(comfy: Comfy, picture: str, weights: Path) -> Non
 
 def test_the_second_network_may_overrule(comfy: Comfy, picture: str, weights: Path) -> None:
     flag_everything(weights, "normal")
-    (passed,) = pictures(comfy, comfy.run(safety_prompt(picture)))
-    assert "second check: normal" in report(passed)
+    result = comfy.run(safety_prompt(picture))
+    (passed,) = pictures(comfy, result)
+    assert "second check: normal" in report(result)
+    assert checked(passed) == {"checker": "hosted", "flags": [False]}
 
 
 @pytest.mark.parametrize("action", ["black", "blur", "flag"])
 def test_other_actions(comfy: Comfy, picture: str, weights: Path, action: str) -> None:
     flag_everything(weights, "nsfw")
-    (passed,) = pictures(comfy, comfy.run(safety_prompt(picture, on_unsafe=action)))
+    result = comfy.run(safety_prompt(picture, on_unsafe=action))
+    (passed,) = pictures(comfy, result)
     pixels, original = np.asarray(passed), Image.open(comfy.server.input_dir / picture)
-    assert "0 of 1 pictures are safe" in report(passed)
+    assert "0 of 1 pictures are safe" in report(result)
+    assert checked(passed) == {"checker": "hosted", "flags": [True]}
     assert (pixels == 0).all() == (action == "black")
     assert (pixels == np.asarray(original)).all() == (action == "flag")
 

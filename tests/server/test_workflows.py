@@ -60,13 +60,13 @@ def test_the_editors_file_is_the_prompt(name: str) -> None:
 def test_a_workflow_runs_as_shipped(comfy: Comfy, name: str) -> None:
     """Not one value is changed: the defaults, the real files' names, 28 steps."""
     result = comfy.run(load(name))
-    plan = result.shown("flux_hotswap")[0]
+    record = result.shown("flux_hotswap")[0]
     (entry,) = result.images()
     with Image.open(BytesIO(comfy.client.view(entry))) as picture:
         assert picture.format == "WEBP"
-        assert picture.size == (plan["width"], plan["height"])
-    assert plan["seed"] == 42
-    assert plan["steps"] == (28 if plan["mode"] == "txt2img" else 23)
+        assert picture.size == (record["width"], record["height"])
+    assert record["seed"] == 42
+    assert record["steps"] == (28 if record["mode"] == "txt2img" else 23)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -89,7 +89,7 @@ def test_real_files_are_named_with_their_links(name: str) -> None:
 
 
 def run(comfy: Comfy, **fields: Any) -> tuple[dict[str, Any], list[Image.Image]]:
-    """Run a request through the graph for every request; its plan and pictures."""
+    """Run a request through the graph for every request; its record and pictures."""
     result = comfy.run(fill_prompt(load("flux_lora_schema"), FAST | fields))
     files = [BytesIO(comfy.client.view(entry)) for entry in result.images()]
     pictures: list[Image.Image] = [Image.open(file) for file in files]
@@ -148,24 +148,24 @@ PICTURES: dict[str, tuple[bytes, tuple[int, int]]] = {
 @pytest.mark.parametrize(("data", "size"), PICTURES.values(), ids=PICTURES)
 def test_input_pictures_of_all_kinds(comfy: Comfy, data: bytes, size: tuple[int, int]) -> None:
     name = comfy.client.upload("any.bin", data)
-    plan, (picture,) = run(comfy, image=name, prompt_strength=0.5, num_inference_steps=2)
-    assert (plan["width"], plan["height"]) == picture.size == size
-    assert plan["mode"] == "img2img"
+    record, (picture,) = run(comfy, image=name, prompt_strength=0.5, num_inference_steps=2)
+    assert (record["width"], record["height"]) == picture.size == size
+    assert record["mode"] == "img2img"
 
 
 def test_a_data_uri_is_a_picture(comfy: Comfy) -> None:
     import base64
 
     uri = "data:image/png;base64," + base64.b64encode(png(gradient(64, 32))).decode()
-    plan, (picture,) = run(comfy, image=uri, mask=uri)
-    assert plan["mode"] == "inpaint"
+    record, (picture,) = run(comfy, image=uri, mask=uri)
+    assert record["mode"] == "inpaint"
     assert picture.size == (64, 32)
 
 
 def test_a_link_is_a_picture(comfy: Comfy) -> None:
     link = comfy.files.file("/picture.png", png(gradient(64, 32)))
-    plan, (picture,) = run(comfy, image=link, prompt_strength=0.5)
-    assert plan["mode"] == "img2img"
+    record, (picture,) = run(comfy, image=link, prompt_strength=0.5)
+    assert record["mode"] == "img2img"
     assert picture.size == (64, 32)
 
 
@@ -205,9 +205,9 @@ def test_a_link_to_no_picture_says_so(comfy: Comfy) -> None:
 def test_masks(comfy: Comfy, mask: Image.Image, warning: str | None) -> None:
     picture = comfy.client.upload("masked.png", png(gradient(64, 64)))
     name = comfy.client.upload("mask.png", png(mask))
-    plan, _ = run(comfy, image=picture, mask=name, prompt_strength=1, num_inference_steps=2)
-    assert plan["mode"] == "inpaint"
-    found = [text for text in plan["warnings"] if text.startswith("mask:")]
+    record, _ = run(comfy, image=picture, mask=name, prompt_strength=1, num_inference_steps=2)
+    assert record["mode"] == "inpaint"
+    found = [text for text in record["warnings"] if text.startswith("mask:")]
     assert (warning in found[0]) if warning else found == []
 
 
@@ -215,8 +215,8 @@ def test_a_mask_between_the_grid_points_warns(comfy: Comfy) -> None:
     mask = Image.new("L", (64, 64), 0)
     mask.paste(255, (9, 9, 15, 15))
     picture = comfy.client.upload("masked.png", png(gradient(64, 64)))
-    plan, _ = run(comfy, image=picture, mask=comfy.client.upload("mask.png", png(mask)))
-    assert any("8 pixel grid" in text for text in plan["warnings"])
+    record, _ = run(comfy, image=picture, mask=comfy.client.upload("mask.png", png(mask)))
+    assert any("8 pixel grid" in text for text in record["warnings"])
 
 
 def test_a_connected_picture_wins_over_a_named_one(comfy: Comfy) -> None:
@@ -226,9 +226,9 @@ def test_a_connected_picture_wins_over_a_named_one(comfy: Comfy) -> None:
     loader["inputs"]["image"] = comfy.client.upload("connected.png", png(gradient(64, 48)))
     inputs = next(node for node in prompt.values() if node["class_type"] == "FluxHotswapInputs")
     inputs["inputs"]["image"] = "named.png"
-    plan = comfy.run(prompt).shown("flux_hotswap")[0]
-    assert (plan["width"], plan["height"]) == (64, 48)
-    assert any("the connected one is used" in text for text in plan["warnings"])
+    record = comfy.run(prompt).shown("flux_hotswap")[0]
+    assert (record["width"], record["height"]) == (64, 48)
+    assert any("the connected one is used" in text for text in record["warnings"])
 
 
 def test_no_mask_drawn_in_the_editor_is_image_to_image(comfy: Comfy) -> None:
@@ -236,5 +236,5 @@ def test_no_mask_drawn_in_the_editor_is_image_to_image(comfy: Comfy) -> None:
     prompt = fill_prompt(load("inpaint"), FAST | {"num_inference_steps": 2})
     loader = next(node for node in prompt.values() if node["class_type"] == "LoadImage")
     loader["inputs"]["image"] = comfy.client.upload("plain.png", png(gradient(96, 48)))
-    plan = comfy.run(prompt).shown("flux_hotswap")[0]
-    assert plan["mode"] == "img2img"
+    record = comfy.run(prompt).shown("flux_hotswap")[0]
+    assert record["mode"] == "img2img"

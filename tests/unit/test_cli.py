@@ -100,7 +100,15 @@ def test_plan(tmp_path: Path) -> None:
         "seed": 42,
         "guidance": 3,
         "t5_length": 512,
-        "loras": [{"source": "owner/name", "strength": 1.5}],
+        "loras": [
+            {
+                "source": "owner/name",
+                "scale": 1,
+                "strength": 1.5,
+                "multiplier": 1.5,
+                "field": "lora",
+            }
+        ],
         "output_format": "webp",
         "output_quality": 80,
         "safety_checker": True,
@@ -291,6 +299,14 @@ def test_no_such_file(where: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_byte_order_mark(where: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Windows editors put one at the start of a file."""
     assert plan_of('\ufeff{"prompt": "a"}', capsys, where)["steps"] == 28
+
+
+def test_the_body_of_a_hosted_call(where: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fields = '{"prompt": "a", "seed": 5, "image": null, "lora_weights": "a/b"}'
+    plan = plan_of(f'{{"input": {fields}, "version": "1"}}', capsys, where)
+    assert plan == plan_of(fields, capsys, where)
+    assert (plan["seed"], plan["mode"]) == (5, "txt2img")
+    assert [lora["source"] for lora in plan["loras"]] == ["a/b"]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from workflows.layout import ROOM
+from workflows.layout import room
 
 FOLDER = Path(__file__).parent.parent.parent / "workflows"
 
@@ -21,8 +21,7 @@ def boxes(workflow: dict[str, Any]) -> list[tuple[float, float, float, float]]:
     found: list[tuple[float, float, float, float]] = []
     for node in workflow["nodes"]:
         (x, y), (w, h) = node["pos"], node["size"]
-        room = ROOM.get(node["type"], 0)
-        found.append((x, y - 30, x + w, y + h + room))
+        found.append((x, y - 30, x + w, y + h + room(node["type"])))
     return found
 
 
@@ -45,25 +44,56 @@ def test_every_wire_goes_right_and_under_no_node(path: Path) -> None:
     workflow = json.loads(path.read_text(encoding="utf-8"))
     nodes = {node["id"]: node for node in workflow["nodes"]}
     bodies = dict(zip(nodes, boxes(workflow), strict=True))
-    bends = {
-        point["linkIds"][0]: [
-            p["pos"] for p in workflow["extra"]["reroutes"] if p["linkIds"] == point["linkIds"]
-        ]
-        for point in workflow["extra"]["reroutes"]
-    }
     for number, source, slot, target, entry, _ in workflow["links"]:
         start = (
             nodes[source]["pos"][0] + nodes[source]["size"][0],
             nodes[source]["pos"][1] + 20 * slot + 14,
         )
         end = (nodes[target]["pos"][0], slot_height(nodes[target], entry))
-        stops = [start, *bends.get(number, []), end]
+        stops = [start, *bends(workflow, number), end]
         assert all(left[0] < right[0] for left, right in itertools.pairwise(stops)), number
         others = [box for key, box in bodies.items() if key not in (source, target)]
-        for a, b in itertools.pairwise(stops):
-            for x, y in curve(a, b):
-                under = [box for box in others if box[0] < x < box[2] and box[1] < y < box[3]]
-                assert not under, (nodes[source]["type"], slot, nodes[target]["type"], (x, y))
+        for x, y in curves(stops):
+            under = [box for box in others if box[0] < x < box[2] and box[1] < y < box[3]]
+            assert not under, (nodes[source]["type"], slot, nodes[target]["type"], (x, y))
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.json")), ids=lambda path: path.stem)
+def test_points_and_wires_name_each_other(path: Path) -> None:
+    workflow = json.loads(path.read_text(encoding="utf-8"))
+    through: dict[int, list[int]] = {point["id"]: [] for point in workflow["extra"]["reroutes"]}
+    for wire in (link[0] for link in workflow["links"]):
+        for point in chain(workflow, wire):
+            through[point["id"]].append(wire)
+    for point in workflow["extra"]["reroutes"]:
+        assert sorted(point["linkIds"]) == sorted(through[point["id"]]) != []
+
+
+def test_the_wires_of_the_request_share_one_way() -> None:
+    workflow = json.loads((FOLDER / "text_to_image.json").read_text(encoding="utf-8"))
+    form = next(node for node in workflow["nodes"] if node["type"] == "FluxHotswapInputs")
+    wires = form["outputs"][0]["links"]
+    assert len(wires) == 8
+    heights = {y for wire in wires for _, y in bends(workflow, wire)}
+    assert len(heights) == 1
+    assert sum(not bends(workflow, wire) for wire in wires) == 1, "the Loader's goes straight"
+
+
+def chain(workflow: dict[str, Any], wire: int) -> list[dict[str, Any]]:
+    """Return the reroute points of a wire, from its start on."""
+    points = {point["id"]: point for point in workflow["extra"]["reroutes"]}
+    last = {entry["id"]: entry["parentId"] for entry in workflow["extra"]["linkExtensions"]}
+    found: list[dict[str, Any]] = []
+    number = last.get(wire)
+    while number is not None:
+        found.insert(0, points[number])
+        number = points[number].get("parentId")
+    return found
+
+
+def bends(workflow: dict[str, Any], wire: int) -> list[tuple[float, float]]:
+    """Return where a wire's reroute points are."""
+    return [tuple(point["pos"]) for point in chain(workflow, wire)]
 
 
 def slot_height(node: dict[str, Any], slot: int) -> float:
@@ -74,12 +104,15 @@ def slot_height(node: dict[str, Any], slot: int) -> float:
     return node["pos"][1] + 20 * max(sockets, len(node["outputs"])) + 24 * (slot - sockets) + 18
 
 
-def curve(start: tuple[float, float], end: tuple[float, float]) -> Iterator[tuple[float, float]]:
-    """Yield points of a wire, as the editor bends it."""
-    reach = math.dist(start, end) / 4
-    x0, x1, x2, x3 = start[0], start[0] + reach, end[0] - reach, end[0]
-    y0, y1, y2, y3 = start[1], start[1], end[1], end[1]
-    for step in range(41):
-        t = step / 40
-        a, b, c, d = (1 - t) ** 3, 3 * (1 - t) ** 2 * t, 3 * (1 - t) * t**2, t**3
-        yield a * x0 + b * x1 + c * x2 + d * x3, a * y0 + b * y1 + c * y2 + d * y3
+def curves(stops: list[tuple[float, float]]) -> Iterator[tuple[float, float]]:
+    """Yield points of a wire, about as the editor bends it: less behind a reroute point."""
+    for index, (start, end) in enumerate(itertools.pairwise(stops)):
+        reach = math.dist(start, end) / 4
+        first = min(reach, 80) if index else reach
+        last = reach if index == len(stops) - 2 else min(reach, 80)
+        x0, x1, x2, x3 = start[0], start[0] + first, end[0] - last, end[0]
+        y0, y1, y2, y3 = start[1], start[1], end[1], end[1]
+        for step in range(41):
+            t = step / 40
+            a, b, c, d = (1 - t) ** 3, 3 * (1 - t) ** 2 * t, 3 * (1 - t) * t**2, t**3
+            yield a * x0 + b * x1 + c * x2 + d * x3, a * y0 + b * y1 + c * y2 + d * y3

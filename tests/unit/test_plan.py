@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from prediction.errors import HotswapError, MissingFileError, RequestError
-from prediction.plan import Plan, make_plan
+from prediction.plan import Plan, lora_of, make_plan
 from prediction.request import parse_request
 
 
@@ -114,6 +114,26 @@ LORAS = {"lora": "M", "lora_scale": 0.8, "extra_lora": "E", "extra_lora_scale": 
 def test_multiplier(raw: dict[str, Any], multiplier: float, strengths: list[float]) -> None:
     plan = planned(raw, go_fast_multiplier=multiplier)
     assert [lora.strength for lora in plan.loras] == pytest.approx(strengths)
+    assert [lora.field for lora in plan.loras] == ["lora", "extra_lora"][-len(strengths) :]
+
+
+@pytest.mark.parametrize(
+    ("scale", "route", "multiplier", "strength", "reckoning"),
+    [
+        (0.8, "bf16", 1.5, 0.8, "0.8"),
+        (-1, "bf16", 2.0, -1, "-1"),
+        (0.5, "fp8", 1.5, 0.75, "0.75 (0.5 times 1.5 on the fp8 route)"),
+        (2, "fp8", 2.0, 4, "4 (2 times 2 on the fp8 route)"),
+        (2, "fp8", 1.0, 2, "2"),
+        (0, "fp8", 1.5, 0, "0 (0 times 1.5 on the fp8 route)"),
+    ],
+)
+def test_a_strength_says_how_it_came_about(
+    scale: float, route: str, multiplier: float, strength: float, reckoning: str
+) -> None:
+    lora = lora_of("a/b", scale, route, multiplier)
+    assert (lora.source, lora.scale, lora.strength) == ("a/b", scale, strength)
+    assert lora.reckoning == reckoning
 
 
 def test_output_fields() -> None:

@@ -131,6 +131,21 @@ def test_accepted(name: str, value: object, held: object) -> None:
     assert type(got) is type(held)
 
 
+def test_the_body_of_a_hosted_call() -> None:
+    fields = {"prompt": "a cat", "lora_weights": "owner/name", "image": None}
+    assert parse_request({"input": fields, "version": "1234"}) == parse_request(fields)
+    with pytest.raises(RequestError, match=r"^seed: ") as caught:
+        parse_request({"input": fields | {"seed": -1}})
+    assert caught.value.field == "seed"
+
+
+@pytest.mark.parametrize("value", ["a cat", None, [], 5], ids=repr)
+def test_an_input_that_is_no_object_is_no_field(value: object) -> None:
+    with pytest.raises(RequestError, match=r"^input: no such field") as caught:
+        parse_request({"prompt": "a cat", "input": value})
+    assert caught.value.field == "input"
+
+
 @pytest.mark.parametrize("field", NUMBERS, ids=lambda field: field.name)
 def test_both_ends_of_a_range(field: Field) -> None:
     for value in (field.minimum, field.maximum):

@@ -1,0 +1,214 @@
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
+import { originOf } from "../../js/ui/nodes.mjs";
+import { Pictures } from "../../js/ui/pictures.mjs";
+import { DECIDED, restWhileUnused, showUnused } from "../../js/ui/unused.mjs";
+import { formOf, valueOf } from "../../js/ui/values.mjs";
+
+const recorded = JSON.parse(readFileSync(new URL("../data/object_info.json", import.meta.url)));
+const pictures = new Pictures({ apiURL: (path) => path }, () => {});
+pictures.measure = () => ({ width: 500, height: 300 });
+
+/** A graph as the editor's, with as much of it as our scripts read. */
+class Graph {
+  nodes = [];
+  links = {};
+  rootGraph = this;
+
+  add(type, { widgets = {}, inputs = ["request"], ...more } = {}) {
+    const info = recorded[type];
+    const node = {
+      id: this.nodes.length + 1,
+      type,
+      comfyClass: type,
+      graph: this,
+      mode: 0,
+      widgets: Object.entries(widgets).map(([name, value]) => ({ name, value })),
+      inputs: [...inputs, ...Object.keys(widgets)].map((name) => ({ name, link: null })),
+      outputs: info ? info.output_name.map((name) => ({ name })) : [{ name: "" }],
+      ...more,
+    };
+    this.nodes.push(node);
+    return node;
+  }
+
+  connect(source, output, target, input) {
+    const id = Object.keys(this.links).length + 1;
+    const origin_slot = source.outputs.findIndex(({ name }) => name === output);
+    this.links[id] = { origin_id: source.id, origin_slot };
+    target.inputs.find(({ name }) => name === input).link = id;
+    return id;
+  }
+
+  getNodeById(id) {
+    return this.nodes.find((node) => node.id === id);
+  }
+}
+
+const FIELDS = { prompt: "a fox", image: "", aspect_ratio: "16:9", megapixels: "1", width: 1000, height: 300, go_fast: true };
+
+function formIn(graph, changed = {}) {
+  const inputs = ["input_image", "input_mask"];
+  return graph.add("FluxHotswapInputs", { widgets: { ...FIELDS, ...changed }, inputs });
+}
+
+test("the form behind a request is found through reroutes", () => {
+  const graph = new Graph();
+  const form = formIn(graph);
+  const latent = graph.add("FluxHotswapLatent");
+  const reroute = graph.add("Reroute", { inputs: [""] });
+  assert.equal(formOf(latent), null);
+  graph.connect(reroute, "", latent, "request");
+  assert.equal(formOf(latent), null, "nothing comes into the reroute");
+  graph.connect(form, "request", reroute, "");
+  assert.equal(formOf(latent), form);
+  form.mode = 2;
+  assert.equal(formOf(latent), null, "a muted form hands nothing out");
+});
+
+test("what another pack's node hands on cannot be told", () => {
+  const graph = new Graph();
+  const latent = graph.add("FluxHotswapLatent");
+  graph.connect(graph.add("Switch"), "", latent, "request");
+  assert.equal(formOf(latent), undefined);
+  assert.equal(valueOf(latent, "request", pictures), undefined);
+});
+
+test("a ring of reroutes has no end", () => {
+  const graph = new Graph();
+  const [one, two] = [1, 2].map(() => graph.add("Reroute", { inputs: [""] }));
+  graph.connect(one, "", two, "");
+  graph.connect(two, "", one, "");
+  assert.equal(originOf(one, ""), undefined);
+});
+
+for (const border of [-10, "-10"])
+  test(`the form is found from inside a subgraph, where the border is ${JSON.stringify(border)}`, () => {
+    const [graph, inner] = [new Graph(), new Graph()];
+    inner.rootGraph = graph;
+    const form = formIn(graph);
+    const host = graph.add("uuid", { subgraph: inner, inputs: ["other", "request"] });
+    const latent = inner.add("FluxHotswapLatent");
+    inner.links[9] = { origin_id: border, origin_slot: 1 };
+    latent.inputs[0].link = 9;
+    assert.equal(formOf(latent), null);
+    graph.connect(form, "request", host, "request");
+    assert.equal(formOf(latent), form);
+    inner.rootGraph = new Graph();
+    assert.equal(formOf(latent), undefined, "a subgraph that stands nowhere");
+  });
+
+test("the form is found inside a subgraph", () => {
+  const [graph, inner] = [new Graph(), new Graph()];
+  const form = formIn(inner);
+  const host = graph.add("uuid", { subgraph: inner, outputs: [{ name: "request" }] });
+  const latent = graph.add("FluxHotswapLatent");
+  graph.connect(host, "request", latent, "request");
+  assert.equal(formOf(latent), null);
+  const sink = inner.add("sink");
+  inner.outputs = [{ linkIds: [inner.connect(form, "request", sink, "request")] }];
+  assert.equal(formOf(latent), form);
+});
+
+/** What a node reads from an output of a form, and from the same one of a Fields node behind it. */
+function readings(changed, name) {
+  const graph = new Graph();
+  const form = formIn(graph, changed);
+  const fields = graph.add("FluxHotswapFields");
+  graph.connect(form, "request", fields, "request");
+  return [form, fields].map((source) => {
+    const reader = graph.add("Reader", { widgets: { it: null } });
+    if (!source.outputs.some((output) => output.name === name)) return "no such output";
+    graph.connect(source, name, reader, "it");
+    return valueOf(reader, "it", pictures);
+  });
+}
+
+test("fields are read through", () => {
+  assert.deepEqual(readings({}, "prompt"), ["a fox", "a fox"]);
+  assert.deepEqual(readings({}, "megapixels"), ["no such output", "1"]);
+});
+
+test("a size is the one that is decided", () => {
+  assert.deepEqual(readings({}, "width"), [1344, 1344]);
+  assert.deepEqual(readings({ aspect_ratio: "custom" }, "width"), [1008, 1008]);
+  assert.deepEqual(readings({ image: "a.png" }, "height"), [304, 304]);
+  assert.deepEqual(readings({ image: "https://example.com/a.png" }, "height"), [undefined, undefined]);
+});
+
+test("go_fast is whether the fast model runs", () => {
+  assert.equal(readings({}, "go_fast")[1], true);
+  assert.equal(readings({ aspect_ratio: "custom" }, "go_fast")[1], false);
+  assert.equal(readings({ image: "a.png" }, "go_fast")[1], false);
+  assert.equal(readings({ go_fast: undefined }, "go_fast")[1], undefined);
+});
+
+test("a Fields node without a form hands out what is not known", () => {
+  const graph = new Graph();
+  const reader = graph.add("Reader", { widgets: { it: 3 } });
+  graph.connect(graph.add("FluxHotswapFields"), "seed", reader, "it");
+  assert.equal(valueOf(reader, "it", pictures), undefined);
+});
+
+test("the picture of a form is found through its outputs", () => {
+  const graph = new Graph();
+  const form = formIn(graph, { image: "a.png" });
+  const fields = graph.add("FluxHotswapFields");
+  const latent = graph.add("FluxHotswapLatent", { inputs: ["image"] });
+  graph.connect(fields, "image", latent, "image");
+  assert.deepEqual(pictures.connected(latent, "image"), { given: true, size: null });
+  graph.connect(form, "request", fields, "request");
+  assert.deepEqual(pictures.connected(latent, "image"), { given: true, size: { width: 500, height: 300 } });
+});
+
+test("what a request decides are widgets of the nodes that take one", () => {
+  const takers = Object.keys(recorded).filter((name) => "request" in (recorded[name].input.optional ?? {}));
+  assert.deepEqual(Object.keys(DECIDED).sort(), takers.sort());
+  for (const [name, widgets] of Object.entries(DECIDED)) {
+    const { required, optional } = recorded[name].input;
+    const known = [...Object.keys({ ...required, ...optional }), "control_after_generate"];
+    assert.deepEqual(widgets.filter((widget) => !known.includes(widget)), [], name);
+  }
+});
+
+function noise() {
+  const graph = new Graph();
+  const form = formIn(graph);
+  const node = graph.add("FluxHotswapNoise", { widgets: { seed: 5, control_after_generate: "randomize", source: "hosted" } });
+  return { node, form, cut: () => (node.inputs[0].link = null), connect: () => graph.connect(form, "request", node, "request") };
+}
+
+test("widgets are greyed while the request is connected", () => {
+  const { node, cut, connect } = noise();
+  const greyed = () => node.widgets.filter(({ disabled }) => disabled).map(({ name }) => name);
+  showUnused(node);
+  assert.deepEqual(greyed(), []);
+  connect();
+  showUnused(node);
+  assert.deepEqual(greyed(), ["seed", "control_after_generate"]);
+  cut();
+  showUnused(node);
+  assert.deepEqual(greyed(), []);
+});
+
+test("a control that nobody may grey does no harm", () => {
+  const { node, connect } = noise();
+  Object.defineProperty(node.widgets[1], "disabled", { get: () => node.widgets[0].disabled });
+  connect();
+  showUnused(node);
+  assert.deepEqual(node.widgets.map(({ disabled }) => Boolean(disabled)), [true, true, false]);
+});
+
+test("a control rests while the request is connected", () => {
+  const { node, cut, connect } = noise();
+  const ran = [];
+  node.widgets[1].afterQueued = () => ran.push("after");
+  restWhileUnused(node);
+  connect();
+  node.widgets[1].afterQueued();
+  assert.deepEqual(ran, []);
+  cut();
+  node.widgets[1].afterQueued();
+  assert.deepEqual(ran, ["after"]);
+});
