@@ -15,7 +15,6 @@ from typing import Final
 
 import numpy as np
 from PIL import Image
-from PIL.TiffImagePlugin import TiffImageFile
 
 FILE_LIMIT: Final = 64 * 2**20
 """Most bytes of a file."""
@@ -263,6 +262,8 @@ def _check_cost(kind: str, picture: Image.Image, data: bytes, name: str) -> None
 
 
 def _check_tiff(picture: Image.Image, name: str) -> None:
+    from PIL.TiffImagePlugin import TiffImageFile  # ComfyUI starts without it
+
     packing = picture.info.get("compression", "raw")
     if packing not in _TIFF_PACKINGS:
         raise PictureError(f"{name}: a TIFF packed as {packing} is not read; save it as PNG")
