@@ -33,8 +33,8 @@ NODES = {name: entry for name, entry in RECORDED.items() if name.startswith("Flu
 SHIPPED = ("prediction", "ops", "nodes", "lora_fetch")
 COMFYUI_BRINGS = {
     "torch", "numpy", "PIL", "aiohttp", "safetensors", "transformers", "yaml", "tqdm", "psutil",
-    "comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "node_helpers", "nodes",
-    "server",
+    "comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "node_helpers",
+    "nodes", "server",
 }  # fmt: skip
 """Top-level modules that are there wherever ComfyUI 0.3.75 or later runs."""
 
