@@ -21,6 +21,7 @@ from fetch.servers import Server
 from mini_flux import loras
 from PIL import Image
 from runtime.client import Client
+from soak_strangers import Strange
 
 from prediction.spec import FIELD, FIELDS, Kind
 from workflows.fill import INPUTS_CLASS, fill_prompt
@@ -31,6 +32,9 @@ WORKFLOW = ROOT / "workflows" / "api" / "flux_lora_schema.json"
 PICTURES = {"wide.png": (200, 90), "tall.jpg": (60, 130), "tiny.webp": (3, 5), "grey.gif": (64, 48)}
 MASKS = {"mask.png": (32, 32), "mask.webp": (200, 90)}
 WORDS = ("a", "cat", "TOK", "(lamp:1.3)", "café", "in", "海", "rain,", "\\", "{x|y}", "\n", "🦊")
+STRANGE = 0.3
+"""Share of the valid requests that hold something as people paste it."""
+
 BAD_LORAS = (
     "two words and more",
     "hf:",
@@ -92,6 +96,7 @@ class Requests:
         self._lora_size = len(mine)
         (self._loras / "mine.safetensors").write_bytes(mine)
         self._serve_what_is_wrong()
+        self._strange = Strange(self.random, self.web, mine)
 
     # --- valid ---
 
@@ -111,6 +116,7 @@ class Requests:
             "seed": draw.choice((None, draw.randrange(2**64))),
             **draw.choice(self._routes)(),
             **self._loras_of_a_request(),
+            **(self._strange.valid() if draw.random() < STRANGE else {}),
             **fields,
         }
         kind = {"webp": "WEBP", "jpg": "JPEG", "png": "PNG"}[request["output_format"]]
@@ -185,6 +191,8 @@ class Requests:
             self._wrong_picture,
             self._wrong_lora,
             self._wrong_combination,
+            self._wrong_by_strangers,
+            self._wrong_by_strangers,
         )
         return self.random.choice(ways)()
 
@@ -231,6 +239,10 @@ class Requests:
         return self._changed(
             field, wrong, plain, plain.removesuffix(".safetensors"), **{field: wrong}
         )
+
+    def _wrong_by_strangers(self) -> Case:
+        name, fields = self._strange.wrong()
+        return self._changed(name, **fields)
 
     def _wrong_combination(self) -> Case:
         return self.random.choice((
