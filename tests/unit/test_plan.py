@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from prediction.errors import HotswapError, MissingFileError, RequestError
-from prediction.plan import Plan, lora_of, make_plan
+from prediction.plan import Lora, Plan, lora_of, make_plan
 from prediction.request import parse_request
 
 
@@ -131,9 +131,10 @@ def test_multiplier(raw: dict[str, Any], multiplier: float, strengths: list[floa
 def test_a_strength_says_how_it_came_about(
     scale: float, route: str, multiplier: float, strength: float, reckoning: str
 ) -> None:
-    lora = lora_of("a/b", scale, route, multiplier)
+    lora = lora_of(source="a/b", scale=scale, route=route, multiplier=multiplier)
     assert (lora.source, lora.scale, lora.strength) == ("a/b", scale, strength)
     assert lora.reckoning == reckoning
+    assert Lora("a/b", strength, strength).reckoning == f"{strength:g}"
 
 
 def test_output_fields() -> None:
