@@ -128,8 +128,9 @@ class FluxHotswapLora(io.ComfyNode):
         lines += [f"warning: {warning}" for warning in warnings]
         report = "\n".join(lines or [none])
         log.info("LoRA: %s", report)
-        done = [entry.record(fit) for entry, fit in zip(applied, fits, strict=True)]
-        note(cls, loras=done, warnings=warnings)
+        pairs = list(zip(applied, fits, strict=True))
+        warnings += [text for entry, fit in pairs for text in entry.warnings(fit, clip)]
+        note(cls, loras=[entry.record(fit) for entry, fit in pairs], warnings=warnings)
         return io.NodeOutput(model, clip, report)
 
 
@@ -148,6 +149,11 @@ class Applied:
         about = describe(fit, has_clip=clip is not None)
         strength = f"strength: {self.lora.reckoning}"
         return "\n".join([*origin(self.found), *about, strength, *remarks(self.found)])
+
+    def warnings(self, fit: Fit, clip: Any) -> list[str]:
+        """Return what the user should know: what the source warns of, what was not applied."""
+        left = describe(fit, has_clip=clip is not None)[1:]
+        return [f"{self.found.source}: {text}" for text in (*self.found.warnings, *left)]
 
     def record(self, fit: Fit) -> dict[str, Any]:
         """Return the same for the record of the picture."""

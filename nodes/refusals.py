@@ -166,7 +166,7 @@ def _form(key: str, inputs: Inputs, prompt: Prompt) -> Found:
             except RequestError as error:
                 yield name, str(error)
     for name in ("lora", "extra_lora"):
-        if why := _lora_problem(_text(known, name)):
+        if why := _lora_problem(_text(known, name), known.get(f"{name}_scale", 1)):
             yield name, f"{name}: {why}"
 
 
@@ -217,18 +217,20 @@ def _form_of(inputs: Inputs, prompt: Prompt) -> Inputs | None:
     return node["inputs"] if isinstance(node.get("inputs"), dict) else None
 
 
-def _lora_problem(text: str) -> str | None:
-    """Return why a LoRA source cannot be had; None if it may."""
+def _lora_problem(text: str, scale: object) -> str | None:
+    """Return why a LoRA source cannot be had; None if it may, or is not fetched at scale 0."""
     import folder_paths
 
     from ..lora_fetch.errors import FetchError
     from ..lora_fetch.parser import parse
-    from ..lora_fetch.source import LocalFile
+    from ..lora_fetch.source import DataURI, LocalFile
 
     if not text:
         return None
     try:
         source = parse(text)
+        if scale == 0 or isinstance(source, DataURI):
+            return None
         if isinstance(source, LocalFile):
             here = folder_paths.get_full_path(LORAS, source.name) is not None
             return None if here else f"{source.name} is not in the loras folders; put it there"
@@ -243,7 +245,9 @@ def _lora_problem(text: str) -> str | None:
 
 
 def _lora(_key: str, inputs: Inputs, _prompt: Prompt) -> Found:
-    if not is_link(inputs.get("request")) and (why := _lora_problem(_text(inputs, "source"))):
+    if not is_link(inputs.get("request")) and (
+        why := _lora_problem(_text(inputs, "source"), inputs.get("scale", 1))
+    ):
         yield "source", f"source: {why}"
 
 

@@ -46,7 +46,7 @@ class Recent:
 
     def let_go(self) -> None:
         """Hold nothing, to make room."""
-        self._held = {}
+        self._held.clear()  # the timer's thread may still have hold of this very dict
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

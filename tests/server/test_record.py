@@ -130,6 +130,15 @@ def test_loras_follow_each_other_in_the_order_of_the_nodes(comfy: Comfy) -> None
     assert [round(lora["strength"], 6) for lora in found] == [0.75, -1.5, 0.15]
 
 
+def test_what_of_a_lora_was_not_applied(comfy: Comfy) -> None:
+    state = STATE | {"nothing.knows.this.lora_A.weight": next(iter(STATE.values()))}
+    loras.write(state, comfy.server.models_dir / "loras" / "odd.safetensors")
+    found = record(comfy.run(graph(lora="odd.safetensors", extra_lora=None)))
+    (lora,), (warning,) = found["loras"], found["warnings"]
+    assert (lora["keys"], lora["matched"]) == (len(state), len(STATE))
+    assert warning == "odd.safetensors: not matched: nothing.knows.this.lora_A.weight"
+
+
 def test_the_forms_multiplier(comfy: Comfy) -> None:
     prompt = graph()
     inputs(prompt, "FluxHotswapInputs")["go_fast_multiplier"] = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -235,6 +236,12 @@ def test_the_other_names_of_the_lora(comfy: Comfy, name: str) -> None:
     assert lora["file"] == "alias.safetensors"
 
 
+@pytest.mark.parametrize("lora", ["no-such.safetensors", "owner/name"])
+def test_a_lora_of_no_strength_need_not_be_there(comfy: Comfy, lora: str) -> None:
+    found = record(comfy, graph(lora=lora, lora_scale=0, extra_lora=lora, extra_lora_scale=0.0))
+    assert found["loras"] == []
+
+
 def test_a_whole_number_with_a_point(comfy: Comfy) -> None:
     assert record(comfy, graph(num_outputs=2.0))["num_outputs"] == 2
 
@@ -278,6 +285,13 @@ def test_offline(offline: Client, fields: dict[str, Any], kind: str, name: str, 
     found = refused(offline, graph(**fields))
     assert list(found) == [(kind, name)]
     assert words in found[kind, name]
+
+
+def test_offline_with_a_lora_that_is_the_text_itself(offline: Client) -> None:
+    data = loras.as_bytes(loras.diffusers(loras.blocks()))
+    uri = "data:;base64," + base64.b64encode(data).decode()
+    (found,) = offline.run(graph(lora=uri)).shown("flux_hotswap")
+    assert len(found["loras"]) == 1
 
 
 def test_offline_without_the_checker(offline: Client) -> None:
