@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from fetch.servers import File, Server
+from fetch.servers import File, Request, Server
 from mini_flux import loras
 from runtime.client import Client, ExecutionError
 from runtime.comfyui import find_comfyui
@@ -74,24 +74,44 @@ def test_an_end_of_the_fetch_that_is_bad_names_the_lora(comfy: Comfy) -> None:
 
 
 def test_the_models_load_while_a_lora_comes(comfy: Comfy) -> None:
-    data = loras.as_bytes(loras.diffusers(loras.blocks()) | padding(1_500_000))
-    link = comfy.files.file("/slow.safetensors", data, rate=400_000)
-    route = comfy.files.routes["/slow.safetensors"]
-    assert isinstance(route, File)
-    prompt = graph(lora=link)
-    still_coming: dict[str, bool] = {}
+    """The second half of the file is sent when all loaders have begun, and not before."""
+    data = loras.as_bytes(loras.diffusers(loras.blocks()) | padding(400_000))
+    loading, sent_in_time = threading.Event(), threading.Event()
+    comfy.files.routes["/slow.safetensors"] = halves(data, loading, sent_in_time)
+    prompt = graph(lora=f"{comfy.files.url}/slow.safetensors")
+    begun: list[str] = []
     comfy.client.free()
 
     def look(node: str, value: int, maximum: int) -> None:
         if not maximum:
-            still_coming[prompt[node]["class_type"]] = route.open > 0
+            begun.append(prompt[node]["class_type"])
+            if set(begun) >= LOADERS:
+                loading.set()
 
     result = comfy.run(prompt, on_progress=look)
-    assert {name for name in LOADERS if still_coming[name]} == LOADERS
-    assert still_coming["SamplerCustomAdvanced"] is False
+    assert sent_in_time.is_set(), f"the file had to come first, then ran {begun}"
+    assert begun.index("FluxHotswapLora") > begun.index("FluxHotswapLoader")
     assert result.shown("flux_hotswap")[0]["loras"][0]["file"].endswith(".safetensors")
     fetched = [seen for seen in comfy.files.asked("/slow") if seen.method == "GET"]
     assert len(fetched) == 1
+
+
+def halves(
+    data: bytes, signal: threading.Event, sent_in_time: threading.Event
+) -> Callable[[Request], None]:
+    """A route that sends half of a file, waits for a signal, and sends the rest."""
+
+    def route(request: Request) -> None:
+        request.send_response(200)
+        request.send_header("Content-Length", str(len(data)))
+        request.end_headers()
+        request.wfile.write(data[: len(data) // 2])
+        request.wfile.flush()
+        if signal.wait(25):  # less than the silence that the fetcher takes for an end
+            sent_in_time.set()
+        request.wfile.write(data[len(data) // 2 :])
+
+    return route
 
 
 def test_two_loras_come_side_by_side(comfy: Comfy) -> None:
