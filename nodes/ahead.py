@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ..lora_fetch.fetch import Fetched
-    from ..prediction.plan import Plan
+    from ..prediction.plan import Lora, Plan
 
 T = TypeVar("T")
 Tell = Callable[[int, "int | None"], None]
@@ -124,25 +125,33 @@ def _under_way(fetch: Fetch, field_name: str) -> None:
         HotswapError: it cannot be had.
         InterruptProcessingException: the user pressed cancel.
     """
-    from ..lora_fetch.errors import FetchError
-
     while not fetch.under_way.wait(POLL_SECONDS):
         _heed_cancel(fetch)
     if fetch.result.done():
-        try:
+        with _naming(field_name):
             _result(fetch)
-        except (FetchError, OSError, ValueError) as error:
-            raise HotswapError(f"{field_name}: {error}") from error
 
 
-def lora(source: str) -> Fetched:
+@contextmanager
+def _naming(field_name: str) -> Generator[None, None, None]:
+    """Put the field that asked for it before what went wrong with a fetch."""
+    from ..lora_fetch.errors import FetchError
+
+    try:
+        yield
+    except (FetchError, OSError, ValueError) as error:
+        raise HotswapError(f"{field_name}: {error}") from error
+
+
+def lora(wanted: Lora) -> Fetched:
     """Return the file of a LoRA, fetched unless it is here.
 
     Raises:
-        FetchError: it cannot be had; the message says why.
+        HotswapError: it cannot be had; the message names the field and says why.
         InterruptProcessingException: the user pressed cancel.
     """
-    return _end_of(_lora_key(source), _lora_work(source))
+    with _naming(wanted.field):
+        return _end_of(_lora_key(wanted.source), _lora_work(wanted.source))
 
 
 def weights(name: str) -> Path:

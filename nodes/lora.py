@@ -119,7 +119,7 @@ class FluxHotswapLora(io.ComfyNode):
                     f"LoRA strengths are those of the {request.plan.route} route, and this MODEL "
                     f"runs in {route}: connect the request to the Loader too"
                 )
-        applied = [Applied(lora, get(lora.source)) for lora in loras if lora.strength]
+        applied = [Applied(lora, get(lora)) for lora in loras if lora.strength]
         model, clip, fits = apply_or_take(applied, model, clip)
         lines = [entry.report(fit, clip) for entry, fit in zip(applied, fits, strict=True)]
         lines += [
@@ -170,16 +170,16 @@ class Applied:
         }
 
 
-def get(source: str) -> Fetched:
-    """Return the file that source names, fetched unless it is here.
+def get(lora: Lora) -> Fetched:
+    """Return the file that a LoRA's source names, fetched unless it is here.
 
     Raises:
-        FetchError: it cannot be had; the message says why.
+        HotswapError: it cannot be had; the message names the field and says why.
         InterruptProcessingException: the user pressed cancel.
     """
-    found = ahead.lora(source)
-    if changes(source):
-        watch.note(source, found.sha256)
+    found = ahead.lora(lora)
+    if changes(lora.source):
+        watch.note(lora.source, found.sha256)
     return found
 
 

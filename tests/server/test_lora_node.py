@@ -321,8 +321,8 @@ def test_the_fetchers_errors_arrive_as_they_are(site: Site) -> None:
     with pytest.raises(ExecutionError) as failed:
         site.run("not-there.safetensors", linked=True)
     assert failed.value.node_type == "FluxHotswapLora"
-    assert failed.value.message.startswith("not-there.safetensors: there is no such file")
-    assert failed.value.exception_type.endswith("NotFoundError")
+    assert failed.value.message.startswith("source: not-there.safetensors: there is no such file")
+    assert failed.value.exception_type.endswith("HotswapError")
 
 
 # --- fetching and caching ---
