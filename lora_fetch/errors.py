@@ -18,7 +18,7 @@ a token, a password or the query of an address.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from .texts import one_line
 
@@ -38,8 +38,8 @@ __all__ = [
 
 MAX_MESSAGE = 2000
 """Letters of the longest message."""
-MAX_LINE = 500
-"""Letters of a line that a message lists."""
+MAX_LIST = 2000
+"""Letters of all lines that a message lists; an eighth of it in one."""
 
 
 class FetchError(Exception):
@@ -52,8 +52,18 @@ class FetchError(Exception):
 
     def __init__(self, message: str, *, choices: Sequence[str] = ()) -> None:
         # Servers, files and users put their own words into it.
-        lines = [one_line(message, MAX_MESSAGE), *(f"  {one_line(c, MAX_LINE)}" for c in choices)]
-        super().__init__("\n".join(lines))
+        super().__init__("\n".join([one_line(message, MAX_MESSAGE), *_listed(choices)]))
+
+
+def _listed(choices: Sequence[str]) -> Iterator[str]:
+    left = MAX_LIST
+    for number, choice in enumerate(choices):
+        line = f"  {one_line(choice, MAX_LIST // 8)}"
+        left -= len(line) + 1
+        if left < 0:
+            yield f"  and {len(choices) - number} more"
+            return
+        yield line
 
 
 class SourceError(FetchError, ValueError):
