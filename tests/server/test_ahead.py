@@ -77,8 +77,8 @@ def test_the_models_load_while_a_lora_comes(comfy: Comfy) -> None:
     """The second half of the file is sent when all loaders have begun, and not before."""
     data = loras.as_bytes(loras.diffusers(loras.blocks()) | padding(400_000))
     loading, sent_in_time = threading.Event(), threading.Event()
-    comfy.files.routes["/slow.safetensors"] = halves(data, loading, sent_in_time)
-    prompt = graph(lora=f"{comfy.files.url}/slow.safetensors")
+    comfy.files.routes["/ahead-halves.safetensors"] = halves(data, loading, sent_in_time)
+    prompt = graph(lora=f"{comfy.files.url}/ahead-halves.safetensors")
     begun: list[str] = []
     comfy.client.free()
 
@@ -92,7 +92,7 @@ def test_the_models_load_while_a_lora_comes(comfy: Comfy) -> None:
     assert sent_in_time.is_set(), f"the file had to come first, then ran {begun}"
     assert begun.index("FluxHotswapLora") > begun.index("FluxHotswapLoader")
     assert result.shown("flux_hotswap")[0]["loras"][0]["file"].endswith(".safetensors")
-    fetched = [seen for seen in comfy.files.asked("/slow") if seen.method == "GET"]
+    fetched = [seen for seen in comfy.files.asked("/ahead-halves") if seen.method == "GET"]
     assert len(fetched) == 1
 
 
@@ -120,7 +120,7 @@ def test_two_loras_come_side_by_side(comfy: Comfy) -> None:
     state = loras.diffusers(loras.blocks())
     one, two = (
         comfy.files.file(
-            f"/side-{number}.safetensors",
+            f"/ahead-side-{number}.safetensors",
             loras.as_bytes(state | padding(400_000 + number)),
             rate=400_000,
         )
@@ -137,10 +137,10 @@ def test_two_loras_come_side_by_side(comfy: Comfy) -> None:
 
 def test_the_same_lora_twice_is_fetched_once(comfy: Comfy) -> None:
     data = loras.as_bytes(loras.diffusers(loras.blocks()) | padding(8))
-    link = comfy.files.file("/twice.safetensors", data)
+    link = comfy.files.file("/ahead-twice.safetensors", data)
     found = comfy.run(graph(lora=link, extra_lora=link)).shown("flux_hotswap")[0]["loras"]
     assert len(found) == 2
-    assert len([seen for seen in comfy.files.asked("/twice") if seen.method == "GET"]) == 1
+    assert len([seen for seen in comfy.files.asked("/ahead-twice") if seen.method == "GET"]) == 1
 
 
 def test_two_forms_in_one_graph(comfy: Comfy) -> None:
@@ -149,7 +149,9 @@ def test_two_forms_in_one_graph(comfy: Comfy) -> None:
     prompt: Prompt = {}
     for letter in "ab":
         data = loras.as_bytes(state | padding(400_000 + 4 * ord(letter)))
-        link = comfy.files.file(f"/form-{letter}.safetensors", data, rate=400_000, ranges=False)
+        link = comfy.files.file(
+            f"/ahead-form-{letter}.safetensors", data, rate=400_000, ranges=False
+        )
         for key, node in graph(lora=link).items():
             prompt[f"{letter}{key}"] = json.loads(json.dumps(node))
             for value in prompt[f"{letter}{key}"]["inputs"].values():
@@ -158,14 +160,14 @@ def test_two_forms_in_one_graph(comfy: Comfy) -> None:
     found = comfy.run(prompt).shown("flux_hotswap")
     assert [len(record["loras"]) for record in found] == [1, 1]
     for letter in "ab":
-        whole = [s for s in comfy.files.asked(f"/form-{letter}") if s.method == "GET"]
+        whole = [s for s in comfy.files.asked(f"/ahead-form-{letter}") if s.method == "GET"]
         assert len(whole) == 1
 
 
 def test_a_lora_of_no_strength_is_not_fetched(comfy: Comfy) -> None:
-    link = f"{comfy.files.url}/never.safetensors"
+    link = f"{comfy.files.url}/ahead-never.safetensors"
     comfy.run(graph(lora=link, lora_scale=0))
-    assert comfy.files.asked("/never") == []
+    assert comfy.files.asked("/ahead-never") == []
 
 
 @pytest.mark.parametrize("where", ["waiting for it", "while the models load"])
