@@ -46,7 +46,9 @@ class Refused(str):
 def _start(text: str) -> str:
     if text[:5].lower() != "data:":
         text = clean_text(text[:_LOOKED_AT], "")
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+    # Half a character cannot be written into the log.
+    start = text[:_SHOWN].encode("utf-8", "backslashreplace").decode()
+    return start if len(text) <= _SHOWN else f"{start}..."
 
 
 class RefusedChoice(Refused):

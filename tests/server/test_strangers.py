@@ -138,6 +138,7 @@ TEXTS = [field.name for field in FIELDS if field.kind in (Kind.STRING, Kind.URI)
 def test_half_a_character_in_the_form(comfy: Comfy, name: str) -> None:
     words = refusals(comfy.client, graph(**{name: HALF}))
     assert any(f"{name}: holds half of a character" in word for word in words), words
+    assert "UnicodeEncodeError" not in comfy.server.log_text()  # what ComfyUI logs of a refusal
 
 
 @pytest.mark.parametrize(
