@@ -37,7 +37,7 @@ TESTS = {
     "prediction/sizes.py": ["tests/unit/test_sizes.py", VECTORS],
     "prediction/schedule.py": ["tests/unit/test_schedule.py", VECTORS],
     "prediction/plan.py": ["tests/unit/test_plan.py", VECTORS],
-    "prediction/request.py": ["tests/unit/test_request.py"],
+    "prediction/request.py": ["tests/unit/test_request.py", "tests/unit/test_request_drawn.py"],
     "ops/fp8/rows.py": ["tests/ops/test_fp8_rows.py"],
     "ops/fp8/packed.py": ["tests/ops/test_fp8_side.py", "tests/ops/test_fp8_matmul.py"],
     "ops/fp8/matmul.py": ["tests/ops/test_fp8_matmul.py"],

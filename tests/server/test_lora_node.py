@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from fetch.servers import Server
+from lora_probe import PROBE
 from mini_flux import loras, shapes
 from runtime.client import Client, ExecutionError, PromptRejectedError, Result
 from runtime.comfyui import find_comfyui
@@ -27,32 +28,6 @@ ENVIRONMENT = {
     "FLUX_HOTSWAP_ALLOW_HOSTS": "127.0.0.1",
     "FLUX_HOTSWAP_RECHECK_HOURS": "0",  # names that can move are looked up before every run
 }
-PROBE = '''
-class TestRoute:
-    """Says, as the loader does, on which route a MODEL runs."""
-    RETURN_TYPES, FUNCTION, CATEGORY = ("MODEL",), "run", "tests"
-    @classmethod
-    def INPUT_TYPES(cls):
-        return {"required": {"model": ("MODEL",), "route": ("STRING", {})}}
-    def run(self, model, route):
-        model = model.clone()
-        model.set_attachments("flux_hotswap_route", route)
-        return (model,)
-
-class TestSame:
-    """Tells whether two MODELs are one object, and what the second has more."""
-    RETURN_TYPES, FUNCTION, CATEGORY = ("STRING",), "run", "tests"
-    @classmethod
-    def INPUT_TYPES(cls):
-        return {"required": {"before": ("MODEL",), "after": ("MODEL",)}}
-    def run(self, before, after):
-        more = sorted({p[0] for patches in after.patches.values() for p in patches})
-        return (f"{before is after} {len(before.patches)} {len(after.patches)} {more}",)
-
-NODE_CLASS_MAPPINGS = {"TestRoute": TestRoute, "TestSame": TestSame}
-'''
-"""Nodes for this file alone: what they tell cannot be seen from outside."""
-
 SMALL = loras.diffusers({name: loras.blocks()[name] for name in ("double_blocks.0.img_mlp.0",)})
 
 
