@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 from fetch.servers import File, Request, Server
+from graphs import form_graph
 from mini_flux import loras
 from runtime.client import Client, ExecutionError
 from runtime.comfyui import find_comfyui
-from runtime.environment import ROOT
 from runtime.models import small_models
 from runtime.server import ComfyServer
 from runtime.session import Comfy
@@ -30,10 +30,7 @@ seeds = iter(range(1000, 2000))
 
 def graph(**fields: Any) -> Prompt:
     """The graph for every request, with a seed of its own, so that the form runs."""
-    path = ROOT / "workflows" / "api" / "flux_lora_schema.json"
-    made: Prompt = json.loads(path.read_text("utf-8"))
-    made["1"]["inputs"] = {**SMALL, "seed": next(seeds), **fields}
-    return made
+    return form_graph({**SMALL, "seed": next(seeds), **fields})
 
 
 def failing(client: Client, prompt: Prompt) -> tuple[ExecutionError, set[str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 from faults.test_slow import BODY, SERVERS, drip
+from graphs import form_graph
 from PIL import Image
 from runtime.client import Client, ExecutionError, HTTPStatusError, PromptRejectedError
-from runtime.environment import ROOT
 from runtime.session import Comfy
 
 from workflows.graph import Prompt
@@ -28,10 +27,7 @@ seeds = iter(range(1000, 2000))
 
 def graph(**fields: Any) -> Prompt:
     """The graph for every request, with a seed of its own, so that the form runs."""
-    path = ROOT / "workflows" / "api" / "flux_lora_schema.json"
-    made: Prompt = json.loads(path.read_text("utf-8"))
-    made["1"]["inputs"] = {**SMALL, "seed": next(seeds), **fields}
-    return made
+    return form_graph({**SMALL, "seed": next(seeds), **fields})
 
 
 def encoded(kind: str, width: int, height: int) -> bytes:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import base64
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
+from graphs import form_graph
 from mini_flux import loras
 from runtime.client import Client, PromptRejectedError
 from runtime.comfyui import find_comfyui
-from runtime.environment import ROOT
 from runtime.models import small_models
 from runtime.server import ComfyServer
 from runtime.session import Comfy
@@ -29,9 +28,7 @@ CHECKER, EITHER = "disable_safety_checker", "give true or false"
 
 def graph(name: str = "flux_lora_schema", **fields: Any) -> Prompt:
     """A shipped graph whose form has these values, as an API client writes them."""
-    made: Prompt = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text("utf-8"))
-    made["1"]["inputs"] = {**SMALL, **fields}
-    return made
+    return form_graph({**SMALL, **fields}, name)
 
 
 def node(prompt: Prompt, class_type: str) -> dict[str, Any]:

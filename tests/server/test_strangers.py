@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 from fetch.servers import lora as lora_bytes
+from graphs import form_graph
 from mini_flux import loras
 from PIL import Image
 from runtime.archive import build
 from runtime.client import Client, PromptRejectedError
 from runtime.comfyui import find_comfyui
-from runtime.environment import ROOT
 from runtime.models import small_models
 from runtime.server import PACK_NAME, ComfyServer
 from runtime.session import Comfy
@@ -36,9 +36,8 @@ SECRET = "s3cr3tS3CR3T"  # noqa: S105 - none
 
 
 def graph(name: str = "flux_lora_schema", **fields: Any) -> Prompt:
-    made: Prompt = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text("utf-8"))
-    made["1"]["inputs"] = {**SMALL, **fields}
-    return made
+    """A shipped graph whose form has these values, as an API client writes them."""
+    return form_graph({**SMALL, **fields}, name)
 
 
 def inputs(prompt: Prompt, class_type: str) -> dict[str, Any]:
