@@ -44,7 +44,7 @@ def set_up() -> Path:
 
 def plan(argv: list[str]) -> int:
     """Print the plan of a request."""
-    from prediction.cli import main as plan_main
+    from flux_hotswap.tools.plan import main as plan_main
 
     return plan_main(argv)
 
@@ -55,7 +55,7 @@ def demo(argv: list[str]) -> int:
 
     from runtime import demo as drawing
 
-    from prediction.errors import HotswapError
+    from flux_hotswap.errors import HotswapError
 
     parser = argparse.ArgumentParser(prog="dev.py demo", description=demo.__doc__)
     drawing.add_arguments(parser)
@@ -123,13 +123,14 @@ def check(argv: list[str]) -> int:
     from runtime.script_types import type_check
 
     python = str(environment.ensure_tools(say))
+    environment.link_package()
     checks = {
         "format": ["ruff", "format", "--check", "."],
         "lint": ["ruff", "check", "."],
         "types": ["pyright"],
-        "generated schema": ["prediction.generate", "--check"],
-        "generated workflows": ["workflows.build", "--check"],
-        "generated locales": ["workflows.locales", "--check"],
+        "generated schema": ["flux_hotswap.tools.schema", "--check"],
+        "generated workflows": ["flux_hotswap.tools.workflows", "--check"],
+        "generated locales": ["flux_hotswap.tools.locales", "--check"],
         "generated numbers": ["bench.page", "--check"],
     }
     failed = []

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from common import RESULTS, ROOT, machine, write
-from tools import tools_python
+from environment import tools_python
 
 FOLDERS = ("prediction", "lora_fetch")
 TESTS = ("tests/unit", "tests/fetch", "tests/faults")

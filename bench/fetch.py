@@ -30,8 +30,11 @@ from common import RESULTS, ROOT, machine, seconds, summary, take_turns, write
 
 sys.path.append(str(ROOT))
 
-from lora_fetch import CancelledError, Settings, Store, fetch
-from lora_fetch.addresses import AllowList
+from flux_hotswap.errors import CancelledError
+from flux_hotswap.files.addresses import AllowList
+from flux_hotswap.files.settings import Settings
+from flux_hotswap.lora_fetch.fetch import fetch
+from flux_hotswap.lora_fetch.store import Store
 
 MIB = 2**20
 ENTRIES = 100

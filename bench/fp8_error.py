@@ -63,7 +63,7 @@ def models(path: Path) -> dict[str, Callable[[], Any]]:
     """Return the loaders of every way to run a checkpoint; float32 first."""
     import comfy.sd
 
-    loader = inside.pack("nodes.loader")
+    loader = inside.pack("engine.models")
 
     def core(**options: Any) -> Any:
         return comfy.sd.load_diffusion_model(str(path), model_options=options)

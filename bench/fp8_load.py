@@ -55,7 +55,7 @@ def load(way: str, path: Path) -> Any:
     import torch
 
     if way.startswith("ours"):
-        return inside_pack("nodes.loader").load_fast(path, modulation=False)[0]
+        return inside_pack("engine.models").load_fast(path, modulation=False)[0]
     options: dict[str, Any] = {}
     if "fp8" in way:
         options["dtype"] = torch.float8_e4m3fn
@@ -79,7 +79,7 @@ def work(way: str, models: Path) -> None:
     inside.start("--cpu", models=models)
     import comfy.sd  # noqa: F401 - part of what an idle ComfyUI has
 
-    for name in ("nodes.loader", "nodes.fp8_load", "nodes.fp8_linear", "nodes.fp8_cache"):
+    for name in ("engine.models", "engine.fp8_load", "engine.fp8_linear", "engine.fp8_cache"):
         inside_pack(name)
     before = memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the most so far is now

@@ -69,11 +69,11 @@ def contestants(path: Path, lora: Path) -> dict[str, Contestant]:
         return comfy.sd.load_lora_for_models(model, None, state, strength, 0)[0]
 
     def ours(model: Any, strength: float) -> Any:
-        return inside.pack("nodes.lora").apply(lora, model, None, strength)[0]
+        return inside.pack("engine.loras").apply(lora, model, None, strength)[0]
 
     options = {"dtype": torch.float8_e4m3fn, "fp8_optimizations": True}
-    fast = inside.pack("nodes.loader").load_fast(path, modulation=True)[0]
-    again = inside.pack("nodes.loader").load_fast(path, modulation=True)[0]
+    fast = inside.pack("engine.models").load_fast(path, modulation=True)[0]
+    again = inside.pack("engine.models").load_fast(path, modulation=True)[0]
     return {
         "ours": Contestant(fast, ours),
         "LoraLoaderModelOnly": Contestant(

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from common import RESULTS, ROOT, machine, write
-from tools import tools_python
+from environment import tools_python
 
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]  # tests/fuzz comes before this file
 

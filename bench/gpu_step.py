@@ -90,8 +90,8 @@ def ours(state: dict[str, Tensor]) -> Any:
     for target in convert.quantised(targets, modulation=False):
         values, scale = rows.quantise_rows(state[target.name])
         state[target.name], state[convert.scale_name(target.name)] = values, scale
-    matmul, _ = inside.pack("nodes.loader").fastest()
-    return inside.pack("nodes.fp8_load").build(state, matmul, "random")
+    matmul, _ = inside.pack("engine.models").fastest()
+    return inside.pack("engine.fp8_load").build(state, matmul, "random")
 
 
 LOADERS: dict[str, Loader] = {
@@ -118,7 +118,7 @@ def write_lora(path: Path, size: Size) -> None:
 def with_lora(name: str, patcher: Any, path: Path) -> Any:
     """Apply the LoRA: ours with our node's function, the others as LoraLoaderModelOnly does."""
     if name == "ours":
-        return inside.pack("nodes.lora").apply(path, patcher, None, 1.0)[0]
+        return inside.pack("engine.loras").apply(path, patcher, None, 1.0)[0]
     import comfy.sd
     import comfy.utils
 
@@ -257,7 +257,7 @@ def main() -> None:
             found = {
                 name: measure(name, size, device, lora) for name in options.only or list(LOADERS)
             }
-        route = inside.pack("nodes.loader").fastest()[1]
+        route = inside.pack("engine.models").fastest()[1]
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     report = {
         "machine": common.machine("torch") | {"device": name},

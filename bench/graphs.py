@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workflows.fill import fill_prompt
-from workflows.graph import Prompt
+from flux_hotswap.prediction.fill import Prompt, fill_prompt
 
 ROOT = Path(__file__).resolve().parents[1]
 T5_TOKENS = 512

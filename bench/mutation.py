@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from common import RESULTS, ROOT, machine, write
-from tools import tools_python
+from environment import tools_python
 
 VECTORS = "tests/unit/test_vectors.py"
 TESTS = {

@@ -27,9 +27,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ops import metadata
-from ops.encode import FORMATS, Format
-from ops.save import Place, save_batch
+from flux_hotswap.ops import metadata
+from flux_hotswap.ops.encode import FORMATS, Format
+from flux_hotswap.ops.save import Place, save_batch
 
 PICTURES, SIDE, QUALITY = 4, 1024, 80
 GRAPH: dict[str, Any] = {"prompt": {str(i): {"inputs": {"text": "x" * 99}} for i in range(40)}}

@@ -17,7 +17,7 @@ from runtime.comfyui import find_comfyui
 from runtime.models import small_models
 from runtime.server import ComfyServer
 
-from workflows.graph import Prompt
+from flux_hotswap.prediction.fill import Prompt
 
 THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 """Threads that wait for each other on a busy machine measure only it."""

@@ -37,10 +37,11 @@ from runtime.server import ComfyServer
 from soak_requests import Case, Requests
 from soak_trend import LONG, WARM_UP, grown, thinned, trend
 
-from lora_fetch import Settings, Store
+from flux_hotswap.files.settings import Settings
+from flux_hotswap.lora_fetch.store import Store
 
 OWN_ERRORS = {
-    "RequestError", "ImageError", "PictureError", "MissingFileError", "HotswapError", "SaveError",
+    "RequestError", "ImageError", "MissingFileError", "HotswapError", "SaveError",
     "BadFileError", "NoRoomError", "NotAuthorisedError", "NotFoundError", "OfflineError",
     "RefusedError", "SourceError", "StoreError", "UnsafeError",
 }  # fmt: skip

@@ -23,8 +23,8 @@ from PIL import Image
 from runtime.client import Client
 from soak_strangers import Strange
 
-from prediction.spec import FIELD, FIELDS, Kind
-from workflows.fill import INPUTS_CLASS, fill_prompt
+from flux_hotswap.prediction.fill import INPUTS_CLASS, fill_prompt
+from flux_hotswap.prediction.spec import FIELD, FIELDS, Kind
 
 __all__ = ["Case", "Requests"]
 

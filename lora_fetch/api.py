@@ -7,15 +7,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar, cast
 
-from .answer import Answer
-from .errors import OfflineError
-from .explain import failure
-from .net import Client, Follow
-from .pump import ask, wait
-from .settings import Settings
+from ..errors import OfflineError
+from ..files.answer import Answer
+from ..files.download import Remote
+from ..files.net import Client, Follow
+from ..files.pump import ask, pause, wait
+from ..files.settings import Settings
+from .explain import asked
 from .source import Source
 
-__all__ = ["Api", "Document", "Resolved", "pause", "rows", "table"]
+__all__ = ["Api", "Document", "Resolved", "rows", "table"]
 
 T = TypeVar("T")
 MAX_DOCUMENT = 32 * 2**20
@@ -31,17 +32,11 @@ class Document(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Resolved:
-    """Where the bytes are, and what the source says about them."""
+class Resolved(Remote):
+    """Where a source's bytes are, and what a service says about them."""
 
-    url: str
-    tar: bool = False
     name: str = ""
     """The file's name at the source."""
-    size: int | None = None
-    sha256: str | None = None
-    revision: str | None = None
-    """What tells one state of a moving name from the next."""
     trigger_words: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     early: bool = False
@@ -137,20 +132,8 @@ class Api:
         answer = self.client.request(method, url, headers=headers, follow=follow)
         if answer.status >= 400:
             with answer:
-                raise failure(self.source, answer, self.settings)
+                raise asked(self.source).failure(answer, self.settings)
         return answer
-
-
-def pause(error: OfflineError, failures: int, settings: Settings) -> float:
-    """Seconds to wait before the next try; raises the error when there is none.
-
-    Raises:
-        OfflineError: the one given.
-    """
-    asked = error.retry_after or 0.0
-    if not error.transient or failures >= settings.attempts or asked > settings.max_wait:
-        raise error
-    return max(asked, min(settings.backoff * 2 ** (failures - 1), settings.max_wait))
 
 
 def table(value: object) -> dict[str, Any]:

@@ -7,8 +7,8 @@ import re
 from dataclasses import replace
 from typing import Any, cast
 
+from ..errors import NotAuthorisedError, NotFoundError, OfflineError, RefusedError
 from .api import Api, Resolved, rows, table
-from .errors import NotAuthorisedError, NotFoundError, OfflineError, RefusedError
 from .source import CivitAI
 
 __all__ = ["resolve"]

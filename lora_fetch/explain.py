@@ -1,92 +1,88 @@
-"""What a server's refusal means, in words that help: one place for all sources."""
+"""What a service's refusal means, in words that help."""
 
 from __future__ import annotations
 
-import email.utils
 import re
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from .answer import Answer
-from .errors import BadFileError, FetchError, NotAuthorisedError, NotFoundError, OfflineError
-from .net import BUSY, UNAUTHORISED
-from .settings import Settings
+from ..errors import FetchError, NotAuthorisedError, NotFoundError
+from ..files.answer import Answer
+from ..files.explain import GONE, Asked, host_of
+from ..files.net import UNAUTHORISED
+from ..files.settings import Settings
+from ..files.words import said
 from .shares import page_hint
 from .source import CivitAI, HuggingFace, Replicate, Source
-from .words import said
 
-__all__ = ["failure", "page", "retry_after", "withheld"]
+__all__ = ["asked"]
 
-_GONE = {404, 410, 451}
 _LOGIN = re.compile(r"/login/?$")
 _PAGE = re.compile(r"/(?:models|model-versions|join|pricing|purchase)(?:/|$)")
 
 
-def failure(source: Source, answer: Answer, settings: Settings) -> FetchError:
-    """Turn an answer that is no success into the error to raise.
-
-    Args:
-        source: What was asked for.
-        answer: The server's answer; the start of its body is read.
-        settings: The tokens, to keep them out of the text, the services and the clock.
-    """
-    status = answer.status
-    words = said(answer, settings.tokens)
-    if isinstance(source, CivitAI) and _civitai_page(answer):
-        return _civitai(source, answer, words)
-    if status in BUSY or status >= 500:
-        return OfflineError(
-            f"{source.shown()}: {_host(answer)} is busy or failing (HTTP {status}{words}). "
-            "Try again later.",
-            status=status,
-            retry_after=retry_after(answer.header("Retry-After"), settings.clock()),
-        )
+def asked(source: Source) -> Asked:
+    """What a source is called in messages, and what its service's refusals mean."""
+    if isinstance(source, CivitAI):
+        return _OfCivitAI(source.shown(), source)
     if isinstance(source, HuggingFace):
-        return _hub(source, answer, words)
-    if isinstance(source, CivitAI):
-        return _civitai(source, answer, words)
+        return _OfHub(source.shown(), source)
     if isinstance(source, Replicate):
-        return _replicate(source, status, words)
-    return _other(source, answer, words)
+        return _OfReplicate(source.shown(), source)
+    return _OfLink(source.shown())
 
 
-def withheld(source: Source, answer: Answer, settings: Settings) -> FetchError:
-    """What it means that the place a service sent us to does not send the file.
-
-    A file server's signed address may have run out, and a second try brings a fresh one. Where the
-    service itself speaks, from another of its addresses, its refusal counts.
-    """
-    speaks = "json" in answer.header("Content-Type") or answer.header("X-Error-Code")
-    if isinstance(source, CivitAI) and (speaks or _civitai_page(answer)):
-        return failure(source, answer, settings)
-    if isinstance(source, HuggingFace) and answer.header("X-Error-Code"):
-        return failure(source, answer, settings)
-    return OfflineError(
-        f"{source.shown()}: the file server {_host(answer)} did not send the file (HTTP "
-        f"{answer.status}{said(answer, settings.tokens)}). Try again later.",
-        status=answer.status,
-    )
+@dataclass(frozen=True)
+class _OfLink(Asked):
+    def page_hint(self, _url: str) -> str:
+        return page_hint(_url)
 
 
-def page(source: Source, answer: Answer) -> FetchError:
-    """What it means that a web page came in place of the file."""
-    if isinstance(source, CivitAI):
+@dataclass(frozen=True)
+class _OfHub(_OfLink):
+    source: HuggingFace
+
+    def withheld(self, answer: Answer, settings: Settings) -> FetchError:
+        """Where the hub itself speaks, from another of its addresses, its refusal counts."""
+        if answer.header("X-Error-Code"):
+            return self.failure(answer, settings)
+        return super().withheld(answer, settings)
+
+    def refused(self, answer: Answer, words: str) -> FetchError:
+        return _hub(self.source, answer, words)
+
+
+@dataclass(frozen=True)
+class _OfCivitAI(_OfLink):
+    source: CivitAI
+
+    def failure(self, answer: Answer, settings: Settings) -> FetchError:
+        if _civitai_page(answer):
+            return _civitai(self.source, answer, said(answer, settings.tokens))
+        return super().failure(answer, settings)
+
+    def withheld(self, answer: Answer, settings: Settings) -> FetchError:
+        """Where CivitAI itself speaks, from another of its addresses, its refusal counts."""
+        speaks = "json" in answer.header("Content-Type") or answer.header("X-Error-Code")
+        if speaks or _civitai_page(answer):
+            return self.failure(answer, settings)
+        return super().withheld(answer, settings)
+
+    def page(self, answer: Answer) -> FetchError:
         if _civitai_page(answer) == "early":
-            return _early(source, answer, "")
-        return _login(source, answer, f"{_host(answer)} shows its page for that")
-    return BadFileError(
-        f"{source.shown()} cannot be used: it is a web page, not a file. {page_hint(answer.url)}"
-    )
+            return _early(self.source, answer, "")
+        return _login(self.source, answer, f"{host_of(answer)} shows its page for that")
+
+    def refused(self, answer: Answer, words: str) -> FetchError:
+        return _civitai(self.source, answer, words)
 
 
-def retry_after(text: str, now: float) -> float | None:
-    """Seconds to wait from a Retry-After header, which is a count or a date."""
-    text = text.strip()
-    if text.isdecimal() and text.isascii():
-        return float(text[:9])
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - now)
-    except (ValueError, TypeError, OverflowError):
-        return None
+@dataclass(frozen=True)
+class _OfReplicate(_OfLink):
+    source: Replicate
+
+    def refused(self, answer: Answer, words: str) -> FetchError:
+        return _replicate(self.source, answer.status, words)
 
 
 def _hub(source: HuggingFace, answer: Answer, words: str) -> FetchError:
@@ -109,7 +105,7 @@ def _hub(source: HuggingFace, answer: Answer, words: str) -> FetchError:
         return NotFoundError(
             f"{shown}: the repository has no file {source.path!r}. See {tree}.", status=status
         )
-    if code == "RepoNotFound" or status in _GONE:
+    if code == "RepoNotFound" or status in GONE:
         remedy = "check the name"
         if not sent:
             remedy += f", or {_set_hub(answer)} if it is private"
@@ -133,8 +129,8 @@ def _hub(source: HuggingFace, answer: Answer, words: str) -> FetchError:
 def _set_hub(answer: Answer) -> str:
     if answer.auth == "kept":
         return (
-            f"unset HF_ENDPOINT, whose mirror leads to {_host(answer)}: your HF_TOKEN goes to the "
-            "mirror alone"
+            f"unset HF_ENDPOINT, whose mirror leads to {host_of(answer)}: your HF_TOKEN goes to "
+            "the mirror alone"
         )
     return "set HF_TOKEN" + (
         " to a new token (yours is not accepted)" if answer.auth == "refused" else ""
@@ -147,7 +143,7 @@ def _civitai(source: CivitAI, answer: Answer, words: str) -> FetchError:
         return _early(source, answer, f" (HTTP {status}{words})")
     if _civitai_page(answer) == "login":
         return _login(source, answer, f"HTTP {status}{words}")
-    if status in _GONE or status == 400:
+    if status in GONE or status == 400:
         return NotFoundError(
             f"{shown}: CivitAI has no such model, version or file (HTTP {status}{words}). Check "
             "the numbers; where CivitAI is restricted it hides models, too.",
@@ -187,7 +183,7 @@ def _early(source: CivitAI, answer: Answer, words: str) -> FetchError:
 
 
 def _login(source: CivitAI, answer: Answer, words: str) -> FetchError:
-    host = _host(answer)
+    host = host_of(answer)
     remedy = {
         "none": "Make a key in your CivitAI account settings and set CIVITAI_API_TOKEN.",
         "sent": "Your CIVITAI_API_TOKEN is not accepted: make a new one.",
@@ -205,7 +201,7 @@ def _login(source: CivitAI, answer: Answer, words: str) -> FetchError:
 
 def _replicate(source: Replicate, status: int, words: str) -> FetchError:
     shown = source.shown()
-    if status in _GONE:
+    if status in GONE:
         return NotFoundError(
             f"{shown}: Replicate has no public weights of that name (HTTP {status}{words}). Check "
             f"the name. For a repository of Hugging Face write hf:{source.owner}/{source.name}",
@@ -216,28 +212,3 @@ def _replicate(source: Replicate, status: int, words: str) -> FetchError:
         "from the training's page into your loras folder and give the file's name.",
         status=status,
     )
-
-
-def _other(source: Source, answer: Answer, words: str) -> FetchError:
-    shown, status = source.shown(), answer.status
-    if status in _GONE:
-        return NotFoundError(
-            f"{shown}: {_host(answer)} has nothing there (HTTP {status}{words}). Check the "
-            "address.",
-            status=status,
-        )
-    remedy = (
-        "Open the address in a browser; if it works only after a login, download the file into "
-        "your loras folder."
-    )
-    if "expire" in words.lower():
-        remedy = "The address is signed and has run out: copy a fresh one from where you got it."
-    elif answer.auth == "sent":
-        remedy = "Your token for this host is not accepted, or does not reach it."
-    return NotAuthorisedError(
-        f"{shown}: {_host(answer)} refuses (HTTP {status}{words}). {remedy}", status=status
-    )
-
-
-def _host(answer: Answer) -> str:
-    return urlsplit(answer.url).hostname or "the server"

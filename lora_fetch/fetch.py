@@ -7,9 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from . import header
-from .download import Arrived, Download
-from .errors import (
+from ..errors import (
     BadFileError,
     CancelledError,
     FetchError,
@@ -17,16 +15,20 @@ from .errors import (
     NotAuthorisedError,
     StoreError,
 )
+from ..files import header
+from ..files.addresses import bare_url
+from ..files.download import Arrived, Download
+from ..files.net import Client
+from ..files.part import FileSink, Part, TarSink
+from ..files.settings import Settings
+from ..files.validators import MAX_STATE
+from ..texts import one_line, trigger_words
+from .explain import asked
 from .index import Entry
-from .net import Client
 from .parser import parse
-from .part import FileSink, Part, TarSink
 from .resolve import Resolved, resolve
-from .settings import Settings
-from .source import DataURI, LocalFile, Source, bare_url
+from .source import DataURI, LocalFile, Source
 from .store import Store
-from .texts import one_line, trigger_words
-from .validators import MAX_STATE
 
 __all__ = ["Fetched", "fetch"]
 
@@ -196,7 +198,7 @@ class _Job:
                 return _fetched(self.store, shared, from_cache=True, warnings=resolved.warnings)
         part = self.store.part(self.source)
         arrived = Download(
-            self.source,
+            asked(self.source),
             resolved,
             part,
             client=client,

@@ -9,12 +9,12 @@ from urllib.parse import quote, urljoin, urlsplit
 
 import requests.utils
 
-from .addresses import origin
-from .answer import Answer
+from ..errors import NotFoundError, OfflineError
+from ..files.addresses import origin
+from ..files.answer import Answer
+from ..files.validators import length
 from .api import Api, Resolved, rows
-from .errors import NotFoundError, OfflineError
 from .source import HuggingFace
-from .validators import length
 
 __all__ = ["choose", "resolve"]
 

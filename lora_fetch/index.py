@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
 
-from .lock import locked
-from .part import disk_errors
-from .texts import one_line, trigger_words
+from ..files.lock import locked
+from ..files.part import disk_errors
+from ..texts import one_line, trigger_words
 
 __all__ = ["Document", "Entry", "Index", "Known"]
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import NoReturn
 from urllib.parse import SplitResult, quote, unquote, unquote_to_bytes, urlsplit
 
-from .errors import SourceError
+from ..errors import SourceError
 from .pasted import displayed, unwrapped, without_tokens
 from .shares import Address, direct
 from .sites import NotThisWayError, civitai_page, civitai_text, hub, replicate

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from urllib.parse import unquote, urljoin, urlsplit
 
+from ..errors import FetchError, NotAuthorisedError, NotFoundError, OfflineError
+from ..files.addresses import bare_url
+from ..files.answer import Answer
+from ..files.net import UNAUTHORISED, Client
+from ..files.validators import validator
 from . import civitai, hub
-from .answer import Answer
 from .api import Api, Resolved, table
-from .errors import FetchError, NotAuthorisedError, NotFoundError, OfflineError
-from .net import UNAUTHORISED, Client
-from .source import CivitAI, HuggingFace, Link, Replicate, Source, Tar, bare_url, named_in
-from .validators import validator
+from .source import CivitAI, HuggingFace, Link, Replicate, Source, Tar, named_in
 
 __all__ = ["Resolved", "resolve"]
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
+from ..files.addresses import bare_url
+
 __all__ = [
     "CivitAI",
     "DataURI",
@@ -22,7 +24,6 @@ __all__ = [
     "Replicate",
     "Source",
     "Tar",
-    "bare_url",
     "named_in",
 ]
 
@@ -220,11 +221,6 @@ class DataURI:
 
 
 Source: TypeAlias = Replicate | HuggingFace | CivitAI | Link | Tar | LocalFile | DataURI
-
-
-def bare_url(url: str) -> str:
-    """An address without its query and fragment, fit for a message, a log or the index."""
-    return re.split(r"[?#]", url, maxsplit=1)[0]
 
 
 def named_in(url: str) -> str:

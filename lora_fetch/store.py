@@ -15,11 +15,11 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from .errors import NoRoomError, NotFoundError, StoreError
+from ..errors import NoRoomError, NotFoundError, StoreError
+from ..files.lock import locked, try_lock
+from ..files.part import Part, disk_errors
+from ..files.settings import Settings
 from .index import Document, Entry, Index, Known
-from .lock import locked, try_lock
-from .part import Part, disk_errors
-from .settings import Settings
 from .source import LocalFile, Source
 
 __all__ = ["FOLDER", "Store", "file_hash"]

@@ -14,13 +14,10 @@ from typing import Any, Final
 
 from comfy_api.latest import io
 
+from ..gate.refused import Refused
 from ..prediction.spec import GO_FAST_MULTIPLIER, Field, Kind
-from .refused import Refused
 
 CATEGORY: Final = "flux hotswap"
-
-ROUTE: Final = "flux_hotswap_route"
-"""The attachment by which a MODEL says on which route it runs."""
 
 _WIDGET_DEFAULTS: Final = {"width": 1024, "height": 1024, "seed": 0}
 """What a widget shows where the schema's default is "not given"; a widget cannot be empty."""

@@ -7,6 +7,7 @@ from typing import Final
 
 from comfy_api.latest import ComfyExtension, io
 
+from ..gate.routes import FOLDER, register
 from .fields import FluxHotswapFields
 from .inputs import FluxHotswapInputs
 from .latent import FluxHotswapLatent
@@ -14,7 +15,6 @@ from .loader import FluxHotswapLoader
 from .lora import FluxHotswapLora
 from .noise import FluxHotswapNoise
 from .prompt import FluxHotswapPrompt
-from .routes import FOLDER, register
 from .safety import FluxHotswapSafety
 from .save import FluxHotswapSave
 from .schedule import FluxHotswapSchedule

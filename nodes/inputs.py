@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
+from ..engine.ahead import begin
+from ..engine.pictures import fingerprint, read_source
 from ..ops.picture import decode_mask, decode_picture, grid_mask, is_placeholder, mask_warning
 from ..prediction.image_header import upright_size
 from ..prediction.plan import Plan, make_plan
 from ..prediction.request import Request, parse_request
 from ..prediction.spec import CUSTOM, FIELD, FIELDS, GO_FAST_MULTIPLIER, RANDOM_SEED_LIMIT
-from .ahead import begin
 from .base import CATEGORY, aliases, field_input, field_output, multiplier_input
 from .journal import HIDDEN, note
-from .pictures import fingerprint, read_source
 from .wire import Prediction, RequestWire
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def gather(
     Raises:
         RequestError: a named picture is not there, or a mask has no image.
         ImageError: the size of a named picture cannot be read, or its link cannot be had.
-        PictureError: a named picture cannot be read.
+        ImageError: a named picture cannot be read.
     """
     notes = [
         f"{field}: the connected one is used, not the one named in the field"

@@ -16,6 +16,8 @@ from typing import Any, Final
 
 from comfy_api.latest import io
 
+from ..prediction.fill import is_link
+
 HIDDEN: Final = [io.Hidden.prompt, io.Hidden.unique_id]
 """What a node needs to know of itself to note something."""
 
@@ -89,13 +91,3 @@ def _key(entry: Mapping[str, Any], keys: Mapping[str, str]) -> str:
     }
     text = json.dumps([entry.get("class_type"), values], sort_keys=True, default=repr)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def is_link(value: Any) -> bool:
-    """Whether an input's value in a prompt is a wire: [node, output]."""
-    return (
-        isinstance(value, list)
-        and len(value) == 2
-        and isinstance(value[0], str)
-        and isinstance(value[1], int | float)
-    )

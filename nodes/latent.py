@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
+from ..errors import HotswapError, RequestError
 from ..ops.noise import LATENT_CHANNELS
 from ..ops.picture import LATENT_CELL, grid_mask, is_placeholder, mask_warning, resize_picture
-from ..prediction.errors import HotswapError, RequestError
 from ..prediction.plan import mode_of, size_of
 from ..prediction.sizes import Size
 from ..prediction.spec import FIELD

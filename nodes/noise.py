@@ -7,8 +7,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..errors import HotswapError
 from ..ops.noise import H100_MULTIPROCESSORS, LATENT_CHANNELS, hosted_noise
-from ..prediction.errors import HotswapError
 from ..prediction.plan import noise_draw
 from ..prediction.spec import FIELD
 from .base import CATEGORY, Choice, aliases, field_input

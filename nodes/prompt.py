@@ -6,9 +6,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..errors import HotswapError
 from ..ops.recent import Last
 from ..ops.tokens import CLIP_LENGTH, padded_tokens
-from ..prediction.errors import HotswapError
 from ..prediction.plan import T5_LENGTH, guidance_of
 from ..prediction.request import check_value
 from ..prediction.spec import FIELD, Field, Kind

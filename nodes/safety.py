@@ -14,16 +14,16 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
+from ..engine import ahead
+from ..engine.weights import NAMES
 from ..ops.safety.decide import ACTIONS
 from ..ops.safety.networks import Hosted, load_compvis, load_falcon
 from ..ops.safety.opennsfw import OpenNsfw
 from ..ops.safety.review import Checked, Checker, check_batch, unchecked
 from ..prediction.request import check_value
 from ..prediction.spec import FIELD
-from . import ahead
 from .base import CATEGORY, Choice, aliases, field_input
 from .journal import HIDDEN, note
-from .weights import NAMES
 from .wire import Prediction, request_input
 
 logger = logging.getLogger(__name__)

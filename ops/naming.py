@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from .encode import SaveError
+from ..errors import SaveError
 
 DEFAULT_PREFIX = "flux-hotswap"
 MAX_PART_BYTES = 200

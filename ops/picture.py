@@ -14,11 +14,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .picture_file import PictureError, Warn, as_grey, on_white, open_flat, strips
+from ..errors import ImageError
+from .picture_file import Warn, as_grey, on_white, open_flat, strips
 
 __all__ = [
     "LATENT_CELL",
-    "PictureError",
+    "ImageError",
     "decode_mask",
     "decode_picture",
     "grid_mask",
@@ -68,7 +69,7 @@ def decode_picture(
         [1,H,W,3] float32 0..1, upright, on white.
 
     Raises:
-        PictureError: not such a picture, nothing left of it, or too large to open.
+        ImageError: not such a picture, nothing left of it, or too large to open.
     """
     picture, pixels = open_flat(data, name, on_white, smooth=True, warn=warn)
     if pixels > KEPT:
@@ -91,7 +92,7 @@ def decode_mask(
         [1,H,W] float32 0..1, 1 is repainted.
 
     Raises:
-        PictureError: as `decode_picture`.
+        ImageError: as `decode_picture`.
     """
     grey, pixels = open_flat(data, name, as_grey, smooth=False, warn=warn)
     if pixels > KEPT:
@@ -111,10 +112,10 @@ def resize_picture(image: Tensor, width: int, height: int) -> Tensor:
         [1,height,width,3] float32 0..1, in steps of 1/255.
 
     Raises:
-        PictureError: not a picture tensor.
+        ImageError: not a picture tensor.
     """
     if image.ndim != 4 or image.shape[-1] not in (1, 3, 4) or 0 in image.shape:
-        raise PictureError(
+        raise ImageError(
             f"image: needs the shape [B,H,W,C] with 1, 3 or 4 channels, not {list(image.shape)}"
         )
     pixels = _to_bytes(image[0])
@@ -137,10 +138,10 @@ def grid_mask(mask: Tensor, width: int, height: int) -> Tensor:
         [1,height/8,width/8] float32 of 0 and 1.
 
     Raises:
-        PictureError: not a mask tensor.
+        ImageError: not a mask tensor.
     """
     if mask.ndim not in (2, 3) or 0 in mask.shape:
-        raise PictureError(f"mask: needs the shape [B,H,W], not {list(mask.shape)}")
+        raise ImageError(f"mask: needs the shape [B,H,W], not {list(mask.shape)}")
     single = mask if mask.ndim == 2 else mask[0]
     grey = Image.fromarray(_to_bytes(single))
     if grey.size != (width, height):

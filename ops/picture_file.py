@@ -16,6 +16,8 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
+from ..errors import ImageError
+
 FILE_LIMIT: Final = 64 * 2**20
 """Most bytes of a file."""
 
@@ -67,10 +69,6 @@ _PNG_CHUNKS: Final = 2**17
 Warn = Callable[[str], None]
 
 
-class PictureError(ValueError):
-    """A picture or mask that cannot be used; the message says why and what to do."""
-
-
 def open_flat(
     data: bytes, name: str, flat: Callable[[Image.Image], Image.Image], *, smooth: bool, warn: Warn
 ) -> tuple[Image.Image, int]:
@@ -84,15 +82,15 @@ def open_flat(
         warn: told what is damaged and opened all the same.
 
     Raises:
-        PictureError: none of these formats, no pixels in it, or too large.
+        ImageError: none of these formats, no pixels in it, or too large.
     """
     if len(data) > FILE_LIMIT:
-        raise PictureError(
+        raise ImageError(
             f"{name}: the file has more than {FILE_LIMIT // 2**20} MB; save it as JPEG or smaller"
         )
     kind = _kind(data)
     if kind is None:
-        raise PictureError(f"{name}: not a picture; give a PNG, JPEG, WebP, GIF, BMP or TIFF")
+        raise ImageError(f"{name}: not a picture; give a PNG, JPEG, WebP, GIF, BMP or TIFF")
     picture, pixels, problem = _decoded(kind, data, name)
     if problem:
         warn(
@@ -184,7 +182,7 @@ def _decoded(kind: str, data: bytes, name: str) -> tuple[Image.Image, int, str]:
     """Return a decoded picture, how many pixels it has, and what is wrong with its file.
 
     Raises:
-        PictureError: it has no pixels, or too many.
+        ImageError: it has no pixels, or too many.
     """
     picture, pixels, problem = _try(kind, data, name)
     if picture is not None and not problem:
@@ -196,7 +194,7 @@ def _decoded(kind: str, data: bytes, name: str) -> tuple[Image.Image, int, str]:
         # Texts mean nothing here; an end that had to be added to a JPEG means that some is missing.
         problem = second if kind == "PNG" else problem
     if picture is None:
-        raise PictureError(f"{name}: cannot be read ({problem}); save it again")
+        raise ImageError(f"{name}: cannot be read ({problem}); save it again")
     return picture, pixels, problem
 
 
@@ -204,16 +202,16 @@ def _try(kind: str, data: bytes, name: str) -> tuple[Image.Image | None, int, st
     """Return what can be had of a picture, how many pixels it has, and what went wrong.
 
     Raises:
-        PictureError: it has too many pixels.
+        ImageError: it has too many pixels.
     """
     try:
         picture = Image.open(io.BytesIO(data), formats=[kind])
         pixels = picture.width * picture.height
         _check_cost(kind, picture, data, name)
-    except (PictureError, MemoryError):
+    except (ImageError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
-        raise PictureError(f"{name}: too large to open ({error}); make it smaller") from error
+        raise ImageError(f"{name}: too large to open ({error}); make it smaller") from error
     except Exception as error:  # noqa: BLE001 - Pillow raises anything on damaged files
         return None, 0, _words(error)
     parts = picture.tile
@@ -242,7 +240,7 @@ def _check_cost(kind: str, picture: Image.Image, data: bytes, name: str) -> None
     """Refuse a picture by its header, or make its decoder shrink it.
 
     Raises:
-        PictureError: its pixels would take too much memory.
+        ImageError: its pixels would take too much memory.
     """
     width, height = picture.size
     cost = _MODE_BYTES.get(picture.mode, 4)
@@ -255,7 +253,7 @@ def _check_cost(kind: str, picture: Image.Image, data: bytes, name: str) -> None
         cost = _draft(picture, data, name)
     allowed = int(MEMORY / cost) if cost else width * height
     if max(width, height) > SIDE_LIMIT or width * height > allowed:
-        raise PictureError(
+        raise ImageError(
             f"{name}: {width}x{height} is too large to open as {kind}; at most "
             f"{allowed // 10**6} megapixels and {SIDE_LIMIT} pixels a side. Make it smaller"
         )
@@ -266,17 +264,17 @@ def _check_tiff(picture: Image.Image, name: str) -> None:
 
     packing = picture.info.get("compression", "raw")
     if packing not in _TIFF_PACKINGS:
-        raise PictureError(f"{name}: a TIFF packed as {packing} is not read; save it as PNG")
+        raise ImageError(f"{name}: a TIFF packed as {packing} is not read; save it as PNG")
     if isinstance(picture, TiffImageFile):
         sides = [picture.tag_v2.get(tag, 1) for tag in (_TILE_WIDTH, _TILE_LENGTH)]
         if not all(isinstance(side, int) and side <= SIDE_LIMIT // 16 for side in sides):
-            raise PictureError(f"{name}: a TIFF of very large tiles is not read; save it as PNG")
+            raise ImageError(f"{name}: a TIFF of very large tiles is not read; save it as PNG")
 
 
 def _draft(picture: Image.Image, data: bytes, name: str) -> float:
     """Make a JPEG's decoder shrink it if it is very large; what it takes in bytes a pixel."""
     if data.count(b"\xff\xda") > _SCAN_LIMIT:
-        raise PictureError(f"{name}: a JPEG of more than {_SCAN_LIMIT} scans; save it again")
+        raise ImageError(f"{name}: a JPEG of more than {_SCAN_LIMIT} scans; save it again")
     width, height = picture.size
     factor = _factor(width, height)
     if factor > 1:

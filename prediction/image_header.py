@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Final
 
-from .errors import ImageError
+from ..errors import ImageError
 
 _WIDTH_TAG: Final = 0x0100
 _HEIGHT_TAG: Final = 0x0101

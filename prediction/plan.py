@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from .errors import RequestError
+from ..errors import RequestError
 from .request import Request
 from .schedule import full_schedule, start_step
 from .sizes import Size, custom_size, image_size, preset_size

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from .errors import RequestError
+from ..errors import RequestError
 from .spec import FIELD, FIELDS, Field, Kind
 
 _HALF: Final = re.compile("[\ud800-\udfff]")

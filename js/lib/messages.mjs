@@ -1,4 +1,4 @@
-// Written by python -m workflows.locales, from locales/en/main.json.
+// Written by python -m flux_hotswap.tools.locales, from locales/en/main.json.
 // @ts-check
 
 /** @type {Record<string, string>} */

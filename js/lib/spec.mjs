@@ -1,4 +1,4 @@
-// Written by python -m prediction.generate.
+// Written by python -m flux_hotswap.tools.schema.
 // @ts-check
 
 /**

@@ -14,7 +14,8 @@ from typing import Any, BinaryIO, Final, Protocol
 import torch
 from torch import Tensor
 
-from .layout import CheckpointError, Piece, Target, is_block_linear, is_modulation
+from ...errors import CheckpointError
+from .layout import Piece, Target, is_block_linear, is_modulation
 from .rows import FP8, largest_of_rows, quantise_rows
 
 CHUNK: Final = 32 * 2**20

@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from ...errors import NotFluxError
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 _PREFIXES: Final = ("model.diffusion_model.", "diffusion_model.", "")
@@ -57,14 +59,6 @@ class Target:
     name: str
     shape: tuple[int, ...]
     pieces: tuple[Piece, ...]
-
-
-class CheckpointError(ValueError):
-    """A model file that cannot be used; the message names it and says what to do."""
-
-
-class NotFluxError(ValueError):
-    """The tensors are those of another model; the message says which, if it is known."""
 
 
 def targets(shapes: Shapes) -> list[Target]:

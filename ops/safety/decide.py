@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ...errors import SafetyError, UnsafeError
+
 ImageBHWC: TypeAlias = Tensor
 Action = Literal["drop", "black", "blur", "flag"]
 ACTIONS: tuple[Action, ...] = get_args(Action)
@@ -20,26 +22,6 @@ _BLUR_CELLS = 12
 
 _BLUR_MOST = 192
 """Cells along the longer side at most, for pictures that are little more than a line."""
-
-
-class SafetyError(ValueError):
-    """Pictures could not be checked, or none passed. Nothing unchecked gets through."""
-
-
-class UnsafeError(SafetyError):
-    """Every picture was judged unsafe and was to be dropped.
-
-    Attributes:
-        report: the verdicts, as text.
-    """
-
-    def __init__(self, count: int, report: str) -> None:
-        self.report = report
-        subject = "The picture was" if count == 1 else f"All {count} pictures were"
-        super().__init__(
-            f"{subject} judged unsafe and left out, so there is no output. Change the prompt, or "
-            f"run again with another seed.\n{report}"
-        )
 
 
 @dataclass(frozen=True)

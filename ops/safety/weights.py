@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from .decide import SafetyError
+from ...errors import WeightsError
 
 FOLDER = "safety_checker"
 """Folder category below ComfyUI's models folder."""
@@ -73,10 +73,6 @@ FILES: Mapping[str, WeightFile] = {
         size=343_223_968,
     ),
 }
-
-
-class WeightsError(SafetyError):
-    """A weight file is missing, or is not the pinned one; the message says what to put where."""
 
 
 def locate_or_fetch(

@@ -10,7 +10,7 @@ import pytest
 from browser.editor import INPUTS, SMALL, Editor, shipped
 from fetch.servers import lora
 
-from workflows.recipes import RECIPES
+from flux_hotswap.tools.recipes import RECIPES
 
 LATENT, LORA, SAVE = "FluxHotswapLatent", "FluxHotswapLora", "FluxHotswapSave"
 WITH_PICTURE = ("image_to_image", "inpaint")

@@ -7,8 +7,11 @@ import os
 import sys
 from pathlib import Path
 
-from lora_fetch import FetchError, Settings, Store, fetch
-from lora_fetch.addresses import AllowList
+from flux_hotswap.errors import FetchError
+from flux_hotswap.files.addresses import AllowList
+from flux_hotswap.files.settings import Settings
+from flux_hotswap.lora_fetch.fetch import fetch
+from flux_hotswap.lora_fetch.store import Store
 
 
 def main(folder: str, text: str, *, limit: int, user: int) -> int:

@@ -8,7 +8,7 @@ import pytest
 from fetch.servers import File, Request, lora, sha256
 from fetch.world import World
 
-from lora_fetch import CancelledError
+from flux_hotswap.errors import CancelledError
 
 BIG = lora(6 * 2**20)
 
@@ -58,7 +58,7 @@ def test_server_that_allows_only_a_few_connections(split: World) -> None:
 
 
 def test_pieces_get_smaller_towards_the_end(split: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lora_fetch.parallel.MIN_PIECE", 2**16)
+    monkeypatch.setattr("flux_hotswap.files.parallel.MIN_PIECE", 2**16)
     url = split.cdn.file("/a.safetensors", BIG, rate=8_000_000)
     assert split.fetch(url).path.read_bytes() == BIG
     spans = [seen.headers["range"].removeprefix("bytes=").split("-") for seen in split.cdn.seen[1:]]
@@ -85,14 +85,14 @@ def test_connections_that_break(split: World) -> None:
 
 
 def test_connections_that_end_without_a_word(split: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lora_fetch.parallel.Pieces.workers", lambda _: [])
+    monkeypatch.setattr("flux_hotswap.files.parallel.Pieces.workers", lambda _: [])
     url = split.cdn.file("/a.safetensors", BIG, rate=20_000_000)
     assert split.fetch(url).path.read_bytes() == BIG
 
 
 def test_a_slow_disk_slows_the_network_down(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lora_fetch.pump.AHEAD", 1)
-    monkeypatch.setattr("lora_fetch.pump.TICK", 0.01)
+    monkeypatch.setattr("flux_hotswap.files.pump.AHEAD", 1)
+    monkeypatch.setattr("flux_hotswap.files.pump.TICK", 0.01)
     url = world.cdn.file("/a.safetensors", lora(2_000_000))
 
     def slow(done: int, total: int | None) -> None:

@@ -16,8 +16,9 @@ from fetch.servers import lora, sha256
 from fetch.services import repository
 from fetch.world import World, entry_of, files, index
 
-from lora_fetch import Fetched, NoRoomError, StoreError
-from lora_fetch.lock import locked
+from flux_hotswap.errors import NoRoomError, StoreError
+from flux_hotswap.files.lock import locked
+from flux_hotswap.lora_fetch.fetch import Fetched
 
 from .test_processes import parts, result, start
 

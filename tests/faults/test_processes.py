@@ -17,9 +17,9 @@ import pytest
 from fetch.servers import Request, lora, sha256, tar
 from fetch.world import World
 
-from lora_fetch import CancelledError, NoRoomError, OfflineError, RefusedError, StoreError
-from lora_fetch.lock import locked, try_lock
-from lora_fetch.pump import ask
+from flux_hotswap.errors import CancelledError, NoRoomError, OfflineError, RefusedError, StoreError
+from flux_hotswap.files.lock import locked, try_lock
+from flux_hotswap.files.pump import ask
 
 TOP = Path(__file__).parents[2]
 
@@ -189,7 +189,7 @@ def test_a_disk_without_locks(world: World, monkeypatch: pytest.MonkeyPatch) -> 
         raise OSError(errno.ENOLCK, "No locks available")
 
     world.loras.mkdir()
-    monkeypatch.setattr("lora_fetch.lock._take", refuse)
+    monkeypatch.setattr("flux_hotswap.files.lock._take", refuse)
     with pytest.raises(StoreError, match="cannot lock"), try_lock(world.loras / "x.lock"):
         raise AssertionError("held")
     with pytest.raises(StoreError, match="cannot be opened"), try_lock(world.loras / "no" / "x"):
@@ -332,7 +332,7 @@ def test_a_disk_that_fails_while_the_file_arrives(
             raise OSError(errno.EIO, "Input/output error")
         flush(file)
 
-    monkeypatch.setattr("lora_fetch.part.FLUSH", 2**20)
+    monkeypatch.setattr("flux_hotswap.files.part.FLUSH", 2**20)
     monkeypatch.setattr("os.fsync", failing)
     url = world.cdn.file("/a.safetensors", BIG)
     with pytest.raises(StoreError, match="cannot be used: Input/output error"):

@@ -14,10 +14,10 @@ import pytest
 from fetch.servers import Request, Server, lora, sha256
 from fetch.world import SECRETS, World
 
-from lora_fetch import OfflineError, RefusedError, SettingsError
-from lora_fetch.addresses import AllowList, check, is_public, origin, system_resolver
-from lora_fetch.net import Client
-from lora_fetch.tokens import Tokens
+from flux_hotswap.errors import OfflineError, RefusedError, SettingsError
+from flux_hotswap.files.addresses import AllowList, check, is_public, origin, system_resolver
+from flux_hotswap.files.net import Client
+from flux_hotswap.files.tokens import Tokens
 
 DATA = lora(20_000)
 

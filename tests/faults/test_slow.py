@@ -10,8 +10,8 @@ import pytest
 from fetch.servers import Request
 from fetch.world import World
 
-from lora_fetch.errors import CancelledError, FetchError, OfflineError
-from lora_fetch.plain import read_link
+from flux_hotswap.errors import CancelledError, FetchError, OfflineError
+from flux_hotswap.files.plain import read_link
 
 LONG = 20.0
 """Seconds after which a server of these tests gives up by itself."""
@@ -63,7 +63,7 @@ def later(seconds: float) -> Callable[[], bool]:
 
 @pytest.fixture
 def slow(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.setattr("lora_fetch.answer.TEXT_SECONDS", 0.6)
+    monkeypatch.setattr("flux_hotswap.files.answer.TEXT_SECONDS", 0.6)
     world.use(answer_seconds=0.6, attempts=2, backoff=0.01, read_timeout=10, stall_seconds=0.6)
     return world
 

@@ -16,9 +16,10 @@ from fetch.servers import Request, lora, tar
 from fetch.services import repository
 from fetch.world import World, entry_of, files, index
 
-from lora_fetch import BadFileError, FetchError, NoRoomError, RefusedError, parse
-from lora_fetch.plain import read_link
-from lora_fetch.store import key_of
+from flux_hotswap.errors import BadFileError, FetchError, NoRoomError, RefusedError
+from flux_hotswap.files.plain import read_link
+from flux_hotswap.lora_fetch.parser import parse
+from flux_hotswap.lora_fetch.store import key_of
 
 DATA = lora(300_000)
 MANY = 100 * 2**20

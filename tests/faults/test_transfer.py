@@ -10,7 +10,7 @@ import pytest
 from fetch.servers import lora, sha256, tar
 from fetch.world import World
 
-from lora_fetch import BadFileError, FetchError, NotFoundError, OfflineError, RefusedError
+from flux_hotswap.errors import BadFileError, FetchError, NotFoundError, OfflineError, RefusedError
 
 DATA = lora(300_000)
 OTHER = lora(300_000, seed=1)

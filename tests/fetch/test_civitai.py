@@ -23,8 +23,8 @@ from fetch.services import (
     sent,
 )
 from fetch.world import CIVITAI_TOKEN, World
-from lora_fetch import NotAuthorisedError, NotFoundError
-from lora_fetch.tokens import Tokens
+from flux_hotswap.errors import NotAuthorisedError, NotFoundError
+from flux_hotswap.files.tokens import Tokens
 
 FILE = cast("list[dict[str, Any]]", VERSION["files"])[1]
 OLD = {**VERSION, "id": 600, "files": [{**FILE, "id": 8}]}

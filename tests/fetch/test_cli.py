@@ -12,12 +12,11 @@ from typing import Any
 
 import pytest
 
-import lora_fetch
 from fetch.servers import lora, sha256
 from fetch.services import DATA, OTHER
 from fetch.world import World
-from lora_fetch import Settings
-from lora_fetch.__main__ import main
+from flux_hotswap.lora_fetch.cli import main
+from flux_hotswap.lora_fetch.parser import parse
 
 TOP = Path(__file__).parents[2]
 
@@ -168,7 +167,7 @@ def test_interrupt(world: World, monkeypatch: Any, capsys: Any) -> None:
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lora_fetch.__main__.fetch", interrupt)
+    monkeypatch.setattr("flux_hotswap.lora_fetch.cli.fetch", interrupt)
     assert run(world, "a/b") == 130
     assert "goes on from there" in capsys.readouterr().err
 
@@ -191,15 +190,12 @@ def test_as_a_program_without_torch_and_comfyui(world: World) -> None:
 def test_as_a_part_of_a_pack_and_with_little_in_memory() -> None:
     """Under any package name, without torch, ComfyUI or another folder of the pack."""
     script = f"""
-import importlib.util, sys, types
-sys.modules["pack"] = types.ModuleType("pack")
+import importlib, importlib.util, sys
 spec = importlib.util.spec_from_file_location(
-    "pack.lora_fetch", {str(TOP / "lora_fetch" / "__init__.py")!r},
-    submodule_search_locations=[{str(TOP / "lora_fetch")!r}])
-module = importlib.util.module_from_spec(spec)
-sys.modules["pack.lora_fetch"] = module
-spec.loader.exec_module(module)
-heavy = {{"torch", "comfy", "folder_paths", "lora_fetch", "prediction", "huggingface_hub"}}
+    "pack", {str(TOP / "__init__.py")!r}, submodule_search_locations=[{str(TOP)!r}])
+sys.modules["pack"] = importlib.util.module_from_spec(spec)
+module = importlib.import_module("pack.lora_fetch.parser")
+heavy = {{"torch", "comfy", "folder_paths", "lora_fetch", "flux_hotswap", "huggingface_hub"}}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 assert module.parse("a/b").owner == "a"
 """
@@ -208,7 +204,11 @@ assert module.parse("a/b").owner == "a"
 
 def test_documented_variables_and_examples() -> None:
     text = (TOP / "docs" / "lora_sources.md").read_text(encoding="utf-8")
-    code = "".join(p.read_text(encoding="utf-8") for p in (TOP / "lora_fetch").glob("*.py"))
+    code = "".join(
+        path.read_text(encoding="utf-8")
+        for folder in ("files", "lora_fetch")
+        for path in (TOP / folder).rglob("*.py")
+    )
     variables = re.compile(r"FLUX_HOTSWAP_[A-Z_]+")
     assert set(variables.findall(text)) == set(variables.findall(code))
     forms = text.split("## Accepted forms")[1].split("\n\n")[1]
@@ -218,12 +218,7 @@ def test_documented_variables_and_examples() -> None:
     examples = [f for f in written if "..." not in f and "/" in f and f not in ("blob", "tree")]
     assert len(examples) > 15
     for example in examples:
-        lora_fetch.parse(example)
-
-
-def test_exports_are_what_is_named() -> None:
-    assert all(hasattr(lora_fetch, name) for name in lora_fetch.__all__)
-    assert lora_fetch.Settings is Settings
+        parse(example)
 
 
 @pytest.mark.parametrize("around", ['"{}"', "<{}>", "{}/"])

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fetch.servers import lora, raw, tar
-from lora_fetch import BadFileError
-from lora_fetch.header import MAX_TENSORS, Tensor, looks_like, read
+from flux_hotswap.errors import BadFileError
+from flux_hotswap.files.header import MAX_TENSORS, Tensor, looks_like, read
 
 GOOD = {"dtype": "F16", "shape": [2, 1], "data_offsets": [0, 4]}
 

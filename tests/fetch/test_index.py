@@ -10,10 +10,8 @@ import pytest
 
 from fetch.services import DATA
 from fetch.world import World, entry_of, files, index
-from lora_fetch import (
-    StoreError,
-    parse,
-)
+from flux_hotswap.errors import StoreError
+from flux_hotswap.lora_fetch.parser import parse
 
 
 def test_update_of_what_is_not_there(world: World) -> None:
@@ -129,6 +127,6 @@ def test_index_that_cannot_be_replaced(world: World, monkeypatch: Any) -> None:
 
     world.fetch(world.cdn.file("/a.safetensors", DATA))
     monkeypatch.setattr(Path, "replace", replace)
-    monkeypatch.setattr("lora_fetch.index.time.sleep", lambda _: None)
+    monkeypatch.setattr("flux_hotswap.lora_fetch.index.time.sleep", lambda _: None)
     with pytest.raises(StoreError, match="in use"):
         world.store.update(parse("a/b"), pinned=True)

@@ -23,9 +23,15 @@ from fetch.services import (
     trained,
 )
 from fetch.world import HUB_TOKEN, REPLICATE_TOKEN, SECRETS, World
-from lora_fetch import BadFileError, FetchError, NotAuthorisedError, NotFoundError, OfflineError
-from lora_fetch.addresses import origin
-from lora_fetch.tokens import Tokens
+from flux_hotswap.errors import (
+    BadFileError,
+    FetchError,
+    NotAuthorisedError,
+    NotFoundError,
+    OfflineError,
+)
+from flux_hotswap.files.addresses import origin
+from flux_hotswap.files.tokens import Tokens
 
 # --- a mirror that redirects ---
 

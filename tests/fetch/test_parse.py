@@ -8,8 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_fetch import SourceError, parse
-from lora_fetch.source import CivitAI, DataURI, HuggingFace, Link, LocalFile, Replicate, Source, Tar
+from flux_hotswap.errors import SourceError
+from flux_hotswap.lora_fetch.parser import parse
+from flux_hotswap.lora_fetch.source import (
+    CivitAI,
+    DataURI,
+    HuggingFace,
+    Link,
+    LocalFile,
+    Replicate,
+    Source,
+    Tar,
+)
 
 CARS = Replicate("fofr", "flux-pixar-cars")
 PINNED = Replicate("fofr", "flux-pixar-cars", "132c98d2")
@@ -216,7 +226,7 @@ def test_what_is_wrong_is_said(text: str, words: str) -> None:
 
 @pytest.mark.parametrize("size", [2**26, 2**28], ids=["decoded", "encoded"])
 def test_data_is_bounded(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lora_fetch.parser.MAX_DATA", size // 2**20)
+    monkeypatch.setattr("flux_hotswap.lora_fetch.parser.MAX_DATA", size // 2**20)
     with pytest.raises(SourceError, match="MB"):
         parse("data:;base64," + base64.b64encode(b"x" * (size // 2**19 - 8)).decode())
 

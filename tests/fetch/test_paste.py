@@ -5,9 +5,19 @@ from __future__ import annotations
 import pytest
 
 from fetch.test_parse import COMMIT, HASH, text_id
-from lora_fetch import SourceError, parse
-from lora_fetch.shares import page_hint
-from lora_fetch.source import HUB_TABS, CivitAI, HuggingFace, Link, Replicate, Source, Tar, named_in
+from flux_hotswap.errors import SourceError
+from flux_hotswap.lora_fetch.parser import parse
+from flux_hotswap.lora_fetch.shares import page_hint
+from flux_hotswap.lora_fetch.source import (
+    HUB_TABS,
+    CivitAI,
+    HuggingFace,
+    Link,
+    Replicate,
+    Source,
+    Tar,
+    named_in,
+)
 
 LONG = "132c98d22d2171c64e55fe7eb539fbeef0085cb0bd5cac3e8d005234b53ef1cb"
 FILE = "https://h.io/x.safetensors"

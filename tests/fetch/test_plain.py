@@ -10,14 +10,14 @@ import pytest
 
 from fetch.servers import lora, sha256
 from fetch.world import HUB_TOKEN, World
-from lora_fetch.errors import (
+from flux_hotswap.errors import (
     BadFileError,
     CancelledError,
     NoRoomError,
     NotFoundError,
     RefusedError,
 )
-from lora_fetch.plain import fetch_file, read_link
+from flux_hotswap.files.plain import fetch_file, read_link
 
 DATA = lora(300_000)
 

@@ -22,12 +22,18 @@ from fetch.services import (
     trained,
 )
 from fetch.world import CIVITAI_TOKEN, HUB_TOKEN, REPLICATE_TOKEN, World
-from lora_fetch import FetchError, NotAuthorisedError, NotFoundError, OfflineError, RefusedError
-from lora_fetch.hub import choose
-from lora_fetch.net import Client
-from lora_fetch.resolve import resolve
-from lora_fetch.source import HuggingFace, LocalFile
-from lora_fetch.tokens import Tokens
+from flux_hotswap.errors import (
+    FetchError,
+    NotAuthorisedError,
+    NotFoundError,
+    OfflineError,
+    RefusedError,
+)
+from flux_hotswap.files.net import Client
+from flux_hotswap.files.tokens import Tokens
+from flux_hotswap.lora_fetch.hub import choose
+from flux_hotswap.lora_fetch.resolve import resolve
+from flux_hotswap.lora_fetch.source import HuggingFace, LocalFile
 
 
 def test_hub_repository_with_one_file(world: World) -> None:

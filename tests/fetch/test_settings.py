@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from lora_fetch import Settings, SettingsError
-from lora_fetch.explain import retry_after
-from lora_fetch.settings import free_space, parse_size
-from lora_fetch.tokens import hub_login
+from flux_hotswap.errors import SettingsError
+from flux_hotswap.files.explain import retry_after
+from flux_hotswap.files.settings import Settings, free_space, parse_size
+from flux_hotswap.files.tokens import hub_login
 
 HUB, CIVITAI, API = "https://huggingface.co", "https://civitai.com", "https://api.replicate.com"
 

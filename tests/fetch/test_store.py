@@ -14,7 +14,7 @@ import pytest
 from fetch.servers import lora, raw, sha256, tar
 from fetch.services import COMMIT, DATA, OTHER, civitai, redirect, repository, trained
 from fetch.world import World, entry_of, files, index
-from lora_fetch import (
+from flux_hotswap.errors import (
     BadFileError,
     CancelledError,
     FetchError,
@@ -22,11 +22,11 @@ from lora_fetch import (
     NotFoundError,
     OfflineError,
     RefusedError,
-    fetch,
-    parse,
 )
-from lora_fetch.source import LocalFile
-from lora_fetch.store import file_name
+from flux_hotswap.lora_fetch.fetch import fetch
+from flux_hotswap.lora_fetch.parser import parse
+from flux_hotswap.lora_fetch.source import LocalFile
+from flux_hotswap.lora_fetch.store import file_name
 
 DAY = 24 * 3600.0
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fetch.servers import lora, tar
-from lora_fetch import BadFileError, FetchError, RefusedError
-from lora_fetch.tarsource import Member, TarReader
+from flux_hotswap.errors import BadFileError, FetchError, RefusedError
+from flux_hotswap.files.tar import Member, TarReader
 
 DATA = lora(3_000)
 NAME = "output/flux_train_replicate/lora.safetensors"

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from fetch.servers import Server
-from lora_fetch import Endpoints, Fetched, Settings, Store, fetch
-from lora_fetch.addresses import AllowList, origin
-from lora_fetch.tokens import Tokens
+from flux_hotswap.files.addresses import AllowList, origin
+from flux_hotswap.files.settings import Endpoints, Settings
+from flux_hotswap.files.tokens import Tokens
+from flux_hotswap.lora_fetch.fetch import Fetched, fetch
+from flux_hotswap.lora_fetch.store import Store
 
 HUB_TOKEN, CIVITAI_TOKEN, REPLICATE_TOKEN = "hf_secret1", "civitai-secret2", "r8_secret3"
 SECRETS = (HUB_TOKEN, CIVITAI_TOKEN, REPLICATE_TOKEN)

@@ -18,19 +18,19 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin
 
-from lora_fetch import BadFileError, FetchError, SourceError, parse
-from lora_fetch.header import looks_like, read
-from lora_fetch.index import Index
-from lora_fetch.note import read_note
-from lora_fetch.tarsource import Member, TarReader
-from ops.picture import PictureError, decode_mask, decode_picture, grid_mask, resize_picture
-from ops.redact import clean_text
-from prediction.data_uri import is_data_uri, read_data_uri
-from prediction.errors import ImageError, RequestError
-from prediction.image_header import upright_size
-from prediction.plan import make_plan
-from prediction.request import parse_request
-from prediction.spec import FIELDS
+from flux_hotswap.errors import BadFileError, FetchError, ImageError, RequestError, SourceError
+from flux_hotswap.files.header import looks_like, read
+from flux_hotswap.files.note import read_note
+from flux_hotswap.files.tar import Member, TarReader
+from flux_hotswap.lora_fetch.index import Index
+from flux_hotswap.lora_fetch.parser import parse
+from flux_hotswap.ops.picture import decode_mask, decode_picture, grid_mask, resize_picture
+from flux_hotswap.ops.redact import clean_text
+from flux_hotswap.prediction.data_uri import is_data_uri, read_data_uri
+from flux_hotswap.prediction.image_header import upright_size
+from flux_hotswap.prediction.plan import make_plan
+from flux_hotswap.prediction.request import parse_request
+from flux_hotswap.prediction.spec import FIELDS
 
 LARGEST = 2**18
 """Pixels of the pictures that are decoded: larger ones only take longer."""
@@ -97,7 +97,7 @@ def picture(data: bytes) -> None:
         assert mask.shape == image.shape[:3]
         assert resize_picture(image, 16, 32).shape == (1, 32, 16, 3)
         assert grid_mask(mask, 16, 32).shape == (1, 4, 2)
-    except PictureError as error:
+    except ImageError as error:
         assert str(error).startswith(("image: ", "mask: ")), error
 
 

@@ -21,7 +21,7 @@ Route = str
 
 @pytest.fixture(params=["matmul", "storage"])
 def route(request: pytest.FixtureRequest, comfy: Any, monkeypatch: pytest.MonkeyPatch) -> Route:
-    loader = inside.pack("nodes.loader")
+    loader = inside.pack("engine.models")
     if request.param == "storage":
         monkeypatch.setattr(loader, "fastest", lambda: (None, "storage (asked for)"))
     return request.param
@@ -29,7 +29,7 @@ def route(request: pytest.FixtureRequest, comfy: Any, monkeypatch: pytest.Monkey
 
 @pytest.fixture
 def fast(route: Route, models: Path) -> Any:
-    patcher, _ = inside.pack("nodes.loader").load_fast(
+    patcher, _ = inside.pack("engine.models").load_fast(
         models / "diffusion_models" / DEV, modulation=False
     )
     return patcher
@@ -37,7 +37,7 @@ def fast(route: Route, models: Path) -> Any:
 
 @pytest.fixture
 def full(comfy: Any, models: Path) -> Any:
-    return inside.pack("nodes.loader").load_flux(models / "diffusion_models" / DEV)
+    return inside.pack("engine.models").load_flux(models / "diffusion_models" / DEV)
 
 
 class Inputs:
@@ -100,7 +100,7 @@ def other_lora(models: Path) -> Path:
 
 def with_lora(patcher: Any, path: Path, strength: float) -> Any:
     """What our node makes of a model."""
-    return inside.pack("nodes.lora").apply(path, patcher, None, strength)[0]
+    return inside.pack("engine.loras").apply(path, patcher, None, strength)[0]
 
 
 def with_core_lora(comfy: Any, patcher: Any, path: Path, strength: float) -> Any:
@@ -127,7 +127,7 @@ def test_the_blocks_are_fp8_and_the_rest_is_not(fast: Any) -> None:
 
 
 def test_modulation_goes_to_fp8_on_request(comfy: Any, models: Path) -> None:
-    patcher, _ = inside.pack("nodes.loader").load_fast(
+    patcher, _ = inside.pack("engine.models").load_fast(
         models / "diffusion_models" / DEV, modulation=True
     )
     state = patcher.model.diffusion_model.state_dict()

@@ -6,12 +6,12 @@ import json
 from itertools import product
 from typing import Any
 
-from prediction.editor_spec import EXACT
-from prediction.errors import RequestError
-from prediction.plan import make_plan
-from prediction.request import parse_request
-from prediction.sizes import PRESETS, Size, custom_size, image_size, preset_size
-from prediction.spec import FIELDS, MEGAPIXELS, Kind
+from flux_hotswap.errors import RequestError
+from flux_hotswap.prediction.plan import make_plan
+from flux_hotswap.prediction.request import parse_request
+from flux_hotswap.prediction.sizes import PRESETS, Size, custom_size, image_size, preset_size
+from flux_hotswap.prediction.spec import FIELDS, MEGAPIXELS, Kind
+from flux_hotswap.tools.editor_spec import EXACT
 
 PICTURES = [
     (1, 1), (17, 1), (64, 48), (512, 512), (1023, 769), (1440, 1440), (1441, 1440), (2000, 1000),

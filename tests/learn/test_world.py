@@ -11,7 +11,7 @@ import torch
 from mini_flux.learn import judge, paint, world
 from mini_flux.learn.world import Scene, Thing
 
-from prediction.sizes import PRESETS, preset_size
+from flux_hotswap.prediction.sizes import PRESETS, preset_size
 
 
 def scene_of(kind: str, colour: str = "red", ground: str = "white", **more: str) -> Scene:

@@ -9,8 +9,8 @@ from mini_flux import shapes
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lora_fetch import header
-from ops.fp8.convert import Source
+from flux_hotswap.files import header
+from flux_hotswap.ops.fp8.convert import Source
 
 State = dict[str, Tensor]
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from ops.encode import FORMATS, Format, SaveError, encode, encode_batch, to_pil
+from flux_hotswap.errors import SaveError
+from flux_hotswap.ops.encode import FORMATS, Format, encode, encode_batch, to_pil
 
 
 def picture(height: int = 24, width: int = 40, channels: int = 3, seed: int = 0) -> torch.Tensor:

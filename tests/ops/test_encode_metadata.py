@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from ops import metadata
-from ops.encode import FORMATS, Format, encode, encode_batch, to_pil
+from flux_hotswap.ops import metadata
+from flux_hotswap.ops.encode import FORMATS, Format, encode, encode_batch, to_pil
 
 GRAPH = {"prompt": {"3": {"inputs": {"text": "a café, 猫"}}}, "workflow": {"nodes": [1, 2]}}
 RECORD = {"flux_hotswap": {"seed": 42, "prompt": "a café"}}

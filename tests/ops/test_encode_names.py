@@ -14,9 +14,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ops import metadata, naming
-from ops.encode import SaveError, encode
-from ops.save import Place, save_batch
+from flux_hotswap.errors import SaveError
+from flux_hotswap.ops import metadata, naming
+from flux_hotswap.ops.encode import encode
+from flux_hotswap.ops.save import Place, save_batch
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime(2024, 3, 7, 9, 5, 2)
@@ -233,7 +234,7 @@ def test_folder_that_is_a_file(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from ops.naming import write_batch
+from flux_hotswap.ops.naming import write_batch
 folder, mark = Path(sys.argv[1]), sys.argv[2]
 sys.stdin.readline()
 for i in range(40):

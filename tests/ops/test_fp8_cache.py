@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from ops.fp8 import cache
-from ops.fp8.cache import Record
+from flux_hotswap.ops.fp8 import cache
+from flux_hotswap.ops.fp8.cache import Record
 
 HEAD = b"head" * 25
 SPANS = [(100, 100), (100, 200), (200, 5_000), (5_000, 17_000), (17_000, 100_000)]

@@ -18,10 +18,18 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ops.fp8 import convert
-from ops.fp8.convert import FileSink, MemorySink, Source, plan, quantisation_metadata, quantised
-from ops.fp8.layout import CheckpointError, is_block_linear, is_modulation, targets
-from ops.fp8.rows import FP8, quantise_rows
+from flux_hotswap.errors import CheckpointError
+from flux_hotswap.ops.fp8 import convert
+from flux_hotswap.ops.fp8.convert import (
+    FileSink,
+    MemorySink,
+    Source,
+    plan,
+    quantisation_metadata,
+    quantised,
+)
+from flux_hotswap.ops.fp8.layout import is_block_linear, is_modulation, targets
+from flux_hotswap.ops.fp8.rows import FP8, quantise_rows
 
 CPU = torch.device("cpu")
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -255,7 +263,7 @@ import resource, sys
 from pathlib import Path
 import torch
 from fp8_files import source_of, tiny, write
-from ops.fp8 import convert
+from flux_hotswap.ops.fp8 import convert
 from test_fp8_convert import to_file
 
 folder = Path(sys.argv[1])

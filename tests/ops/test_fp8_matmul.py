@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ops.fp8 import matmul
-from ops.fp8.matmul import by_hand, by_rows, find_matmul, multiply
-from ops.fp8.packed import TAIL, pack, unpack
-from ops.fp8.rows import FP8, dequantise_rows, quantise_rows, quantise_tokens
+from flux_hotswap.ops.fp8 import matmul
+from flux_hotswap.ops.fp8.matmul import by_hand, by_rows, find_matmul, multiply
+from flux_hotswap.ops.fp8.packed import TAIL, pack, unpack
+from flux_hotswap.ops.fp8.rows import FP8, dequantise_rows, quantise_rows, quantise_tokens
 
 CPU = torch.device("cpu")
 WAYS = {"by rows": (by_rows, torch.bfloat16), "by hand": (by_hand, torch.bfloat16)}

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ops.fp8.rows import (
+from flux_hotswap.ops.fp8.rows import (
     FP8,
     FP8_MAX,
     dequantise_rows,

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ops.fp8.matmul import by_hand, by_rows, multiply
-from ops.fp8.packed import pack, unpack
-from ops.fp8.rows import FP8, FP8_MAX, dequantise_rows, quantise_rows
-from ops.fp8.side import STEP, Factors, columns, stack
+from flux_hotswap.ops.fp8.matmul import by_hand, by_rows, multiply
+from flux_hotswap.ops.fp8.packed import pack, unpack
+from flux_hotswap.ops.fp8.rows import FP8, FP8_MAX, dequantise_rows, quantise_rows
+from flux_hotswap.ops.fp8.side import STEP, Factors, columns, stack
 
 SIZE = 512
 TOKENS = 256

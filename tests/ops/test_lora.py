@@ -10,9 +10,9 @@ import pytest
 import torch
 from mini_flux import loras
 
-from ops.lora.fit import Fit, Reads, check_shape, describe, refusal, shown
-from ops.lora.names import METADATA_KEY, adapter_alphas, convert, core_name, family_of
-from ops.lora.watch import RECENT, Watch
+from flux_hotswap.ops.lora.fit import Fit, Reads, check_shape, describe, refusal, shown
+from flux_hotswap.ops.lora.names import METADATA_KEY, adapter_alphas, convert, core_name, family_of
+from flux_hotswap.ops.lora.watch import RECENT, Watch
 
 NAMES = {
     # XLabs

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from ops import noise
-from ops.noise import (
+from flux_hotswap.ops import noise
+from flux_hotswap.ops.noise import (
     H100_MULTIPROCESSORS,
     blocks_per_thread,
     cuda_randn,

@@ -7,9 +7,9 @@ import sys
 import pytest
 import torch
 
-from ops.safety.decide import SafetyError
-from ops.safety.opennsfw import OpenNsfw
-from ops.safety.review import check_batch
+from flux_hotswap.errors import SafetyError
+from flux_hotswap.ops.safety.opennsfw import OpenNsfw
+from flux_hotswap.ops.safety.review import check_batch
 
 
 def test_opennsfw_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image, ImageFile, ImageOps, PngImagePlugin
 
-from ops.picture import (
-    PictureError,
+from flux_hotswap.errors import ImageError
+from flux_hotswap.ops.picture import (
     decode_mask,
     decode_picture,
     grid_mask,
@@ -18,7 +18,7 @@ from ops.picture import (
     mask_warning,
     resize_picture,
 )
-from prediction.image_header import upright_size
+from flux_hotswap.prediction.image_header import upright_size
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -113,15 +113,15 @@ def test_an_animation_gives_its_first_frame() -> None:
     ids=["empty", "web page", "cut png", "cut jpeg"],
 )
 def test_what_is_no_picture_is_named(data: bytes, message: str) -> None:
-    with pytest.raises(PictureError, match=f"photo: {message}"):
+    with pytest.raises(ImageError, match=f"photo: {message}"):
         decode_picture(data, "photo")
-    with pytest.raises(PictureError, match=f"photo: {message}"):
+    with pytest.raises(ImageError, match=f"photo: {message}"):
         decode_mask(data, "photo")
 
 
 def test_a_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(PictureError, match="too large"):
+    with pytest.raises(ImageError, match="too large"):
         decode_picture(encoded(noise(64, 64)), "image")
 
 
@@ -203,7 +203,7 @@ def test_what_load_image_opens_is_opened(data: bytes, told: bool) -> None:
 def test_no_other_format_is_opened(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[object] = []
     monkeypatch.setattr("subprocess.Popen", lambda *args, **_: started.append(args))
-    with pytest.raises(PictureError, match="not a picture; give a PNG, JPEG, WebP, GIF, BMP or"):
+    with pytest.raises(ImageError, match="not a picture; give a PNG, JPEG, WebP, GIF, BMP or"):
         decode_picture(data, "image")
     assert started == []
 
@@ -217,8 +217,8 @@ def test_what_is_kept_smaller_is_what_the_latent_would_see(
     size = (16, 32) if turned else (32, 16)
     late = resize_picture(decode_picture(data, "image"), *size)
     mask = grid_mask(decode_mask(data, "mask"), *size)
-    monkeypatch.setattr("ops.picture.KEPT", 1000)
-    monkeypatch.setattr("ops.picture.SHRUNK", 900)
+    monkeypatch.setattr("flux_hotswap.ops.picture.KEPT", 1000)
+    monkeypatch.setattr("flux_hotswap.ops.picture.SHRUNK", 900)
     assert torch.equal(decode_picture(data, "image", fit=size), late)
     assert torch.equal(grid_mask(decode_mask(data, "mask", fit=size), *size), mask)
     small = decode_picture(data, "image")
@@ -230,8 +230,8 @@ def test_strips_join_without_a_seam(width: int, monkeypatch: pytest.MonkeyPatch)
     picture = noise(width, 203, 4)
     data = encoded(picture)
     whole = decode_picture(data, "image"), decode_mask(data, "mask")
-    monkeypatch.setattr("ops.picture_file._STRIP", 500)
-    monkeypatch.setattr("ops.picture._ROWS", 500)
+    monkeypatch.setattr("flux_hotswap.ops.picture_file._STRIP", 500)
+    monkeypatch.setattr("flux_hotswap.ops.picture._ROWS", 500)
     assert torch.equal(decode_picture(data, "image"), whole[0])
     assert torch.equal(decode_mask(data, "mask"), whole[1])
     assert (to_bytes(resize_picture(whole[0], width, 203)) == to_bytes(whole[0])).all()
@@ -243,7 +243,7 @@ def test_very_large_pictures_come_at_a_part_of_their_size(
 ) -> None:
     smooth = Image.linear_gradient("L").resize((99, 60)).convert("RGB")
     data = encoded(smooth, kind)
-    monkeypatch.setattr("ops.picture_file.COPIED", 1000)
+    monkeypatch.setattr("flux_hotswap.ops.picture_file.COPIED", 1000)
     found = decode_picture(data, "image")
     height, width = (15, 25) if kind == "JPEG" else (20, 33)  # its decoder halves it first
     assert found.shape == (1, height, width, 3)
@@ -291,7 +291,7 @@ def test_values_outside_0_to_1_are_clamped_and_nan_is_0() -> None:
 
 @pytest.mark.parametrize("shape", [(2, 2, 3), (1, 2, 2, 2), (1, 0, 2, 3), (1, 2, 2, 5)])
 def test_what_is_no_picture_tensor_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(PictureError, match="image: needs the shape"):
+    with pytest.raises(ImageError, match="image: needs the shape"):
         resize_picture(torch.zeros(shape), 16, 16)
 
 
@@ -358,7 +358,7 @@ def test_a_mask_without_batch_axis() -> None:
 
 @pytest.mark.parametrize("shape", [(4,), (1, 1, 4, 4), (1, 0, 4)])
 def test_what_is_no_mask_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(PictureError, match="mask: needs the shape"):
+    with pytest.raises(ImageError, match="mask: needs the shape"):
         grid_mask(torch.zeros(shape), 16, 16)
 
 

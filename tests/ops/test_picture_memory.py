@@ -28,8 +28,8 @@ sys.path.insert(0, sys.argv[1])
 warnings.simplefilter("ignore")
 from PIL import Image
 Image.init()
-from ops.picture import PictureError, decode_mask, decode_picture
-from prediction.sizes import image_size
+from flux_hotswap.ops.picture import ImageError, decode_mask, decode_picture
+from flux_hotswap.prediction.sizes import image_size
 
 trim = ctypes.CDLL(None).malloc_trim  # what an earlier picture left counts for no later one
 
@@ -42,7 +42,7 @@ def cost(path, decode, **options):
     before, said = held("VmRSS"), ""
     try:
         said = str(list(decode(Path(path).read_bytes(), "image", **options).shape))
-    except PictureError as error:
+    except ImageError as error:
         said = str(error)
     return held("VmHWM") - before, said
 

@@ -8,8 +8,8 @@ import weakref
 
 import pytest
 
-from ops import recent
-from ops.recent import Last, Recent
+from flux_hotswap.ops import recent
+from flux_hotswap.ops.recent import Last, Recent
 
 
 class Model:

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ops import metadata
-from ops.redact import REDACTED, clean, clean_text
+from flux_hotswap.ops import metadata
+from flux_hotswap.ops.redact import REDACTED, clean, clean_text
 
 SECRET = "s3cr3tS3CR3T"  # noqa: S105 - none
 PLACE = "https://a.example:8443/x/y.safetensors"

@@ -14,20 +14,12 @@ import pytest
 import torch
 from PIL import Image
 
-from ops.encode import encode
-from ops.safety.decide import (
-    ACTIONS,
-    Action,
-    SafetyError,
-    UnsafeError,
-    Verdict,
-    act,
-    describe,
-    two_stages,
-)
-from ops.safety.prepare import for_compvis, for_falcon
-from ops.safety.review import check_batch, unchecked
-from ops.safety.weights import FILES, WeightFile, WeightsError, locate_or_fetch
+from flux_hotswap.errors import SafetyError, UnsafeError, WeightsError
+from flux_hotswap.ops.encode import encode
+from flux_hotswap.ops.safety.decide import ACTIONS, Action, Verdict, act, describe, two_stages
+from flux_hotswap.ops.safety.prepare import for_compvis, for_falcon
+from flux_hotswap.ops.safety.review import check_batch, unchecked
+from flux_hotswap.ops.safety.weights import FILES, WeightFile, locate_or_fetch
 
 
 def batch(count: int, channels: int = 3) -> torch.Tensor:

@@ -14,9 +14,9 @@ from PIL import Image
 from runtime import rescue
 from safetensors.torch import load_file, save_file
 
-from ops.safety.decide import SafetyError
-from ops.safety.networks import CompVis, Falcon, load_compvis, load_falcon, rule
-from ops.safety.prepare import for_compvis, for_falcon
+from flux_hotswap.errors import SafetyError
+from flux_hotswap.ops.safety.networks import CompVis, Falcon, load_compvis, load_falcon, rule
+from flux_hotswap.ops.safety.prepare import for_compvis, for_falcon
 
 rescue.install()  # transformers' picture classes ask for torchvision
 transformers: Any = importlib.import_module("transformers")

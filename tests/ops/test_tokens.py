@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from ops.tokens import CLIP_LENGTH, padded_tokens
+from flux_hotswap.ops.tokens import CLIP_LENGTH, padded_tokens
 
 PAD, START, END, UNKNOWN = 0, 1, 2, 3
 UNKNOWN_WORD = "<unk>"

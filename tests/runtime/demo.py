@@ -20,11 +20,11 @@ from typing import Any
 from fetch.servers import Server
 from mini_flux import trained
 
-from prediction.cli import read_request
-from prediction.data_uri import is_data_uri
-from prediction.errors import HotswapError, RequestError
-from prediction.request import by_field
-from workflows.fill import fill_prompt, workflow_for
+from flux_hotswap.errors import HotswapError, RequestError
+from flux_hotswap.prediction.data_uri import is_data_uri
+from flux_hotswap.prediction.fill import fill_prompt, workflow_for
+from flux_hotswap.prediction.request import by_field
+from flux_hotswap.tools.plan import read_request
 
 from .client import Client, ExecutionError, PromptRejectedError, Result, ServerGoneError
 from .comfyui import ComfyUI, find_comfyui

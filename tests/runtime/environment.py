@@ -58,6 +58,15 @@ def ensure_tools(say: Say) -> Path:
     return ensure_venv(VENV, requirement_lines(REQUIREMENTS), say)
 
 
+def link_package() -> None:
+    """Make this folder reachable as `flux_hotswap` for the type checker, which runs no code."""
+    folder = RUNTIME / "package"
+    folder.mkdir(parents=True, exist_ok=True)
+    link = folder / "flux_hotswap"
+    if not link.is_symlink():
+        link.symlink_to(Path("..", ".."), target_is_directory=True)
+
+
 def requirement_lines(path: Path) -> list[str]:
     """The requirements in a file, without comments, without what is installed on its own."""
     apart = {"torch", "torchvision", "torchaudio"}

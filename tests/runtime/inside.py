@@ -45,7 +45,7 @@ def start(*arguments: str, models: Path) -> None:
 
 
 def pack(module: str) -> Any:
-    """A module of this pack, such as "nodes.loader", as ComfyUI would have imported it."""
+    """A module of this pack, such as "engine.models", as ComfyUI would have imported it."""
     if PACK not in sys.modules:
         spec = importlib.util.spec_from_file_location(
             PACK, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]

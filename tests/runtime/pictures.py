@@ -18,8 +18,8 @@ from fetch.servers import Server
 from PIL import Image, ImageDraw, ImageFilter
 from playwright.sync_api import Page, sync_playwright
 
-from workflows.fill import fill_prompt
-from workflows.recipes import EXAMPLE_PROMPT
+from flux_hotswap.prediction.fill import fill_prompt
+from flux_hotswap.tools.recipes import EXAMPLE_PROMPT
 
 from .browser import ARGUMENTS, find_browser
 from .client import Client

@@ -13,7 +13,7 @@ from mini_flux import trained
 from mini_flux.learn import world
 from PIL import Image, ImageDraw
 
-from prediction.sizes import PRESETS
+from flux_hotswap.prediction.sizes import PRESETS
 
 from .environment import ROOT
 from .studio import Picture, Studio, image

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from workflows.fill import fill_prompt, workflow_for
+from flux_hotswap.prediction.fill import fill_prompt, workflow_for
 
 from .client import Client
 from .comfyui import find_comfyui

@@ -20,7 +20,7 @@ from runtime import inside
 
 def main(models: Path, file: str, go: Path, *, full: bool) -> None:
     inside.start("--cpu", models=models)
-    loader, convert = inside.pack("nodes.loader"), inside.pack("ops.fp8.convert")
+    loader, convert = inside.pack("engine.models"), inside.pack("ops.fp8.convert")
     import torch
 
     warnings = Warnings()
@@ -28,7 +28,7 @@ def main(models: Path, file: str, go: Path, *, full: bool) -> None:
     counted = Counted(convert.convert)
     convert.convert = counted
     if full:  # the disk looks empty and fills up while it is written
-        cache = inside.pack("nodes.fp8_cache")
+        cache = inside.pack("engine.fp8_cache")
         usage = cache.shutil.disk_usage
         cache.shutil.disk_usage = lambda path: usage(path)._replace(free=2**50)
     say("ready")

@@ -8,7 +8,7 @@ from typing import Any
 
 from runtime.environment import ROOT
 
-from workflows.graph import Prompt
+from flux_hotswap.prediction.fill import Prompt
 
 FORM = "1"
 """The form's number in every shipped prompt."""

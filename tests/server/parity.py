@@ -31,8 +31,7 @@ from runtime.environment import ROOT
 from runtime.session import Comfy
 from torch import Tensor
 
-from workflows.fill import fill_prompt
-from workflows.graph import Prompt
+from flux_hotswap.prediction.fill import Prompt, fill_prompt
 
 TOLERANCE = 1e-5
 """How far two latents of the same picture may lie apart, in fp32."""

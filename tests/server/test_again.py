@@ -10,8 +10,7 @@ from mini_flux import loras
 from runtime.environment import ROOT
 from runtime.session import Comfy
 
-from workflows.fill import fill_prompt
-from workflows.graph import Prompt
+from flux_hotswap.prediction.fill import Prompt, fill_prompt
 
 ASK: dict[str, Any] = {"prompt": "a cat", "aspect_ratio": "custom", "width": 256, "height": 256}
 ASK |= {"num_inference_steps": 1, "lora": "again-1.safetensors", "lora_scale": 0.5}

@@ -20,7 +20,7 @@ from runtime.models import small_models
 from runtime.server import ComfyServer
 from runtime.session import Comfy
 
-from workflows.graph import Prompt
+from flux_hotswap.prediction.fill import Prompt
 
 SMALL: dict[str, Any] = {"prompt": "a star", "aspect_ratio": "custom", "width": 256, "height": 256}
 SMALL |= {"num_inference_steps": 1, "disable_safety_checker": True}

@@ -13,9 +13,8 @@ from PIL import Image
 from runtime.environment import ROOT
 from runtime.session import Comfy
 
-from prediction.spec import FIELDS
-from workflows.fill import fill_prompt
-from workflows.graph import Prompt
+from flux_hotswap.prediction.fill import Prompt, fill_prompt
+from flux_hotswap.prediction.spec import FIELDS
 
 BASE: dict[str, Any] = {"prompt": "a (red:1.3) star", "num_inference_steps": 3, "seed": 7}
 BASE |= {"output_format": "png"}

@@ -20,7 +20,7 @@ from runtime.server import ComfyServer
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ops.fp8.layout import is_block_linear
+from flux_hotswap.ops.fp8.layout import is_block_linear
 
 STORAGE = "fp8 storage (CPU has no fp8 matmul)"
 E5M2 = torch.float8_e5m2

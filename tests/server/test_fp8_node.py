@@ -21,7 +21,7 @@ from runtime.server import ComfyServer
 from runtime.session import tracebacks
 from torch import Tensor
 
-from workflows.fill import fill_prompt
+from flux_hotswap.prediction.fill import fill_prompt
 
 WORKFLOWS = ROOT / "workflows" / "api"
 STORAGE = "fp8 storage (CPU has no fp8 matmul)"

@@ -17,7 +17,7 @@ from runtime.environment import clean_env
 from runtime.models import small_models
 from runtime.server import PACK_NAME, ComfyServer
 
-from workflows.fill import fill_prompt
+from flux_hotswap.prediction.fill import fill_prompt
 
 LIMIT = 2 * 10**6
 FAST = {"prompt": "a cat", "aspect_ratio": "custom", "width": 256, "height": 256, "seed": 3}

@@ -14,9 +14,8 @@ from PIL import Image
 from runtime.client import ExecutionError, PromptRejectedError
 from runtime.session import Comfy
 
-from workflows.fill import fill_prompt
-from workflows.graph import Prompt
-from workflows.nodes_info import read_nodes
+from flux_hotswap.prediction.fill import Prompt, fill_prompt
+from flux_hotswap.tools.nodes_info import read_nodes
 
 DATA = Path(__file__).parent.parent / "data" / "object_info.json"
 WORKFLOWS = Path(__file__).parent.parent.parent / "workflows" / "api"

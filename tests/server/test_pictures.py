@@ -18,7 +18,7 @@ from PIL import Image
 from runtime.client import Client, ExecutionError, HTTPStatusError, PromptRejectedError
 from runtime.session import Comfy
 
-from workflows.graph import Prompt
+from flux_hotswap.prediction.fill import Prompt
 
 SMALL: dict[str, Any] = {"prompt": "a star", "num_inference_steps": 1, "prompt_strength": 1}
 SMALL |= {"disable_safety_checker": True}

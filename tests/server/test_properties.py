@@ -15,11 +15,10 @@ from PIL import Image
 from runtime.client import PromptRejectedError
 from runtime.session import Comfy
 
-from prediction.plan import make_plan
-from prediction.request import parse_request
-from prediction.spec import FIELD, FIELDS, Field, Kind
-from workflows.fill import fill_prompt
-from workflows.graph import Prompt
+from flux_hotswap.prediction.fill import Prompt, fill_prompt
+from flux_hotswap.prediction.plan import make_plan
+from flux_hotswap.prediction.request import parse_request
+from flux_hotswap.prediction.spec import FIELD, FIELDS, Field, Kind
 
 SCHEMA = Path(__file__).parent.parent.parent / "workflows" / "api" / "flux_lora_schema.json"
 PICTURES = {"wide.png": (200, 90), "tall.png": (60, 130), "tiny.png": (3, 5)}

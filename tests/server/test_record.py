@@ -18,9 +18,8 @@ from runtime.models import small_models
 from runtime.server import ComfyServer
 from runtime.session import Comfy
 
-from ops import metadata
-from workflows.fill import fill_prompt
-from workflows.graph import Prompt
+from flux_hotswap.ops import metadata
+from flux_hotswap.prediction.fill import Prompt, fill_prompt
 
 ASK: dict[str, Any] = {"prompt": "a star", "megapixels": "0.25", "num_inference_steps": 2}
 ASK |= {"seed": 11, "lora": "record-1.safetensors", "lora_scale": 0.5}

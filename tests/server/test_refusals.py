@@ -16,8 +16,8 @@ from runtime.models import small_models
 from runtime.server import ComfyServer
 from runtime.session import Comfy
 
-from prediction.spec import FIELDS, Kind
-from workflows.graph import Prompt
+from flux_hotswap.prediction.fill import Prompt
+from flux_hotswap.prediction.spec import FIELDS, Kind
 
 SMALL: dict[str, Any] = {"prompt": "a star", "aspect_ratio": "custom", "width": 256, "height": 256}
 SMALL |= {"num_inference_steps": 1, "seed": 5, "disable_safety_checker": True}

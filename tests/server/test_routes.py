@@ -12,8 +12,10 @@ from fetch.servers import lora
 from runtime.client import HTTPStatusError
 from runtime.session import Comfy
 
-from lora_fetch import Settings, Store, fetch
-from lora_fetch.addresses import AllowList
+from flux_hotswap.files.addresses import AllowList
+from flux_hotswap.files.settings import Settings
+from flux_hotswap.lora_fetch.fetch import fetch
+from flux_hotswap.lora_fetch.store import Store
 
 PATH = "/flux_hotswap/source"
 

@@ -16,7 +16,7 @@ from runtime.client import ExecutionError, Result
 from runtime.session import Comfy
 from safetensors.torch import save_file
 
-from workflows.graph import Prompt
+from flux_hotswap.prediction.fill import Prompt
 
 COMPVIS = "compvis-safety-checker.safetensors"
 FALCON = "falconsai-nsfw-image-detection.safetensors"

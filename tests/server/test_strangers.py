@@ -24,9 +24,9 @@ from runtime.models import small_models
 from runtime.server import PACK_NAME, ComfyServer
 from runtime.session import Comfy
 
-from ops import metadata
-from prediction.spec import FIELDS, Kind
-from workflows.graph import Prompt
+from flux_hotswap.ops import metadata
+from flux_hotswap.prediction.fill import Prompt
+from flux_hotswap.prediction.spec import FIELDS, Kind
 
 SMALL: dict[str, Any] = {"prompt": "a star", "aspect_ratio": "custom", "width": 256, "height": 256}
 SMALL |= {"num_inference_steps": 1, "seed": 5, "disable_safety_checker": True}
@@ -240,8 +240,10 @@ def test_odd_sources_are_answered(comfy: Comfy, source: str) -> None:
     "file", ["a\0.safetensors", "a" * 4000 + ".safetensors", "\ud800.safetensors"]
 )
 def test_an_index_that_somebody_edited(comfy: Comfy, file: str) -> None:
-    from lora_fetch import Settings, Store, fetch
-    from lora_fetch.addresses import AllowList
+    from flux_hotswap.files.addresses import AllowList
+    from flux_hotswap.files.settings import Settings
+    from flux_hotswap.lora_fetch.fetch import fetch
+    from flux_hotswap.lora_fetch.store import Store
 
     link = comfy.files.file("/strangers/index.safetensors", lora_bytes(seed=5))
     root = comfy.server.models_dir / "loras"

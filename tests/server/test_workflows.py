@@ -13,11 +13,10 @@ from PIL import Image
 from runtime.client import ExecutionError
 from runtime.session import Comfy
 
-from workflows.fill import fill_prompt
-from workflows.graph import Prompt
-from workflows.nodes_info import read_nodes
-from workflows.recipes import EXAMPLE_IMAGE, RECIPES
-from workflows.ui import to_prompt
+from flux_hotswap.prediction.fill import Prompt, fill_prompt
+from flux_hotswap.tools.nodes_info import read_nodes
+from flux_hotswap.tools.recipes import EXAMPLE_IMAGE, RECIPES
+from flux_hotswap.tools.ui import to_prompt
 
 FOLDER = Path(__file__).parent.parent.parent / "workflows"
 NAMES = [recipe.name for recipe in RECIPES]

@@ -15,13 +15,17 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from prediction import cli
+from flux_hotswap.tools import plan as cli
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = (
     [sys.executable, "dev.py", "plan"]
     if (ROOT / "dev.py").exists()
-    else [sys.executable, "-c", "import sys; from prediction.cli import main; sys.exit(main())"]
+    else [
+        sys.executable,
+        "-c",
+        "import sys; from flux_hotswap.tools.plan import main; sys.exit(main())",
+    ]
 )
 KEYS = [
     "width", "height", "num_outputs", "mode", "route", "route_reason", "steps", "start_step",
@@ -143,7 +147,7 @@ def test_nothing_heavy_is_imported() -> None:
     done = run("--input", "-", stdin='{"prompt": "a cat"}', PYTHONPROFILEIMPORTTIME="1")
     assert done.returncode == 0
     names = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert "prediction.plan" in names
+    assert "flux_hotswap.prediction.plan" in names
     top = {name.partition(".")[0] for name in names}
     assert not top & {"torch", "numpy", "PIL", "comfy", "transformers", "requests", "ops", "nodes"}
 

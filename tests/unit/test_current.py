@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-GENERATORS = ("prediction.generate", "workflows.build", "workflows.locales", "bench.page")
+GENERATORS = (
+    "flux_hotswap.tools.schema",
+    "flux_hotswap.tools.workflows",
+    "flux_hotswap.tools.locales",
+    "bench.page",
+)
 
 
 @pytest.mark.parametrize("module", GENERATORS)

@@ -9,8 +9,8 @@ from urllib.parse import unquote_to_bytes
 
 import pytest
 
-from prediction import data_uri
-from prediction.data_uri import DATA_LIMIT, check_data_uri, is_data_uri, read_data_uri
+from flux_hotswap.prediction import data_uri
+from flux_hotswap.prediction.data_uri import DATA_LIMIT, check_data_uri, is_data_uri, read_data_uri
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,12 @@ from runtime import demo
 from runtime.archive import archived, tracked
 
 import dev
-from prediction.differences import DIFFERENCES
-from prediction.field_notes import FIELD_NOTES
-from prediction.plan import make_plan
-from prediction.request import parse_request
-from prediction.spec import FIELD, FIELDS
-from workflows.recipes import MODELS, RECIPES
+from flux_hotswap.prediction.plan import make_plan
+from flux_hotswap.prediction.request import parse_request
+from flux_hotswap.prediction.spec import FIELD, FIELDS
+from flux_hotswap.tools.differences import DIFFERENCES
+from flux_hotswap.tools.field_notes import FIELD_NOTES
+from flux_hotswap.tools.recipes import MODELS, RECIPES
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -30,7 +30,7 @@ RECORDED: dict[str, dict[str, Any]] = json.loads(
 )
 NODES = {name: entry for name, entry in RECORDED.items() if name.startswith("FluxHotswap")}
 
-SHIPPED = ("prediction", "ops", "nodes", "lora_fetch")
+SHIPPED = ("prediction", "files", "lora_fetch", "ops", "engine", "gate", "nodes")
 COMFYUI_BRINGS = {
     "torch", "numpy", "PIL", "aiohttp", "safetensors", "transformers", "yaml", "tqdm", "psutil",
     "comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "node_helpers",
@@ -210,7 +210,7 @@ def test_map_names_every_module() -> None:
             named.add(f"{folder}/{word}" if folder and "/" not in word else word)
     for name in named:
         assert (ROOT / name).exists(), name
-    folders = ("prediction/", "ops/", "nodes/", "workflows/")
+    folders = tuple(f"{folder}/" for folder in (*SHIPPED, "tools"))
     modules = {name for name in tracked() if name.startswith(folders) and name.endswith(".py")}
     assert {name for name in modules if not name.endswith("__init__.py")} - named == set()
 
@@ -301,7 +301,7 @@ def imported_packages() -> set[str]:
                 found |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 found.add((node.module or "").partition(".")[0])
-    return found - sys.stdlib_module_names
+    return found - sys.stdlib_module_names - {"flux_hotswap"}  # lora_fetch/__main__.py
 
 
 def test_requirements_hold_what_is_imported() -> None:
@@ -381,10 +381,10 @@ def test_reviewers_find_every_module_that_connects() -> None:
         r"HTTPAdapter|create_connection|urlopen|ClientSession|requests\.(get|post)"
     )
     found = {name for name, text in shipped_code().items() if opening.search(text)}
-    assert found == {"lora_fetch/net.py"}
+    assert found == {"files/net.py"}
 
 
 def test_reviewers_find_every_route() -> None:
     found = {name for name, text in shipped_code().items() if "server.routes" in text}
-    assert found == {"nodes/routes.py"}
+    assert found == {"gate/routes.py"}
     assert "/flux_hotswap/source" in section(REGISTRY, "Server")

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from prediction.errors import RequestError
-from workflows.build import built
-from workflows.fill import fill_prompt, workflow_for
-from workflows.graph import Graph, Prompt
-from workflows.nodes_info import read_nodes
+from flux_hotswap.errors import RequestError
+from flux_hotswap.prediction.fill import fill_prompt, workflow_for
+from flux_hotswap.tools.graph import Graph, Prompt
+from flux_hotswap.tools.nodes_info import read_nodes
+from flux_hotswap.tools.workflows import built
 
 FOLDER = Path(__file__).parent.parent.parent / "workflows"
 
@@ -82,7 +82,7 @@ def test_the_workflow_fits_the_request(request_: dict[str, Any], name: str) -> N
 
 
 def test_every_field_is_an_input_of_one_node() -> None:
-    from prediction.spec import FIELDS
+    from flux_hotswap.prediction.spec import FIELDS
 
     assert {field.name for field in FIELDS} <= inputs(load("flux_lora_schema")).keys()
 

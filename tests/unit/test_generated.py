@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from prediction import generate
-from prediction.spec import FIELDS
+from flux_hotswap.prediction.spec import FIELDS
+from flux_hotswap.tools import schema as generate
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTRACT: list[dict[str, Any]] = json.loads(
@@ -69,7 +69,7 @@ def test_a_changed_field_is_drift(
     assert generate.main(["--check"]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
-        f"{name} is out of date; run python -m prediction.generate" for name in drifted
+        f"{name} is out of date; run python -m flux_hotswap.tools.schema" for name in drifted
     ]
     assert generate.main([]) == 0
     assert generate.main(["--check"]) == 0

@@ -13,8 +13,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from prediction.errors import HotswapError, ImageError
-from prediction.image_header import upright_size
+from flux_hotswap.errors import HotswapError, ImageError
+from flux_hotswap.prediction.image_header import upright_size
 
 ORIENTATION = 0x0112
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from workflows.layout import room
+from flux_hotswap.tools.layout import room
 
 FOLDER = Path(__file__).parent.parent.parent / "workflows"
 

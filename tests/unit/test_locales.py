@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from workflows import locales
+from flux_hotswap.tools import locales
 
 ROOT = Path(__file__).resolve().parents[2]
 LANGUAGES = ("de", "es", "fr", "ja", "ko", "pt-BR", "zh")
@@ -73,7 +73,7 @@ def test_the_scripts_say_only_what_there_is() -> None:
 
 
 def test_every_kind_of_source_has_a_name() -> None:
-    from lora_fetch import source
+    from flux_hotswap.lora_fetch import source
 
     kinds = ("Replicate", "HuggingFace", "CivitAI", "Link", "Tar", "LocalFile", "DataURI")
     assert all(hasattr(source, kind) for kind in kinds)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from prediction.parameters import parameters
+from flux_hotswap.prediction.parameters import parameters
 
 SHA = "0123456789abcdef" * 4
 OTHER = "fedcba9876543210" * 4

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from prediction.errors import HotswapError, MissingFileError, RequestError
-from prediction.plan import Lora, Plan, lora_of, make_plan
-from prediction.request import parse_request
+from flux_hotswap.errors import HotswapError, MissingFileError, RequestError
+from flux_hotswap.prediction.plan import Lora, Plan, lora_of, make_plan
+from flux_hotswap.prediction.request import parse_request
 
 
 def planned(raw: dict[str, Any], image: tuple[int, int] | None = None, **options: Any) -> Plan:

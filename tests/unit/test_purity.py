@@ -1,8 +1,9 @@
-"""What may import what: prediction is pure, and the arrows between folders go one way."""
+"""The rooms of the house: what may import what, and what costs nothing to import."""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,11 +13,31 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "numpy", "PIL", "comfy", "comfy_api", "transformers", "safetensors")
-FOLDERS = ("prediction", "ops", "nodes", "lora_fetch", "workflows")
+LIGHT = frozenset(("errors", "texts"))
+MAY_IMPORT = {
+    "texts": frozenset[str](),
+    "errors": frozenset(("texts",)),
+    "prediction": LIGHT,
+    "files": LIGHT,
+    "lora_fetch": LIGHT | {"files"},
+    "ops": LIGHT | {"files"},
+    "engine": LIGHT | {"files", "lora_fetch", "ops", "prediction"},
+    "gate": LIGHT | {"files", "lora_fetch", "ops", "prediction", "engine"},
+    "nodes": LIGHT | {"files", "lora_fetch", "ops", "prediction", "engine", "gate"},
+    "tools": LIGHT | {"prediction"},
+}
+"""Room to the rooms it may import; a room is a folder, or a file beside the folders."""
+
+COMFY = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "server"}
+NO_COMFY = ("texts", "errors", "prediction", "files", "lora_fetch", "ops", "tools")
+NO_TORCH = ("texts", "errors", "prediction", "files", "lora_fetch", "gate", "tools")
+BARE = ("texts", "errors", "prediction")
 
 
-def modules(folder: str) -> list[Path]:
-    return sorted((ROOT / folder).rglob("*.py"))
+def modules(room: str) -> list[Path]:
+    found = sorted((ROOT / room).rglob("*.py")) or [ROOT / f"{room}.py"]
+    assert found[0].is_file(), room
+    return found
 
 
 def imported(path: Path) -> Iterator[tuple[int, str]]:
@@ -32,7 +53,7 @@ def imported(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def needs(path: Path) -> Iterator[str]:
-    """Yield the top package of every import in a file; a pack's folder by its own name."""
+    """Yield the top package of every import in a file; a room of the pack by its own name."""
     depth = len(path.relative_to(ROOT).parts) - 1
     for dots, name in imported(path):
         if dots == 0 or dots == depth + 1:  # absolute, or from the pack's root
@@ -40,6 +61,10 @@ def needs(path: Path) -> Iterator[str]:
         else:
             assert dots <= depth, f"{path}: import from above the pack"
             yield path.relative_to(ROOT).parts[0]
+
+
+def wrong(room: str, banned: set[str]) -> dict[str, set[str]]:
+    return {str(path): found for path in modules(room) if (found := set(needs(path)) & banned)}
 
 
 def test_the_walk_sees_every_kind_of_import(tmp_path: Path) -> None:
@@ -60,47 +85,54 @@ def test_the_walk_sees_every_kind_of_import(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("path", modules("prediction"), ids=lambda path: path.name)
-def test_prediction_needs_the_standard_library_only(path: Path) -> None:
-    for top in needs(path):
-        assert top == "prediction" or top in sys.stdlib_module_names
-    assert {dots for dots, _ in imported(path)} <= {0, 1}
-    assert "prediction" not in {name.partition(".")[0] for dots, name in imported(path) if not dots}
+def test_every_room_has_a_rule() -> None:
+    folders = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests", "bench"}
+    files = {path.stem for path in ROOT.glob("*.py")} - {"__init__", "dev", "flux_hotswap"}
+    assert folders | files == set(MAY_IMPORT)
 
 
-@pytest.mark.parametrize(
-    ("folder", "banned"),
-    [
-        ("ops", {"prediction", "nodes", "lora_fetch", "workflows", "comfy", "comfy_api"}),
-        ("lora_fetch", {"torch", "numpy", "ops", "nodes", "comfy", "comfy_api", "folder_paths"}),
-        ("prediction", {"ops", "nodes", "lora_fetch", "workflows"}),
-    ],
-)
-def test_arrows(folder: str, banned: set[str]) -> None:
-    assert modules(folder) or folder == "lora_fetch"
-    wrong = {path.name: found for path in modules(folder) if (found := set(needs(path)) & banned)}
-    assert not wrong
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_arrows(room: str) -> None:
+    assert not wrong(room, set(MAY_IMPORT) - MAY_IMPORT[room] - {room})
 
 
-@pytest.mark.parametrize("folder", ["prediction", "ops", "nodes", "lora_fetch"])
-def test_folders_name_each_other_relatively(folder: str) -> None:
+@pytest.mark.parametrize("room", NO_COMFY)
+def test_no_comfyui(room: str) -> None:
+    assert not wrong(room, COMFY)
+
+
+@pytest.mark.parametrize("room", NO_TORCH)
+def test_no_torch(room: str) -> None:
+    assert not wrong(room, {"torch", "numpy"})
+
+
+@pytest.mark.parametrize("room", BARE)
+def test_the_standard_library_only(room: str) -> None:
+    allowed = MAY_IMPORT[room] | {room} | sys.stdlib_module_names
+    assert not wrong(room, {top for path in modules(room) for top in needs(path)} - allowed)
+
+
+@pytest.mark.parametrize("room", [room for room in MAY_IMPORT if room != "tools"])
+def test_rooms_name_each_other_relatively(room: str) -> None:
     """Inside ComfyUI the pack is a package under another name; `import ops` would miss it."""
     absolute = {
-        (path.name, name)
-        for path in modules(folder)
+        (str(path), name)
+        for path in modules(room)
         for dots, name in imported(path)
-        if dots == 0 and name.partition(".")[0] in FOLDERS
+        if dots == 0
+        and path.name != "__main__.py"
+        and name.partition(".")[0] in {*MAY_IMPORT, "flux_hotswap"}
     }
     assert not absolute
 
 
-@pytest.mark.parametrize(
-    "folder", [folder for folder in ("prediction", "lora_fetch") if modules(folder)]
-)
-def test_importing_leaves_the_heavy_ones_out(folder: str) -> None:
+@pytest.mark.parametrize("room", ["prediction", "files", "lora_fetch"])
+def test_importing_leaves_the_heavy_ones_out(room: str) -> None:
     names = [
-        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        for path in modules(folder)
+        "flux_hotswap."
+        + ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in modules(room)
+        if path.name != "__main__.py"
     ]
     code = (
         f"import importlib, sys\nfor name in {names!r}: importlib.import_module(name)\n"
@@ -115,3 +147,13 @@ def test_importing_leaves_the_heavy_ones_out(folder: str) -> None:
         timeout=60,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_page_shows_the_same_rule() -> None:
+    """`docs/development.md` has a row for each room: what it holds, and what it may import."""
+    page = (ROOT / "docs" / "development.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([a-z_]+)/?(?:\.py)?` \| [^|]+ \| ([^|]*) \|$", page, re.M)
+    told = {room: set(re.findall(r"`(\w+)`", cell)) for room, cell in rows}
+    assert {room: told.get(room) for room in MAY_IMPORT} == {
+        room: set(rooms - LIGHT) for room, rooms in MAY_IMPORT.items()
+    }

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from prediction.errors import HotswapError, RequestError, shorten
-from prediction.request import Request, check_value, parse_request
-from prediction.spec import FIELD, FIELDS, Field, Kind
+from flux_hotswap.errors import HotswapError, RequestError, shorten
+from flux_hotswap.prediction.request import Request, check_value, parse_request
+from flux_hotswap.prediction.spec import FIELD, FIELDS, Field, Kind
 
 DATA = Path(__file__).parent / "data"
 SCHEMA: list[dict[str, Any]] = json.loads((DATA / "schema.json").read_text(encoding="utf-8"))[

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from prediction.errors import RequestError, shorten
-from prediction.plan import make_plan
-from prediction.request import parse_request
-from prediction.sizes import GRID
-from prediction.spec import FIELD, FIELDS, Field, Kind
+from flux_hotswap.errors import RequestError, shorten
+from flux_hotswap.prediction.plan import make_plan
+from flux_hotswap.prediction.request import parse_request
+from flux_hotswap.prediction.sizes import GRID
+from flux_hotswap.prediction.spec import FIELD, FIELDS, Field, Kind
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

@@ -11,9 +11,9 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
     FlowMatchEulerDiscreteScheduler,
 )
 
-from prediction.schedule import full_schedule, shift_exponent, start_step
-from prediction.sizes import Size, custom_size, preset_size
-from prediction.spec import ASPECT_RATIOS, MEGAPIXELS
+from flux_hotswap.prediction.schedule import full_schedule, shift_exponent, start_step
+from flux_hotswap.prediction.sizes import Size, custom_size, preset_size
+from flux_hotswap.prediction.spec import ASPECT_RATIOS, MEGAPIXELS
 
 STEPS = range(1, 51)
 PRESET_SIZES = {

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from prediction.schedule import shift_exponent
-from prediction.sizes import PRESETS, Size, custom_size, image_size, preset_size
-from prediction.spec import ASPECT_RATIOS, FIELD
+from flux_hotswap.prediction.schedule import shift_exponent
+from flux_hotswap.prediction.sizes import PRESETS, Size, custom_size, image_size, preset_size
+from flux_hotswap.prediction.spec import ASPECT_RATIOS, FIELD
 
 PRESET_TABLE = [
     # aspect_ratio, size, tokens and mu at 1 megapixel, then at 0.25

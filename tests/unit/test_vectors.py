@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from prediction.errors import RequestError
-from prediction.plan import Plan, make_plan
-from prediction.request import parse_request
-from prediction.schedule import shift_exponent
+from flux_hotswap.errors import RequestError
+from flux_hotswap.prediction.plan import Plan, make_plan
+from flux_hotswap.prediction.request import parse_request
+from flux_hotswap.prediction.schedule import shift_exponent
 
 DATA = Path(__file__).parent / "data"
 VECTORS: dict[str, dict[str, Any]] = {

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from prediction.sizes import PRESETS, preset_size
+from flux_hotswap.prediction.sizes import PRESETS, preset_size
 
 from . import flux, paint, text, vae
 from .vae import Encoder

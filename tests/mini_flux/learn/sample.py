@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from prediction.schedule import full_schedule
+from flux_hotswap.prediction.schedule import full_schedule
 
 from . import batches, flux, judge, paint, text, vae, world
 from .model import Model

@@ -1,0 +1,242 @@
+"""LoRAs of a prompt: their files, and the model with them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from weakref import ref
+
+from ..errors import LoraError
+from ..ops.lora.fit import Fit, Reads, check_shape, describe, refusal
+from ..ops.lora.names import adapter_alphas, convert
+from ..ops.lora.watch import Watch
+from ..prediction.plan import Lora
+from . import ahead
+from .fetching import cancelled, open_store
+from .fp8_lora import add_beside, shapes_of
+from .models import ROUTE, recent
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+    from torch import Tensor
+
+    from ..lora_fetch.fetch import Fetched
+
+FITS: Final = "flux_hotswap_fits"
+"""The attachment by which a MODEL says how its last LoRAs fitted."""
+
+log = logging.getLogger(__name__)
+watch = Watch()
+
+
+# --- the file ---
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A LoRA of a request with its file."""
+
+    lora: Lora
+    found: Fetched
+
+    def report(self, fit: Fit, clip: Any) -> str:
+        """Return what was done, in lines."""
+        about = describe(fit, has_clip=clip is not None)
+        strength = f"strength: {self.lora.reckoning}"
+        return "\n".join([*origin(self.found), *about, strength, *remarks(self.found)])
+
+    def warnings(self, fit: Fit, clip: Any) -> list[str]:
+        """Return what the user should know: what the source warns of, what was not applied."""
+        left = describe(fit, has_clip=clip is not None)[1:]
+        return [f"{self.found.source}: {text}" for text in (*self.found.warnings, *left)]
+
+    def record(self, fit: Fit) -> dict[str, Any]:
+        """Return the same for the record of the picture."""
+        return {
+            "source": self.found.source,
+            "file": self.found.path.name,
+            "sha256": self.found.sha256,
+            "strength": self.lora.strength,
+            "family": fit.family.name,
+            "keys": fit.keys,
+            "matched": fit.matched,
+            "weights": fit.patched,
+            "trigger_words": list(self.found.trigger_words),
+        }
+
+
+def get(lora: Lora) -> Fetched:
+    """Return the file that a LoRA's source names, fetched unless it is here.
+
+    Raises:
+        HotswapError: it cannot be had; the message names the field and says why.
+        InterruptProcessingException: the user pressed cancel.
+    """
+    found = ahead.lora(lora)
+    if changes(lora.source):
+        watch.note(lora.source, found.sha256)
+    return found
+
+
+def changes(source: str) -> bool:
+    """Whether what source names can become another file."""
+    from ..lora_fetch.parser import parse
+    from ..lora_fetch.source import LocalFile
+
+    parsed = parse(source)
+    return isinstance(parsed, LocalFile) or parsed.moving
+
+
+def current_hash(source: str) -> str | None:
+    """Return the hash of what source names by now; None if that cannot be told.
+
+    A name that can move is looked up again when that is due; nothing else goes to the network.
+    """
+    from ..errors import FetchError
+    from ..lora_fetch.fetch import fetch
+    from ..lora_fetch.parser import parse
+    from ..lora_fetch.source import LocalFile
+
+    try:
+        store, parsed = open_store(), parse(source)
+        if not isinstance(parsed, LocalFile) and store.find(parsed) is None:
+            return None
+        found = fetch(source, store=store, settings=store.settings, cancelled=cancelled)
+    except (FetchError, OSError) as error:
+        log.warning("The LoRA from before is used. %s", error)
+        return None
+    return found.sha256
+
+
+def origin(found: Fetched) -> list[str]:
+    """Return the lines of the report that say which file it is."""
+    size = f"{found.size / 1e6:.1f} MB" if found.size >= 1e5 else f"{found.size} bytes"
+    return [
+        f"source: {found.source}",
+        f"file: {found.path.name}, {size}, sha256 {found.sha256[:12]}",
+    ]
+
+
+def remarks(found: Fetched) -> list[str]:
+    """Return the lines of the report that tell what the source says besides."""
+    words = [f"trigger words: {', '.join(found.trigger_words)}"] if found.trigger_words else []
+    return words + [f"warning: {warning}" for warning in found.warnings]
+
+
+# --- the model ---
+
+
+def route_of(model: ModelPatcher) -> str:
+    """Return the route that a MODEL runs on; bf16 unless its loader says otherwise."""
+    attached = getattr(model, "get_attachment", None)
+    return str((attached(ROUTE) if attached is not None else None) or "bf16")
+
+
+def apply_or_take(
+    applied: Sequence[Applied], model: ModelPatcher, clip: Any
+) -> tuple[ModelPatcher, Any, tuple[Fit, ...]]:
+    """Return model and clip with all LoRAs; the last prompt's, if it did the same.
+
+    A new seed runs this node anew. With the same MODEL again, ComfyUI leaves the weights as they
+    are instead of taking the LoRAs out and putting them in.
+
+    Raises:
+        HotswapError: nothing in a file fits the model.
+    """
+    if not applied:
+        return model, clip, ()
+    files = [(entry.found.path, entry.found.sha256, entry.lora.strength) for entry in applied]
+    key = (ref(model), model.patches_uuid, *files)
+    if clip is not None:
+        key += (ref(clip), clip.patcher.patches_uuid)
+    made, text = recent.take(key), recent.take((*key, "clip"))
+    if made is None or (text is None) != (clip is None):
+        made, text, fits = model, clip, []
+        for path, _, strength in files:
+            made, text, fit = apply(path, made, text, strength)
+            fits.append(fit)
+        made.set_attachments(FITS, tuple(fits))
+        recent.note(key, made)
+        if text is not None:
+            recent.note((*key, "clip"), text)
+    attached: Any = made.get_attachment(FITS)
+    return made, text, attached
+
+
+def apply(
+    path: Path, model: ModelPatcher, clip: Any, strength: float
+) -> tuple[ModelPatcher, Any, Fit]:
+    """Return copies of model and clip with the LoRA's patches, and how it fitted.
+
+    Raises:
+        HotswapError: nothing in the file fits the model.
+    """
+    import comfy.lora
+    import comfy.lora_convert
+
+    state, fit = read(path)
+    key_map: dict[str, Any] = comfy.lora.model_lora_keys_unet(model.model, {})
+    if clip is not None:
+        key_map = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, key_map)
+    reads = Reads(comfy.lora_convert.convert_lora(state))
+    patches = comfy.lora.load_lora(reads, key_map, log_missing=False)
+    shapes = shapes_of(model.model)
+    if clip is not None:
+        shapes |= shapes_of(clip.cond_stage_model)
+    fitting, misfits = sort_out(patches, shapes)
+    model = model.clone()
+    beside, left = add_beside(model, fitting, strength)
+    patched = beside | set(model.add_patches(left, strength))
+    if clip is not None:
+        clip = clip.clone()
+        patched |= set(clip.add_patches(left, strength))
+    fit = fit.with_result(unread=reads.unread(), patched=len(patched), misfits=misfits)
+    if not patched:
+        raise LoraError(refusal(path.name, fit))
+    return model, clip, fit
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], Fit]:
+    """Return a file's tensors under names that the core knows.
+
+    Raises:
+        HotswapError: the file cannot be used.
+    """
+    import comfy.utils
+    import torch
+
+    from ..files import header
+
+    raw: Any = comfy.utils.load_torch_file(str(path), safe_load=True)
+    try:
+        state = convert(raw)
+    except ValueError as error:
+        raise LoraError(f"{path.name} cannot be used: {error}") from error
+    fit = Fit.of(raw, state)
+    alphas = adapter_alphas(header.read(path).metadata, state)
+    state |= {name: torch.tensor(alpha) for name, alpha in alphas.items()}
+    return state, fit
+
+
+def sort_out(
+    patches: dict[Any, Any], shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[dict[Any, Any], list[str]]:
+    """Return the patches that have the shape of their weight, and what is wrong with the others.
+
+    The core would only log those, in the middle of sampling.
+    """
+    fitting: dict[Any, Any] = {}
+    misfits: list[str] = []
+    for key, patch in patches.items():
+        name, *rest = (key,) if isinstance(key, str) else key
+        shape = shapes.get(name)
+        rows = rest[0][2] if rest and rest[0] is not None else None
+        problem = None if shape is None else check_shape(patch, shape, rows)
+        if problem is None:
+            fitting[key] = patch
+        else:
+            misfits.append(f"{name.removeprefix('diffusion_model.')} ({problem})")
+    return fitting, misfits

@@ -1,0 +1,323 @@
+"""A file that is still arriving: its bytes, its hash so far, and a note of what it belongs to.
+
+The bytes are in ``<key>.part`` and the note in ``<key>.json`` beside it, so that another process
+can go on where a killed one stopped. Only the holder of the key's lock touches them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import stat
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import BinaryIO, TypeAlias, cast
+
+from ..errors import BadFileError, NoRoomError, StoreError
+from .header import looks_like
+from .note import MAX_NOTE, Note, read_note
+from .tar import Member, TarReader
+
+__all__ = ["FileSink", "Part", "Room", "Sink", "TarSink", "disk_errors"]
+
+Room: TypeAlias = Callable[[int, int], None]
+"""(bytes to come, bytes of the same file that are here); raises NoRoomError."""
+
+BLOCK = 2**20
+FLUSH = 32 * 2**20
+_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+
+
+class Part:
+    """The pair of files."""
+
+    def __init__(self, base: Path) -> None:
+        self.path = base.with_suffix(".part")
+        self._note_path = base.with_suffix(".json")
+        self.note = Note()
+
+    def load(self) -> int:
+        """Read the note of an earlier try.
+
+        Returns:
+            How many bytes of that try can be used; 0 when there is no sound note.
+
+        Raises:
+            StoreError: the disk does not let us look.
+        """
+        with disk_errors(self.path):
+            try:
+                note, file = self._note_path.stat(), self.path.stat()
+            except FileNotFoundError:
+                return 0
+            whole = stat.S_ISREG(note.st_mode) and stat.S_ISREG(file.st_mode)
+            if not whole or note.st_size > MAX_NOTE:
+                return 0
+            raw = self._note_path.read_bytes()
+        found = read_note(raw)
+        if found is None:
+            return 0
+        have = file.st_size if found.have is None else min(file.st_size, found.have)
+        if found.member is not None and have > found.member[2]:
+            return 0
+        self.note = found
+        return have
+
+    def save(self) -> None:
+        """Write the note, whole or not at all."""
+        with disk_errors(self.path):
+            fresh = self._note_path.with_suffix(".new")
+            fresh.write_text(json.dumps(vars(self.note)), encoding="utf-8")
+            fresh.replace(self._note_path)
+
+    def remove(self) -> None:
+        """Forget everything that has arrived, and whatever lies in its place."""
+        self.note = Note()
+        with disk_errors(self.path):
+            for path in (self.path, self._note_path, self._note_path.with_suffix(".new")):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+
+    def forget_note(self) -> None:
+        """The bytes are whole: only the file stays."""
+        self._note_path.unlink(missing_ok=True)
+
+
+class _Behind:
+    """Does one thing at a time in a thread while the caller goes on.
+
+    Hashing and flushing let go of the interpreter, so they run beside the next read and write.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._pool: ThreadPoolExecutor | None = None
+        self._last: Future[object] | None = None
+
+    def start(self, call: Callable[..., object], *args: object) -> None:
+        """Begin a call when the one before has ended; what that one raised is raised here."""
+        self.wait()
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(1, self._name)
+        self._last = self._pool.submit(call, *args)
+
+    def idle(self) -> bool:
+        """Whether nothing runs."""
+        return self._last is None or self._last.done()
+
+    def wait(self) -> None:
+        """Wait for the last call; what it raised is raised here."""
+        last, self._last = self._last, None
+        if last is not None:
+            last.result()
+
+    def close(self) -> None:
+        """Let the last call end, and the thread; what the call raised no longer matters."""
+        if self._pool is not None:
+            self._pool.shutdown()
+        self._pool = self._last = None
+
+
+class FileSink:
+    """Writes the file's bytes in order and hashes them on the way.
+
+    Attributes:
+        position: Where in the stream the next byte belongs.
+        written: Bytes of the file so far.
+    """
+
+    def __init__(self, part: Part, *, label: str) -> None:
+        self.part = part
+        self.position = 0
+        self.written = 0
+        self._label = label
+        self._hash = hashlib.sha256()
+        self._head = b""
+        self._file: BinaryIO | None = None
+        self._hashing = _Behind("lora-hash")
+        self._flushing = _Behind("lora-flush")
+        self._unflushed = 0
+
+    def resume(self, have: int) -> None:
+        """Go on after the bytes that an earlier try left: read them again for the hash."""
+        with disk_errors(self.part.path):
+            self._open("r+b").truncate(have)
+            self.absorb(have)
+            self._open_file().seek(have)
+
+    def begin(self) -> None:
+        """Make the file if nothing has arrived yet: others may write to it from now on."""
+        with disk_errors(self.part.path):
+            self._open_file()
+
+    def restart(self) -> None:
+        """Throw away what has arrived: it belongs to another state of the file."""
+        self.close()
+        self.part.remove()
+        self.position = self.written = 0
+        self._hash = hashlib.sha256()
+        self._head = b""
+
+    def write(self, chunk: bytes | memoryview) -> None:
+        """Take the next bytes.
+
+        Raises:
+            BadFileError: the first bytes show that this is something else.
+            NoRoomError: the disk is full.
+        """
+        if len(self._head) < BLOCK // 2048:
+            self._sniff(bytes(chunk[:512]))
+        self._hashing.start(self._hash.update, chunk)
+        with disk_errors(self.part.path):
+            file = self._open_file()
+            rest = memoryview(chunk)
+            while rest:
+                rest = rest[file.write(rest) :]
+            self._flush(file, len(chunk))
+        self._count(len(chunk))
+
+    def absorb(self, end: int) -> None:
+        """Hash bytes that are in the file already, up to this position; the file is open."""
+        self._hashing.wait()
+        with self.part.path.open("rb") as file:
+            file.seek(self.written)
+            while self.written < end and (chunk := file.read(min(BLOCK, end - self.written))):
+                if len(self._head) < BLOCK // 2048:
+                    self._sniff(chunk[:512])
+                self._hash.update(chunk)
+                self._count(len(chunk))
+                self._flush(self._open_file(), len(chunk))
+
+    def finish(self) -> tuple[int, str]:
+        """Put everything on the disk; the size and the hash of the file."""
+        with disk_errors(self.part.path):
+            file = self._open_file()
+            self._flushing.wait()
+            os.fsync(file.fileno())
+        self.close()
+        return self.written, self._hash.hexdigest()
+
+    def close(self) -> None:
+        """Close the file; what was written stays."""
+        self._hashing.close()
+        self._flushing.close()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _flush(self, file: BinaryIO, size: int) -> None:
+        """Let the disk keep up, so that little is left to wait for at the end."""
+        self._unflushed += size
+        if self._unflushed >= FLUSH and self._flushing.idle():
+            self._unflushed = 0
+            self._flushing.start(os.fsync, file.fileno())
+
+    def _sniff(self, start: bytes) -> None:
+        self._head += start
+        kind = looks_like(self._head) if len(self._head) >= 512 else None
+        if kind is not None:
+            raise BadFileError(
+                f"{self._label} cannot be used: it is {kind}, not a safetensors file. Check that "
+                "the source gives out the file itself, without a login."
+            )
+
+    def _count(self, size: int) -> None:
+        self.position += size
+        self.written += size
+
+    def _open_file(self) -> BinaryIO:
+        return self._file if self._file is not None else self._open("wb")
+
+    def _open(self, mode: str) -> BinaryIO:
+        self.close()
+        self._file = cast("BinaryIO", self.part.path.open(mode, buffering=0))
+        return self._file
+
+
+class TarSink:
+    """Reads a tar's bytes and hands those of its LoRA to a FileSink."""
+
+    def __init__(self, part: Part, *, label: str, max_bytes: int, room: Room) -> None:
+        self.part = part
+        self._label = label
+        self._max_bytes = max_bytes
+        self._room = room
+        self._file = FileSink(part, label=label)
+        self._reader = self._new_reader()
+
+    @property
+    def position(self) -> int:
+        """Where in the tar the next byte belongs."""
+        return self._reader.position
+
+    def resume(self, have: int) -> None:
+        """Go on inside the file that an earlier try was taking; without one, from the start."""
+        if self.part.note.member is not None:
+            self._file.resume(have)
+            self._reader.resume(Member(*self.part.note.member), have)
+
+    def restart(self) -> None:
+        """Begin the tar again."""
+        self._file.restart()
+        self._reader = self._new_reader()
+
+    def write(self, chunk: bytes) -> None:
+        """Take the next bytes of the tar.
+
+        Raises:
+            FetchError: as `TarReader.feed` and `FileSink.write`.
+        """
+        self._reader.feed(chunk)
+
+    def finish(self) -> tuple[int, str]:
+        """The tar is over; the size and the hash of the file in it."""
+        self._reader.finish()
+        return self._file.finish()
+
+    def close(self) -> None:
+        """Close the file; what was written stays."""
+        self._file.close()
+
+    def _new_reader(self) -> TarReader:
+        return TarReader(
+            label=self._label,
+            max_bytes=self._max_bytes,
+            begin=self._begin,
+            write=self._file.write,
+        )
+
+    def _begin(self, member: Member) -> None:
+        self._room(member.size, 0)
+        self.part.note.member = (member.name, member.start, member.size)
+        self.part.save()
+
+
+Sink = FileSink | TarSink
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Generator[None, None, None]:
+    """Say what a failing disk means.
+
+    Raises:
+        NoRoomError: the disk or the quota is full.
+        StoreError: anything else.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise NoRoomError(
+                f"{path.parent} is full: {error.strerror}. Free some space, or run "
+                "'python -m lora_fetch prune'."
+            ) from error
+        raise StoreError(
+            f"{path} cannot be used: {error.strerror or error}. Check the folder's permissions."
+        ) from error

@@ -1,0 +1,1 @@
+"""What writes the schema, docs, locales and workflows; not installed."""
