@@ -84,7 +84,7 @@ def get(lora: Lora) -> Fetched:
 def changes(source: str) -> bool:
     """Whether what source names can become another file."""
     from ..lora_fetch.parser import parse
-    from ..lora_fetch.source import LocalFile
+    from ..lora_fetch.services.local import LocalFile
 
     parsed = parse(source)
     return isinstance(parsed, LocalFile) or parsed.moving
@@ -98,7 +98,7 @@ def current_hash(source: str) -> str | None:
     from ..errors import FetchError
     from ..lora_fetch.fetch import fetch
     from ..lora_fetch.parser import parse
-    from ..lora_fetch.source import LocalFile
+    from ..lora_fetch.services.local import LocalFile
 
     try:
         store, parsed = open_store(), parse(source)

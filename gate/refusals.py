@@ -222,7 +222,8 @@ def _lora_problem(text: str, scale: object) -> str | None:
 
     from ..errors import FetchError
     from ..lora_fetch.parser import parse
-    from ..lora_fetch.source import DataURI, LocalFile
+    from ..lora_fetch.services.data import DataURI
+    from ..lora_fetch.services.local import LocalFile
 
     if not text:
         return None

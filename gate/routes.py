@@ -34,9 +34,6 @@ MAX_TEXT: Final = 4096
 MAX_BODY: Final = 8 * MAX_TEXT
 """Bytes that are read of a request: a character may take six, as `\\u00e9` does."""
 
-PREFIXES: Final = {"replicate": "replicate", "huggingface": "hf", "civitai": "civitai"}
-"""How the names of these kinds start, which the kind tells already."""
-
 log = logging.getLogger(__name__)
 
 
@@ -119,10 +116,9 @@ def about(text: str) -> dict[str, Any]:
     except (FetchError, OSError) as error:
         log.warning("The store of LoRAs cannot be read: %s", error)
         file, size = None, None
-    kind = type(source).__name__.removesuffix("File").removesuffix("URI").lower()
     return {
-        "kind": kind,
-        "name": source.shown().removeprefix(f"{PREFIXES.get(kind)}:"),
+        "kind": source.kind,
+        "name": source.shown().removeprefix(source.prefix),
         "file": file,
         "size": size,
     }
@@ -134,7 +130,7 @@ def _file(source: Source) -> tuple[str, int] | tuple[None, None]:
 
     from ..engine.fetching import open_store
     from ..lora_fetch import store as stores
-    from ..lora_fetch.source import LocalFile
+    from ..lora_fetch.services.local import LocalFile
 
     if isinstance(source, LocalFile):
         path = folder_paths.get_full_path("loras", source.name)

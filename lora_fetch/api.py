@@ -10,11 +10,10 @@ from typing import Any, NamedTuple, TypeVar, cast
 from ..errors import OfflineError
 from ..files.answer import Answer
 from ..files.download import Remote
+from ..files.explain import Asked
 from ..files.net import Client, Follow
 from ..files.pump import ask, pause, wait
 from ..files.settings import Settings
-from .explain import asked
-from .source import Source
 
 __all__ = ["Api", "Document", "Resolved", "rows", "table"]
 
@@ -49,7 +48,7 @@ class Resolved(Remote):
 class Api:
     """A service, asked on behalf of one source."""
 
-    source: Source
+    asked: Asked
     client: Client
     cancelled: Callable[[], bool]
 
@@ -76,7 +75,7 @@ class Api:
                     return Document(json.loads(body), answer.headers, answer.url)
                 except (ValueError, RecursionError):
                     raise OfflineError(
-                        f"{self.source.shown()}: the service answered with something that is not "
+                        f"{self.asked.shown}: the service answered with something that is not "
                         "JSON, as a login page or a proxy does. Try again later."
                     ) from None
 
@@ -132,7 +131,7 @@ class Api:
         answer = self.client.request(method, url, headers=headers, follow=follow)
         if answer.status >= 400:
             with answer:
-                raise asked(self.source).failure(answer, self.settings)
+                raise self.asked.failure(answer, self.settings)
         return answer
 
 

@@ -24,7 +24,7 @@ from ..files.tokens import default_file
 from .fetch import fetch
 from .parser import parse
 from .pasted import displayed
-from .source import LocalFile
+from .services.local import LocalFile
 from .store import Store
 
 BAR_WIDTH = 24

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,11 +23,13 @@ from ..files.part import FileSink, Part, TarSink
 from ..files.settings import Settings
 from ..files.validators import MAX_STATE
 from ..texts import one_line, trigger_words
-from .explain import asked
+from .api import Api, Resolved
 from .index import Entry
 from .parser import parse
-from .resolve import Resolved, resolve
-from .source import DataURI, LocalFile, Source
+from .services import SERVICES
+from .services.data import DataURI
+from .services.local import LocalFile
+from .source import Service, Source
 from .store import Store
 
 __all__ = ["Fetched", "fetch"]
@@ -74,6 +76,7 @@ def fetch(
     settings: Settings,
     progress: Callable[[int, int | None], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
+    services: Sequence[Service] = SERVICES,
 ) -> Fetched:
     """Make sure that the LoRA is on disk, and say where.
 
@@ -83,11 +86,12 @@ def fetch(
         settings: The rules.
         progress: Told the bytes so far and in all (None while unknown), a few times a second.
         cancelled: Asked many times a second; return True to stop.
+        services: Whose sources are known.
 
     Raises:
         FetchError: of a kind that says what went wrong; see `errors`.
     """
-    source = parse(text)
+    source = parse(text, services)
     if isinstance(source, LocalFile):
         return _local(source, store)
     job = _Job(
@@ -151,7 +155,8 @@ class _Job:
         return _fetched(self.store, entry, from_cache=True, warnings=warnings)
 
     def _resolve(self, client: Client, *, probe: bool = False) -> Resolved:
-        return resolve(self.source, client=client, cancelled=self.cancelled, probe=probe)
+        api = Api(self.source.asked(), client, self.cancelled)
+        return self.source.resolve(api, probe=probe)
 
     def _recheck(self, entry: Entry, client: Client) -> Fetched:
         """See whether a moving name means something new; keep the old file when that fails."""
@@ -198,7 +203,7 @@ class _Job:
                 return _fetched(self.store, shared, from_cache=True, warnings=resolved.warnings)
         part = self.store.part(self.source)
         arrived = Download(
-            asked(self.source),
+            self.source.asked(),
             resolved,
             part,
             client=client,

@@ -1,250 +1,163 @@
-"""The kinds of place a LoRA can come from, as plain values.
+"""What a source of LoRAs is, and what a service has to offer so that its texts become sources.
 
-Each value knows its one canonical spelling, which `parse` reads back as the same value, and whether
-what it names can change. No network, no disk.
+No network, no disk. The services themselves are in `services`, one module each.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import re
-from dataclasses import dataclass
-from typing import TypeAlias
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
 
-from ..files.addresses import bare_url
+from ..files.explain import Asked
+from .api import Api, Resolved
 
 __all__ = [
-    "CivitAI",
-    "DataURI",
-    "HuggingFace",
-    "Link",
-    "LocalFile",
-    "Replicate",
+    "OTHER_FILES",
+    "Address",
+    "NotThisWayError",
+    "Service",
     "Source",
-    "Tar",
-    "named_in",
+    "is_path",
+    "names_file",
 ]
 
-HUB_TABS = {
-    *("resolve", "blob", "raw", "tree", "commit", "commits", "blame", "edit", "delete", "upload"),
-    *("discussions", "community", "settings", "activity", "colab"),
-}
-"""What stands after the name of a repository in the addresses of its pages."""
+OTHER_FILES = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".gguf", ".zip", ".tar.gz", ".tgz", ".7z")
+"""Endings of files that hold weights, and are not taken."""
 
-_ENDING = re.compile(r"\.(?:safetensors|tar)(?![\w.-])", re.IGNORECASE)
-_BEFORE_NAME = re.compile(r"[/\\\"';=]")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+_PORTS = {"http": 80, "https": 443}
 
 
-@dataclass(frozen=True)
-class Replicate:
-    """A model trained on Replicate; without a version, its newest one."""
-
-    owner: str
-    name: str
-    version: str | None = None
-
-    @property
-    def moving(self) -> bool:
-        """Whether the name can come to mean other bytes."""
-        return self.version is None
-
-    @property
-    def label(self) -> str:
-        """Readable start of a file name."""
-        return f"{self.owner}-{self.name}"
-
-    def canonical(self) -> str:
-        """The one spelling of this source."""
-        return f"replicate:{self.owner}/{self.name}" + (f":{self.version}" if self.version else "")
-
-    def shown(self) -> str:
-        """The spelling for messages and the index, without secrets."""
-        return self.canonical()
+class NotThisWayError(Exception):
+    """What is wrong with a source's text; `parser` turns it into a SourceError with the text."""
 
 
-@dataclass(frozen=True)
-class HuggingFace:
-    """A repository of the hub, or a folder or a file in it."""
+class Source(ABC):
+    """A place that a LoRA comes from, as a plain value.
 
-    repo: str
-    revision: str | None = None
-    path: str | None = None
+    It knows its one canonical spelling, which `parse` reads back as the same value.
 
-    @property
-    def is_file(self) -> bool:
-        """Whether the path names the file itself."""
-        return self.path is not None and self.path.lower().endswith(".safetensors")
-
-    @property
-    def moving(self) -> bool:
-        """Only a full commit stands still."""
-        return self.revision is None or _COMMIT.fullmatch(self.revision) is None
-
-    @property
-    def label(self) -> str:
-        """Readable start of a file name."""
-        return self.repo.replace("/", "-")
-
-    def canonical(self) -> str:
-        """The one spelling of this source."""
-        revision = f"@{quote(self.revision, safe='')}" if self.revision else ""
-        path = f"/{quote(self.path)}" if self.path else ""
-        if not revision and self.path and self.path.split("/")[0] in HUB_TABS:
-            path = f"/.{path}"  # a folder of that name, not the tab
-        return f"hf:{self.repo}{revision}{path}"
-
-    def shown(self) -> str:
-        """The spelling for messages and the index, without secrets."""
-        return self.canonical()
-
-
-@dataclass(frozen=True)
-class CivitAI:
-    """A model page, a version of it, or one file of a version."""
-
-    model: int | None = None
-    version: int | None = None
-    file: int | None = None
-    want: tuple[tuple[str, str], ...] = ()
-    """Which of several files: pairs of ``fp``, ``size``, ``quantType`` and their value, sorted."""
-
-    @property
-    def moving(self) -> bool:
-        """A page can gain a newer version; a version stands still."""
-        return self.version is None
-
-    @property
-    def label(self) -> str:
-        """Readable start of a file name."""
-        return f"civitai-{self.model or self.version}"
-
-    def canonical(self) -> str:
-        """The one spelling of this source."""
-        pairs = ([("fileId", str(self.file))] if self.file else []) + list(self.want)
-        version = f"@{self.version}" if self.version else ""
-        return f"civitai:{self.model or ''}{version}" + (f"?{urlencode(pairs)}" if pairs else "")
-
-    def shown(self) -> str:
-        """The spelling for messages and the index, without secrets."""
-        return self.canonical()
-
-
-@dataclass(frozen=True)
-class Link:
-    """A web address of a .safetensors file."""
-
-    url: str
-    sha256: str | None = None
-
-    @property
-    def moving(self) -> bool:
-        """What an address serves can change, unless its hash is given."""
-        return self.sha256 is None
-
-    @property
-    def label(self) -> str:
-        """Readable start of a file name."""
-        return _stem(self.url)
-
-    def canonical(self) -> str:
-        """The one spelling of this source."""
-        return self.url + (f"#sha256={self.sha256}" if self.sha256 else "")
-
-    def shown(self) -> str:
-        """The address without its query, which can hold a signature."""
-        return bare_url(self.url)
-
-
-@dataclass(frozen=True)
-class Tar(Link):
-    """A web address of a tar with one .safetensors file in it, as Replicate's trainer makes."""
-
-    @property
-    def moving(self) -> bool:
-        """Replicate's deliveries never change."""
-        host = urlsplit(self.url).hostname or ""
-        delivery = host == "replicate.delivery" or host.endswith(".replicate.delivery")
-        return self.sha256 is None and not delivery
-
-
-@dataclass(frozen=True)
-class LocalFile:
-    """A file in ComfyUI's loras folders, by its name below them."""
-
-    name: str
-
-    @property
-    def moving(self) -> bool:
-        """It is looked at each time anyway."""
-        return False
-
-    @property
-    def label(self) -> str:
-        """Readable start of a file name."""
-        return self.name
-
-    def canonical(self) -> str:
-        """The one spelling of this source."""
-        return f"local:{self.name}"
-
-    def shown(self) -> str:
-        """The spelling for messages and the index, without secrets."""
-        return self.name
-
-
-@dataclass(frozen=True)
-class DataURI:
-    """The bytes themselves: a small .safetensors file, or a tar with one."""
-
-    data: bytes
-
-    @property
-    def moving(self) -> bool:
-        """Bytes stand still."""
-        return False
-
-    @property
-    def label(self) -> str:
-        """Readable start of a file name."""
-        return "data"
-
-    def canonical(self) -> str:
-        """The one spelling of this source."""
-        return "data:application/octet-stream;base64," + base64.b64encode(self.data).decode()
-
-    def shown(self) -> str:
-        """What it is, instead of all of it."""
-        return f"data:({len(self.data)} bytes, sha256 {hashlib.sha256(self.data).hexdigest()[:12]})"
-
-
-Source: TypeAlias = Replicate | HuggingFace | CivitAI | Link | Tar | LocalFile | DataURI
-
-
-def named_in(url: str) -> str:
-    """The name of the .safetensors or .tar file that an address gives, or an empty text.
-
-    It is the end of the path, or stands in the query, as in ``?file=a.safetensors`` and in the
-    ``response-content-disposition`` of signed addresses.
+    Attributes:
+        kind: The name of its kind, for programs.
+        prefix: How the spellings of its kind start, where that tells no more than the kind.
     """
-    parts = urlsplit(url)
-    last = unquote(parts.path).rsplit("/", 1)[-1]
-    if last.lower().endswith((".safetensors", ".tar")):
-        return last
-    for _, value in parse_qsl(parts.query):
-        found = _ENDING.search(value)
-        if found is not None:
-            return unquote(_BEFORE_NAME.split(value[: found.end()])[-1])
-    return ""
+
+    kind: ClassVar[str]
+    prefix: ClassVar[str] = ""
+
+    @property
+    @abstractmethod
+    def moving(self) -> bool:
+        """Whether what it names can come to mean other bytes."""
+
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """Readable start of a file name."""
+
+    @property
+    def unpinned(self) -> str:
+        """Why ``#sha256=`` at the end of its text pins nothing; empty where it does."""
+        return (
+            "#sha256= goes after the address of a file elsewhere. To pin a file of this service, "
+            "write a version or a commit"
+        )
+
+    @abstractmethod
+    def canonical(self) -> str:
+        """The one spelling of this source."""
+
+    def shown(self) -> str:
+        """The spelling for messages and the index, without secrets."""
+        return self.canonical()
+
+    def asked(self) -> Asked:
+        """What it is called in messages, and what its service's refusals mean."""
+        return Asked(self.shown())
+
+    def resolve(self, api: Api, *, probe: bool) -> Resolved:  # noqa: ARG002, for others
+        """Ask the service where the bytes are, and what is known about them beforehand.
+
+        Args:
+            api: Asks the service.
+            probe: Also ask a plain link for its present state, to learn whether it changed.
+
+        Raises:
+            FetchError: there are none, we may not have them, or the service cannot be reached.
+            TypeError: it needs no address.
+        """
+        raise TypeError(f"{type(self).__name__} needs no address")
 
 
-def _stem(url: str) -> str:
-    parts = urlsplit(url)
-    last = parts.path.rsplit("/", 1)[-1]
-    for name in (last, named_in(url)):
-        for suffix in (".safetensors", ".tar"):
-            if name.lower().endswith(suffix):
-                return name[: -len(suffix)] or parts.hostname or "lora"
-    return last or parts.hostname or "lora"
+@dataclass(frozen=True)
+class Address:
+    """A web address in its parts.
+
+    Attributes:
+        scheme: ``http`` or ``https``.
+        host: In lower case and in ASCII.
+        port: As it was written.
+    """
+
+    scheme: str
+    host: str
+    port: int | None
+    path: str
+    query: str
+    fragment: str
+
+    @property
+    def site(self) -> str:
+        """The host without ``www.``; empty on a port where no site of that name is."""
+        return self.host.removeprefix("www.") if self.port in (None, *_PORTS.values()) else ""
+
+    @property
+    def start(self) -> str:
+        """All before the path."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        usual = self.port in (None, _PORTS[self.scheme])
+        return f"{self.scheme}://{host}" + ("" if usual else f":{self.port}")
+
+
+def _not_mine(_: object) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Service:
+    """How the texts of a service are known and read.
+
+    A reader gives None for what is not of its service, and then the next service is asked. It
+    raises NotThisWayError for what is, and cannot be read.
+
+    Attributes:
+        sources: The kinds of source that it has.
+        form: How its texts look, for a message; empty for what nobody writes by hand.
+        prefixes: What its texts start with before a colon, in lower case, each with what reads
+            the rest.
+        sites: Its hosts, in lower case and without ``www.``; of any other host if empty.
+        page: Reads an address on one of its hosts.
+        bare: Reads a text without prefix and host.
+        whole: Reads a text as it stands, however long it is and whatever signs it holds.
+    """
+
+    sources: tuple[type[Source], ...]
+    form: str = ""
+    prefixes: Mapping[str, Callable[[str], Source | None]] = field(
+        default_factory=dict[str, Callable[[str], Source | None]]
+    )
+    sites: frozenset[str] = frozenset()
+    page: Callable[[Address], Source | None] = _not_mine
+    bare: Callable[[str], Source | None] = _not_mine
+    whole: Callable[[str], Source | None] = _not_mine
+
+
+def is_path(text: str) -> bool:
+    """Whether a text without prefix and host is written as a path of this machine is."""
+    return "\\" in text or text.startswith(("/", "~"))
+
+
+def names_file(text: str) -> bool:
+    """Whether a text without prefix and host is a path, or ends like a file with weights."""
+    return is_path(text) or text.lower().endswith((".safetensors", *OTHER_FILES))

@@ -20,7 +20,8 @@ from ..files.lock import locked, try_lock
 from ..files.part import Part, disk_errors
 from ..files.settings import Settings
 from .index import Document, Entry, Index, Known
-from .source import LocalFile, Source
+from .services.local import LocalFile
+from .source import Source
 
 __all__ = ["FOLDER", "Store", "file_hash"]
 

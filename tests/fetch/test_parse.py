@@ -10,16 +10,13 @@ from hypothesis import strategies as st
 
 from flux_hotswap.errors import SourceError
 from flux_hotswap.lora_fetch.parser import parse
-from flux_hotswap.lora_fetch.source import (
-    CivitAI,
-    DataURI,
-    HuggingFace,
-    Link,
-    LocalFile,
-    Replicate,
-    Source,
-    Tar,
-)
+from flux_hotswap.lora_fetch.services.civitai import CivitAI
+from flux_hotswap.lora_fetch.services.data import DataURI
+from flux_hotswap.lora_fetch.services.huggingface import HuggingFace
+from flux_hotswap.lora_fetch.services.link import Link, Tar
+from flux_hotswap.lora_fetch.services.local import LocalFile
+from flux_hotswap.lora_fetch.services.replicate import Replicate
+from flux_hotswap.lora_fetch.source import Source
 
 CARS = Replicate("fofr", "flux-pixar-cars")
 PINNED = Replicate("fofr", "flux-pixar-cars", "132c98d2")
@@ -226,7 +223,7 @@ def test_what_is_wrong_is_said(text: str, words: str) -> None:
 
 @pytest.mark.parametrize("size", [2**26, 2**28], ids=["decoded", "encoded"])
 def test_data_is_bounded(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flux_hotswap.lora_fetch.parser.MAX_DATA", size // 2**20)
+    monkeypatch.setattr("flux_hotswap.lora_fetch.services.data.MAX_DATA", size // 2**20)
     with pytest.raises(SourceError, match="MB"):
         parse("data:;base64," + base64.b64encode(b"x" * (size // 2**19 - 8)).decode())
 

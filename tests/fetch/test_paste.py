@@ -7,17 +7,12 @@ import pytest
 from fetch.test_parse import COMMIT, HASH, text_id
 from flux_hotswap.errors import SourceError
 from flux_hotswap.lora_fetch.parser import parse
-from flux_hotswap.lora_fetch.shares import page_hint
-from flux_hotswap.lora_fetch.source import (
-    HUB_TABS,
-    CivitAI,
-    HuggingFace,
-    Link,
-    Replicate,
-    Source,
-    Tar,
-    named_in,
-)
+from flux_hotswap.lora_fetch.services.civitai import CivitAI
+from flux_hotswap.lora_fetch.services.huggingface import HUB_TABS, HuggingFace
+from flux_hotswap.lora_fetch.services.link import Link, Tar, named_in
+from flux_hotswap.lora_fetch.services.replicate import Replicate
+from flux_hotswap.lora_fetch.services.shares import page_hint
+from flux_hotswap.lora_fetch.source import Source
 
 LONG = "132c98d22d2171c64e55fe7eb539fbeef0085cb0bd5cac3e8d005234b53ef1cb"
 FILE = "https://h.io/x.safetensors"

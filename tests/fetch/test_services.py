@@ -31,9 +31,9 @@ from flux_hotswap.errors import (
 )
 from flux_hotswap.files.net import Client
 from flux_hotswap.files.tokens import Tokens
-from flux_hotswap.lora_fetch.hub import choose
-from flux_hotswap.lora_fetch.resolve import resolve
-from flux_hotswap.lora_fetch.source import HuggingFace, LocalFile
+from flux_hotswap.lora_fetch.api import Api
+from flux_hotswap.lora_fetch.services.huggingface import HuggingFace, choose
+from flux_hotswap.lora_fetch.services.local import LocalFile
 
 
 def test_hub_repository_with_one_file(world: World) -> None:
@@ -87,8 +87,9 @@ def test_hub_size_is_checked_at_the_end_where_it_was_not_told(world: World) -> N
 
 
 def test_local_sources_have_no_address(world: World) -> None:
+    source = LocalFile("a.safetensors")
     with Client(world.settings) as client, pytest.raises(TypeError):
-        resolve(LocalFile("a.safetensors"), client=client, cancelled=lambda: False)
+        source.resolve(Api(source.asked(), client, lambda: False), probe=False)
 
 
 def test_hub_moved_repository_is_followed_within_the_hub(world: World) -> None:

@@ -25,7 +25,7 @@ from flux_hotswap.errors import (
 )
 from flux_hotswap.lora_fetch.fetch import fetch
 from flux_hotswap.lora_fetch.parser import parse
-from flux_hotswap.lora_fetch.source import LocalFile
+from flux_hotswap.lora_fetch.services.local import LocalFile
 from flux_hotswap.lora_fetch.store import file_name
 
 DAY = 24 * 3600.0

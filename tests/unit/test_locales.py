@@ -73,11 +73,13 @@ def test_the_scripts_say_only_what_there_is() -> None:
 
 
 def test_every_kind_of_source_has_a_name() -> None:
-    from flux_hotswap.lora_fetch import source
+    from flux_hotswap.lora_fetch.services import SERVICES
 
-    kinds = ("Replicate", "HuggingFace", "CivitAI", "Link", "Tar", "LocalFile", "DataURI")
-    assert all(hasattr(source, kind) for kind in kinds)
-    names = {kind.removesuffix("File").removesuffix("URI").lower() for kind in kinds}
+    sources = [source for service in SERVICES for source in service.sources]
+    kinds = {"Replicate", "HuggingFace", "CivitAI", "Link", "Tar", "LocalFile", "DataURI"}
+    assert {source.__name__ for source in sources} >= kinds
+    names = {source.kind for source in sources}
+    assert len(names) == len(sources)
     assert {f"kind_{name}" for name in names} == {
         name for name in locales.english_messages() if name.startswith("kind_")
     }
