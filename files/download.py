@@ -21,7 +21,7 @@ from .header import PAGE, looks_like
 from .net import Client
 from .note import Note
 from .parallel import Pieces
-from .part import FileSink, Part, Room, Sink, TarSink
+from .part import FileSink, Part, Room
 from .pump import pause, pump, wait
 from .settings import Settings
 from .validators import content_range, length, validator
@@ -41,6 +41,7 @@ class Remote:
 
     url: str
     tar: bool = False
+    """It is a tar. Size and hash are the tar's own, and rarely published."""
     size: int | None = None
     sha256: str | None = None
     revision: str | None = None
@@ -95,7 +96,7 @@ class Download:
         self._alone = False
         self._url = remote.url
         self._told = -TELL_SECONDS
-        self._sink = self._new_sink()
+        self._sink = FileSink(part, label=asked.shown, tar=remote.tar)
 
     def run(self) -> Arrived:
         """Fetch the whole file and compare it with what the source publishes.
@@ -123,12 +124,6 @@ class Download:
         state = self._part.note.validator
         self._part.forget_note()
         return Arrived(self._part.path, size, digest, state)
-
-    def _new_sink(self) -> Sink:
-        if self._remote.tar:
-            limit = self._settings.max_bytes
-            return TarSink(self._part, label=self._label, max_bytes=limit, room=self._room)
-        return FileSink(self._part, label=self._label)
 
     def _adopt(self) -> bool:
         """Take over what an earlier try left, if it is surely of the same file."""
@@ -170,11 +165,10 @@ class Download:
             wait(seconds, sleep=self._settings.sleep, cancelled=self._cancelled)
 
     def _attempt(self) -> None:
-        sink = self._sink
-        if self._stream() or not isinstance(sink, FileSink):
+        if self._stream():
             return
         try:
-            self._split(sink, self._part.note.total or 0)
+            self._split(self._part.note.total or 0)
         except OfflineError:
             self._alone = True
             raise
@@ -216,14 +210,14 @@ class Download:
             self._limit(here + len(chunk))
             if total is not None and here + len(chunk) > total:
                 raise BadFileError(f"{self._label}: the server sends more than it says. Try later.")
-            if total is None and not self._remote.tar:
+            if total is None:
                 self._unannounced(len(chunk), here)
             self._sink.write(chunk)
             self._tell(self._sink.position)
         watch.count(len(chunk))
 
     def _unannounced(self, size: int, here: int) -> None:
-        """Judge bytes of a file of unknown length as they come; a tar tells its file's size."""
+        """Judge bytes of a file of unknown length as they come."""
         published = self._remote.size
         if published is not None and here + size > published:
             raise BadFileError(
@@ -272,16 +266,14 @@ class Download:
         self._ranges = answer.status == 206 and total is not None
         self._url = answer.url
         self._limit(total or 0)
-        if not self._remote.tar:
-            self._promised(total)
-            self._room(max(0, (total or 0) - self._sink.position), self._sink.position)
-        remote, old = self._remote, self._part.note
+        self._promised(total)
+        self._room(max(0, (total or 0) - self._sink.position), self._sink.position)
+        remote = self._remote
         self._part.note = Note(
             validator=validator(answer),
             revision=remote.revision,
             sha256=remote.sha256,
             total=total,
-            member=old.member,
         )
         self._part.save()
         return False
@@ -330,16 +322,16 @@ class Download:
         """Whether the rest could come over several connections, and is worth it."""
         note, settings = self._part.note, self._settings
         return (
-            isinstance(self._sink, FileSink)
-            and self._ranges
+            self._ranges
             and not self._alone
             and settings.connections > 1
             and (note.validator or note.sha256) is not None
             and (note.total or 0) - self._sink.position >= settings.parallel_from
         )
 
-    def _split(self, sink: FileSink, total: int) -> None:
+    def _split(self, total: int) -> None:
         """Take the rest over several connections."""
+        sink = self._sink
         pieces = Pieces(
             url=self._url,
             label=self._label,
@@ -352,16 +344,16 @@ class Download:
         self._part.note.have = sink.position
         self._part.save()
         try:
-            self._collect(pieces, sink)
+            self._collect(pieces)
             if sink.position < total:
                 raise OfflineError(f"{self._label}: the connections ended early.")
         finally:
             pieces.close()
             sink.resume(sink.position)
 
-    def _collect(self, pieces: Pieces, sink: FileSink) -> None:
+    def _collect(self, pieces: Pieces) -> None:
         """Wait for the pieces, and hash the file as its start grows."""
-        note = self._part.note
+        note, sink = self._part.note, self._sink
         watch, arrived = _Watch(self._settings, self._label), sink.position
         with closing(pump(pieces.workers(), cancelled=self._cancelled)) as items:
             for got in items:

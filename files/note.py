@@ -23,9 +23,8 @@ class Note:
         validator: The server's word for the file's state, for If-Range.
         revision: The source's word for it.
         sha256: The hash that the source publishes.
-        total: Size of the stream (of the tar, if it is one).
+        total: Size of the file.
         have: With several connections: bytes at the start without a hole. The file can be longer.
-        member: In a tar, the file that is taken: name, start, size.
     """
 
     validator: str | None = None
@@ -33,7 +32,6 @@ class Note:
     sha256: str | None = None
     total: int | None = None
     have: int | None = None
-    member: tuple[str, int, int] | None = None
 
 
 def read_note(raw: bytes) -> Note | None:
@@ -53,11 +51,7 @@ def read_note(raw: bytes) -> Note | None:
     )
     if not sound:
         return None
-    note = Note(**table)
-    if note.member is not None:
-        name, start, size = note.member
-        note.member = (name, start, size)
-    return note
+    return Note(**table)
 
 
 def _is_state(value: object) -> bool:
@@ -72,16 +66,10 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
-def _is_member(value: object) -> bool:
-    items = cast("list[object]", value) if isinstance(value, list) else []
-    return len(items) == 3 and isinstance(items[0], str) and all(map(_is_count, items[1:]))
-
-
 _NOTE: Mapping[str, Callable[[object], bool]] = {
     "validator": _is_state,
     "revision": _is_text,
     "sha256": _is_text,
     "total": _is_count,
     "have": _is_count,
-    "member": _is_member,
 }

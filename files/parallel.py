@@ -13,8 +13,9 @@ from collections.abc import Iterator
 
 from ..errors import OfflineError
 from .answer import Answer
+from .disk import disk_errors
 from .net import Client
-from .part import Part, disk_errors
+from .part import Part
 from .pump import Producer
 from .validators import content_range, validator
 

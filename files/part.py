@@ -6,31 +6,30 @@ can go on where a killed one stopped. Only the holder of the key's lock touches 
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import json
 import os
 import shutil
 import stat
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, TypeAlias, cast
 
-from ..errors import BadFileError, NoRoomError, StoreError
+from ..errors import BadFileError
+from .disk import BLOCK, disk_errors, write_whole
 from .header import looks_like
 from .note import MAX_NOTE, Note, read_note
-from .tar import Member, TarReader
+from .tar import check_start
 
-__all__ = ["FileSink", "Part", "Room", "Sink", "TarSink", "disk_errors"]
+__all__ = ["FileSink", "Part", "Room"]
 
 Room: TypeAlias = Callable[[int, int], None]
 """(bytes to come, bytes of the same file that are here); raises NoRoomError."""
 
-BLOCK = 2**20
 FLUSH = 32 * 2**20
-_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+START = 512
+"""Bytes that tell what a file is."""
 
 
 class Part:
@@ -63,8 +62,6 @@ class Part:
         if found is None:
             return 0
         have = file.st_size if found.have is None else min(file.st_size, found.have)
-        if found.member is not None and have > found.member[2]:
-            return 0
         self.note = found
         return have
 
@@ -72,8 +69,7 @@ class Part:
         """Write the note, whole or not at all."""
         with disk_errors(self.path):
             fresh = self._note_path.with_suffix(".new")
-            fresh.write_text(json.dumps(vars(self.note)), encoding="utf-8")
-            fresh.replace(self._note_path)
+            write_whole(self._note_path, json.dumps(vars(self.note)), by=fresh)
 
     def remove(self) -> None:
         """Forget everything that has arrived, and whatever lies in its place."""
@@ -129,14 +125,20 @@ class FileSink:
     """Writes the file's bytes in order and hashes them on the way.
 
     Attributes:
-        position: Where in the stream the next byte belongs.
-        written: Bytes of the file so far.
+        position: Bytes of the file so far.
     """
 
-    def __init__(self, part: Part, *, label: str) -> None:
+    def __init__(self, part: Part, *, label: str, tar: bool = False) -> None:
+        """Begin.
+
+        Args:
+            part: Where the bytes go.
+            label: What the file is called in messages.
+            tar: It is a tar: what it starts with is no safetensors header.
+        """
         self.part = part
         self.position = 0
-        self.written = 0
+        self._tar = tar
         self._label = label
         self._hash = hashlib.sha256()
         self._head = b""
@@ -161,7 +163,7 @@ class FileSink:
         """Throw away what has arrived: it belongs to another state of the file."""
         self.close()
         self.part.remove()
-        self.position = self.written = 0
+        self.position = 0
         self._hash = hashlib.sha256()
         self._head = b""
 
@@ -172,8 +174,8 @@ class FileSink:
             BadFileError: the first bytes show that this is something else.
             NoRoomError: the disk is full.
         """
-        if len(self._head) < BLOCK // 2048:
-            self._sniff(bytes(chunk[:512]))
+        if len(self._head) < START:
+            self._sniff(bytes(chunk[:START]))
         self._hashing.start(self._hash.update, chunk)
         with disk_errors(self.part.path):
             file = self._open_file()
@@ -181,18 +183,18 @@ class FileSink:
             while rest:
                 rest = rest[file.write(rest) :]
             self._flush(file, len(chunk))
-        self._count(len(chunk))
+        self.position += len(chunk)
 
     def absorb(self, end: int) -> None:
         """Hash bytes that are in the file already, up to this position; the file is open."""
         self._hashing.wait()
         with self.part.path.open("rb") as file:
-            file.seek(self.written)
-            while self.written < end and (chunk := file.read(min(BLOCK, end - self.written))):
-                if len(self._head) < BLOCK // 2048:
-                    self._sniff(chunk[:512])
+            file.seek(self.position)
+            while self.position < end and (chunk := file.read(min(BLOCK, end - self.position))):
+                if len(self._head) < START:
+                    self._sniff(chunk[:START])
                 self._hash.update(chunk)
-                self._count(len(chunk))
+                self.position += len(chunk)
                 self._flush(self._open_file(), len(chunk))
 
     def finish(self) -> tuple[int, str]:
@@ -202,7 +204,7 @@ class FileSink:
             self._flushing.wait()
             os.fsync(file.fileno())
         self.close()
-        return self.written, self._hash.hexdigest()
+        return self.position, self._hash.hexdigest()
 
     def close(self) -> None:
         """Close the file; what was written stays."""
@@ -221,16 +223,17 @@ class FileSink:
 
     def _sniff(self, start: bytes) -> None:
         self._head += start
-        kind = looks_like(self._head) if len(self._head) >= 512 else None
+        if len(self._head) < START:
+            return
+        if self._tar:
+            check_start(self._head[:START], label=self._label)
+            return
+        kind = looks_like(self._head)
         if kind is not None:
             raise BadFileError(
                 f"{self._label} cannot be used: it is {kind}, not a safetensors file. Check that "
                 "the source gives out the file itself, without a login."
             )
-
-    def _count(self, size: int) -> None:
-        self.position += size
-        self.written += size
 
     def _open_file(self) -> BinaryIO:
         return self._file if self._file is not None else self._open("wb")
@@ -239,85 +242,3 @@ class FileSink:
         self.close()
         self._file = cast("BinaryIO", self.part.path.open(mode, buffering=0))
         return self._file
-
-
-class TarSink:
-    """Reads a tar's bytes and hands those of its LoRA to a FileSink."""
-
-    def __init__(self, part: Part, *, label: str, max_bytes: int, room: Room) -> None:
-        self.part = part
-        self._label = label
-        self._max_bytes = max_bytes
-        self._room = room
-        self._file = FileSink(part, label=label)
-        self._reader = self._new_reader()
-
-    @property
-    def position(self) -> int:
-        """Where in the tar the next byte belongs."""
-        return self._reader.position
-
-    def resume(self, have: int) -> None:
-        """Go on inside the file that an earlier try was taking; without one, from the start."""
-        if self.part.note.member is not None:
-            self._file.resume(have)
-            self._reader.resume(Member(*self.part.note.member), have)
-
-    def restart(self) -> None:
-        """Begin the tar again."""
-        self._file.restart()
-        self._reader = self._new_reader()
-
-    def write(self, chunk: bytes) -> None:
-        """Take the next bytes of the tar.
-
-        Raises:
-            FetchError: as `TarReader.feed` and `FileSink.write`.
-        """
-        self._reader.feed(chunk)
-
-    def finish(self) -> tuple[int, str]:
-        """The tar is over; the size and the hash of the file in it."""
-        self._reader.finish()
-        return self._file.finish()
-
-    def close(self) -> None:
-        """Close the file; what was written stays."""
-        self._file.close()
-
-    def _new_reader(self) -> TarReader:
-        return TarReader(
-            label=self._label,
-            max_bytes=self._max_bytes,
-            begin=self._begin,
-            write=self._file.write,
-        )
-
-    def _begin(self, member: Member) -> None:
-        self._room(member.size, 0)
-        self.part.note.member = (member.name, member.start, member.size)
-        self.part.save()
-
-
-Sink = FileSink | TarSink
-
-
-@contextlib.contextmanager
-def disk_errors(path: Path) -> Generator[None, None, None]:
-    """Say what a failing disk means.
-
-    Raises:
-        NoRoomError: the disk or the quota is full.
-        StoreError: anything else.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            raise NoRoomError(
-                f"{path.parent} is full: {error.strerror}. Free some space, or run "
-                "'python -m lora_fetch prune'."
-            ) from error
-        raise StoreError(
-            f"{path} cannot be used: {error.strerror or error}. Check the folder's permissions."
-        ) from error

@@ -1,21 +1,24 @@
-"""Takes the one .safetensors file out of a tar that is still arriving.
+"""Finds the one .safetensors file in a tar, and makes the tar that file.
 
-The tar is read as a stream of bytes and nothing is extracted by name: the names in it are only
-looked at. Entries that have no place in a LoRA's tar (links, devices, paths that climb out) make
-the whole tar refused. The reader can start in the middle of the file it takes, for a resume.
+Nothing is extracted by name: the names in it are only looked at. Entries that have no place in a
+LoRA's tar (links, devices, paths that climb out) make the whole tar refused.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 import tarfile
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NoReturn
+from pathlib import Path
+from typing import BinaryIO, NoReturn
 
 from ..errors import BadFileError, RefusedError
+from .disk import BLOCK as CHUNK
+from .disk import disk_errors
 
-__all__ = ["Member", "TarReader"]
+__all__ = ["Member", "check_start", "find_member", "unpack"]
 
 BLOCK = 512
 MAX_ENTRIES = 10_000
@@ -42,133 +45,128 @@ class Member:
     size: int
 
 
-class TarReader:
-    """Feed it the tar's bytes in order; it passes on those of the .safetensors file.
+def unpack(path: Path, *, label: str, max_bytes: int) -> tuple[int, str]:
+    """Leave of a tar the file in it, under the tar's own name; no more room is needed for that.
 
-    Attributes:
-        position: How many bytes of the tar have been read.
-        member: The file that is taken, once it was met.
+    A process that is killed on the way leaves something that is neither: the caller must have
+    forgotten before that the tar was whole.
+
+    Args:
+        path: The tar.
+        label: What it is called in messages.
+        max_bytes: A larger file in it is refused.
+
+    Returns:
+        The size of the file and its SHA-256.
+
+    Raises:
+        BadFileError: this is no sound tar, or it does not hold one .safetensors file.
+        RefusedError: it holds something unsafe or too large.
+        StoreError: the disk does not let us.
     """
+    digest = hashlib.sha256()
+    with disk_errors(path), path.open("r+b", buffering=0) as file:
+        member = find_member(file, label=label, max_bytes=max_bytes)
+        done, buffer = 0, bytearray(CHUNK)
+        while done < member.size:
+            # What is read lies behind what is written: an entry has at least its own head before.
+            file.seek(member.start + done)
+            got = file.readinto(memoryview(buffer)[: member.size - done])
+            piece = memoryview(buffer)[:got]
+            digest.update(piece)
+            file.seek(done)
+            while piece:
+                piece = piece[file.write(piece) :]
+            done += got
+        file.truncate(member.size)
+        os.fsync(file.fileno())
+    return member.size, digest.hexdigest()
 
-    def __init__(
-        self,
-        *,
-        label: str,
-        max_bytes: int,
-        begin: Callable[[Member], None],
-        write: Callable[[memoryview], None],
-    ) -> None:
-        self.position = 0
-        self.member: Member | None = None
+
+def find_member(file: BinaryIO, *, label: str, max_bytes: int) -> Member:
+    """Look through a tar for the .safetensors file in it; only the heads of entries are read.
+
+    Raises:
+        BadFileError: this is no sound tar, or it does not hold one such file.
+        RefusedError: it holds something unsafe or too large.
+    """
+    return _Look(file, label, max_bytes).run()
+
+
+def check_start(block: bytes, *, label: str) -> None:
+    """Look at the first block of what should be a tar, before all the rest of it is fetched.
+
+    Raises:
+        BadFileError: it is none.
+    """
+    if any(block):
+        _info(block, label)
+
+
+def _info(block: bytes, label: str) -> tarfile.TarInfo:
+    try:
+        return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        _bad(label, "it is no tar, or a damaged one")
+
+
+class _Look:
+    """One look through a tar."""
+
+    def __init__(self, file: BinaryIO, label: str, max_bytes: int) -> None:
+        self._file = file
         self._label = label
         self._max_bytes = max_bytes
-        self._begin = begin
-        self._write = write
+        self._length = file.seek(0, os.SEEK_END)
         self._entries = 0
         self._described = 0  # bytes of descriptions so far
-        self._buffer = bytearray()
-        self._left = 0  # bytes of the present entry that are still to come
-        self._padding = 0  # bytes that fill its last block
-        self._keep: bytes | None = None  # the type of the entry whose bytes are gathered
-        self._taking = False
-        self._ended = False
-        self._next: dict[str, str] = {}  # what extension entries say about the next one
+        self._member: Member | None = None
+        self._next: dict[str, str] = {}  # what descriptions say about the next entry
 
-    def resume(self, member: Member, have: int) -> None:
-        """Continue inside the file, after ``have`` of its bytes."""
-        self.member = member
-        self.position = member.start + have
-        self._left = member.size - have
-        self._padding = -member.size % BLOCK
-        self._taking = True
-
-    def feed(self, chunk: bytes) -> None:
-        """Read the next bytes of the tar.
-
-        Raises:
-            BadFileError: this is no sound tar, or it holds several .safetensors files.
-            RefusedError: it holds something unsafe or too large.
-        """
-        view = memoryview(chunk)
-        while view and not self._ended:
-            if self._left:
-                used = min(self._left, len(view))
-                self._content(view[:used])
-                self._left -= used
-            elif self._padding:
-                used = min(self._padding, len(view))
-                self._padding -= used
-            else:
-                used = min(BLOCK - len(self._buffer), len(view))
-                self._buffer += view[:used]
-            self.position += used
-            view = view[used:]
-            self._advance()
-        self.position += len(view)
-
-    def finish(self) -> Member:
-        """The tar is over: the file must have been in it, whole.
-
-        Raises:
-            BadFileError: it was not.
-        """
-        if not self._ended and (self._left or self._buffer):
-            self._bad("it ends in the middle of a file")
-        if self.member is None:
+    def run(self) -> Member:
+        """Return the file that was met."""
+        at = self._file.seek(0)
+        while at < self._length:
+            block = self._read(at, BLOCK)
+            if not any(block):
+                break
+            at = self._header(block, at + BLOCK)
+        if self._member is None:
             self._bad("there is no .safetensors file in it")
-        return self.member
+        return self._member
 
-    def _content(self, view: memoryview) -> None:
-        if self._taking:
-            self._write(view)
-        elif self._keep is not None:
-            self._buffer += view
+    def _read(self, at: int, size: int) -> bytes:
+        self._file.seek(at)
+        data = self._file.read(size)
+        if len(data) < size:
+            self._bad("it ends in the middle of a file")
+        return data
 
-    def _advance(self) -> None:
-        """Act on what is complete now."""
-        if self._left:
-            return
-        self._taking = False
-        if self._keep is not None:
-            kind, self._keep = self._keep, None
-            content = bytes(self._buffer)
-            self._buffer.clear()
-            self._extension(kind, content)
-        elif not self._padding and len(self._buffer) == BLOCK:
-            block = bytes(self._buffer)
-            self._buffer.clear()
-            self._header(block)
-
-    def _header(self, block: bytes) -> None:
-        if not any(block):
-            self._ended = True
-            return
+    def _header(self, block: bytes, at: int) -> int:
+        """Act on the head of an entry whose content starts there; where the next one is."""
         self._entries += 1
         if self._entries > MAX_ENTRIES:
             self._refuse(f"it holds more than {MAX_ENTRIES} entries")
-        try:
-            info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-        except tarfile.HeaderError:
-            self._bad("it is no tar, or a damaged one")
+        info = _info(block, self._label)
         if info.type in {_LONG_NAME, _LONG_LINK, _PAX_GLOBAL, *_PAX}:
-            self._gather(info)
+            size = self._describe(info, at)
         else:
-            self._entry(info)
+            size = self._entry(info, at)
+        if at + size > self._length:
+            self._bad("it ends in the middle of a file")
+        return at + size + -size % BLOCK
 
-    def _gather(self, info: tarfile.TarInfo) -> None:
+    def _describe(self, info: tarfile.TarInfo, at: int) -> int:
+        """Read what an entry says about the next one; its size."""
         self._described += max(info.size, 0)
         if not 0 <= info.size <= MAX_EXTENSION or self._described > MAX_EXTENSIONS:
             self._refuse("an entry's description is too large")
-        self._keep = info.type
-        self._expect(info.size)
-        if not info.size:
-            self._advance()
-
-    def _extension(self, kind: bytes, content: bytes) -> None:
-        if kind == _LONG_NAME:
+        content = self._read(at, info.size)
+        if info.type == _LONG_NAME:
             self._next["path"] = content.rstrip(b"\0").decode("utf-8", "surrogateescape")
-        elif kind in _PAX:
+        elif info.type in _PAX:
             self._next.update(self._pax(content))
+        return info.size
 
     def _pax(self, content: bytes) -> dict[str, str]:
         found: dict[str, str] = {}
@@ -185,7 +183,8 @@ class TarReader:
                 self._refuse(f"an entry's description has more than {MAX_RECORDS} records")
         return found
 
-    def _entry(self, info: tarfile.TarInfo) -> None:
+    def _entry(self, info: tarfile.TarInfo, at: int) -> int:
+        """Look at an entry; the size of its content."""
         described, self._next = self._next, {}
         name = described.get("path", info.name)
         shown = repr(name[:80])
@@ -200,37 +199,35 @@ class TarReader:
         if info.issym() or info.islnk():
             self._refuse(f"{shown} is a link")
         if info.isdir():
-            return
+            return 0
         if info.type not in _FILES or any(key.startswith("GNU.sparse") for key in described):
             self._refuse(f"{shown} is not an ordinary file")
         if size < 0:
             self._bad(f"{shown} has no sound size")
         if _is_weights(name):
-            self._take(name, size)
-        self._expect(size)
+            self._take(name, at, size)
+        return size
 
-    def _take(self, name: str, size: int) -> None:
-        if self.member is not None:
+    def _take(self, name: str, at: int, size: int) -> None:
+        if self._member is not None:
             self._bad(
-                f"it holds several .safetensors files ({self.member.name[:80]!r}, {name[:80]!r})"
+                f"it holds several .safetensors files ({self._member.name[:80]!r}, {name[:80]!r})"
             )
         if size > self._max_bytes:
             self._refuse(f"its file claims {size} bytes and the limit is {self._max_bytes}")
-        self.member = Member(name, self.position, size)
-        self._begin(self.member)
-        self._taking = True
-
-    def _expect(self, size: int) -> None:
-        self._left = size
-        self._padding = -size % BLOCK
+        self._member = Member(name, at, size)
 
     def _bad(self, why: str) -> NoReturn:
-        raise BadFileError(
-            f"{self._label}: the tar cannot be used: {why}. It must hold one .safetensors file."
-        )
+        _bad(self._label, why)
 
     def _refuse(self, why: str) -> NoReturn:
         raise RefusedError(f"{self._label}: the tar is refused: {why}.")
+
+
+def _bad(label: str, why: str) -> NoReturn:
+    raise BadFileError(
+        f"{label}: the tar cannot be used: {why}. It must hold one .safetensors file."
+    )
 
 
 def _is_weights(name: str) -> bool:

@@ -19,8 +19,9 @@ from ..files import header
 from ..files.addresses import bare_url
 from ..files.download import Arrived, Download
 from ..files.net import Client
-from ..files.part import FileSink, Part, TarSink
+from ..files.part import FileSink, Part
 from ..files.settings import Settings
+from ..files.tar import unpack
 from ..files.validators import MAX_STATE
 from ..texts import one_line, trigger_words
 from .api import Api, Resolved
@@ -202,27 +203,43 @@ class _Job:
             if shared is not None:
                 return _fetched(self.store, shared, from_cache=True, warnings=resolved.warnings)
         part = self.store.part(self.source)
+        # What is published of a tar's content is compared when it is unpacked.
+        remote = replace(resolved, size=None, sha256=None) if resolved.tar else resolved
         arrived = Download(
             self.source.asked(),
-            resolved,
+            remote,
             part,
             client=client,
             room=self.store.make_room,
             progress=self.progress,
             cancelled=self.cancelled,
         ).run()
+        if resolved.tar:
+            arrived = self._taken_out(part, arrived, resolved)
         return self._keep(part, arrived, resolved)
+
+    def _taken_out(self, part: Part, arrived: Arrived, resolved: Resolved) -> Arrived:
+        """Leave of a tar the file in it."""
+        label = self.source.shown()
+        try:
+            size, digest = unpack(part.path, label=label, max_bytes=self.settings.max_bytes)
+            if resolved.sha256 not in (None, digest):
+                raise BadFileError(
+                    f"{label}: its SHA-256 is {digest} and the source says {resolved.sha256}. Try "
+                    "again later, or ask its author."
+                )
+        except FetchError:
+            part.remove()
+            raise
+        return replace(arrived, size=size, sha256=digest)
 
     def _unpack(self, source: DataURI) -> Fetched:
         """Write the bytes of a data: URI like bytes from anywhere else."""
         part, label = self.store.part(source), source.shown()
         part.remove()
         self.store.make_room(len(source.data))
-        if source.data[_TAR_MARK] == b"ustar":
-            limit = self.settings.max_bytes
-            sink = TarSink(part, label=label, max_bytes=limit, room=self.store.make_room)
-        else:
-            sink = FileSink(part, label=label)
+        is_tar = source.data[_TAR_MARK] == b"ustar"
+        sink = FileSink(part, label=label, tar=is_tar)
         try:
             sink.write(source.data)
             size, digest = sink.finish()
@@ -231,7 +248,10 @@ class _Job:
             part.remove()
             raise
         part.forget_note()
-        return self._keep(part, Arrived(part.path, size, digest, None), Resolved(url=""))
+        arrived, resolved = Arrived(part.path, size, digest, None), Resolved(url="", tar=is_tar)
+        if is_tar:
+            arrived = self._taken_out(part, arrived, resolved)
+        return self._keep(part, arrived, resolved)
 
     def _keep(self, part: Part, arrived: Arrived, resolved: Resolved) -> Fetched:
         """Check that it is a LoRA file at all, then give it its place."""

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
 
+from ..files.disk import disk_errors, write_whole
 from ..files.lock import locked
-from ..files.part import disk_errors
 from ..texts import one_line, trigger_words
 
 __all__ = ["Document", "Entry", "Index", "Known"]
@@ -94,10 +94,8 @@ class Index:
             yield document
             text = json.dumps({"version": VERSION, **asdict(document)}, indent=1)
             with disk_errors(self._path):
-                fresh = self._lock.with_suffix(".new")
-                fresh.write_text(text, encoding="utf-8")
                 self._set_aside()
-                _replace(fresh, self._path)
+                write_whole(self._path, text, by=self._lock.with_suffix(".new"))
 
     def _set_aside(self) -> None:
         """Move a folder that has the index's name, with what is in it, out of the way."""
@@ -176,20 +174,3 @@ def _sound(entry: Entry) -> bool:
     entry.name = one_line(entry.name, MAX_TEXT)
     entry.trigger_words = trigger_words(entry.trigger_words)
     return _FILE.fullmatch(entry.file) is not None and entry.size >= 0
-
-
-def _replace(fresh: Path, target: Path) -> None:
-    """Windows refuses while somebody reads the old file, which takes a moment at most."""
-    for _ in range(20):
-        if _replaced(fresh, target):
-            return
-        time.sleep(0.01)
-    fresh.replace(target)
-
-
-def _replaced(fresh: Path, target: Path) -> bool:
-    try:
-        fresh.replace(target)
-    except PermissionError:
-        return False
-    return True

@@ -16,19 +16,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import NoRoomError, NotFoundError, StoreError
+from ..files.disk import disk_errors, hash_of
 from ..files.lock import locked, try_lock
-from ..files.part import Part, disk_errors
+from ..files.part import Part
 from ..files.settings import Settings
 from .index import Document, Entry, Index, Known
 from .services.local import LocalFile
 from .source import Source
 
-__all__ = ["FOLDER", "Store", "file_hash"]
+__all__ = ["FOLDER", "Store"]
 
 FOLDER = "flux-hotswap"
 TOUCH_EVERY = 60.0
 STALE_PART = 24 * 3600.0
-BLOCK = 2**20
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:[.-].*)?", re.IGNORECASE)
 
 logger = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ class Store:
             return "damaged"
         if not thorough and stat.st_mtime_ns == entry.mtime_ns:
             return "ok"
-        sound = file_hash(path) == entry.sha256
+        sound = hash_of(path) == entry.sha256
         with self._if_possible(), self._index.change() as document:
             for other in document.loras.values():
                 if other.file == entry.file:
@@ -237,7 +237,7 @@ class Store:
         known = self._index.read().local.get(str(path))
         if known and (known.size, known.mtime_ns) == (stat.st_size, stat.st_mtime_ns):
             return known.sha256
-        digest = file_hash(path)
+        digest = hash_of(path)
         with self._if_possible():
             with disk_errors(self._work):
                 self._work.mkdir(parents=True, exist_ok=True)
@@ -249,7 +249,7 @@ class Store:
         """The file that has these bytes already."""
         for entry in document.loras.values():
             path = self.path(entry)
-            if entry.sha256 == sha256 and path.is_file() and file_hash(path) == sha256:
+            if entry.sha256 == sha256 and path.is_file() and hash_of(path) == sha256:
                 return entry.file
         return None
 
@@ -313,15 +313,6 @@ class Store:
 def key_of(source: Source) -> str:
     """The name of a source in the index: a hash, so that no secret of an address is in it."""
     return hashlib.sha256(source.canonical().encode()).hexdigest()[:32]
-
-
-def file_hash(path: Path) -> str:
-    """The SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(BLOCK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def file_name(source: Source, name: str, sha256: str) -> str:
