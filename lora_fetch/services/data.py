@@ -46,7 +46,7 @@ class DataURI(Source):
 
 
 def _whole(text: str) -> DataURI | None:
-    """Read a data: URI; its errors do not quote it, as it is long and no one reads it.
+    """Read a data: URI. Its errors do not quote it: it is long, and tells nobody anything.
 
     Raises:
         SourceError: it is one, and broken.

@@ -1,4 +1,4 @@
-"""A file in ComfyUI's loras folders, by its name below them."""
+"""Files that are in the loras folders already."""
 
 from __future__ import annotations
 
