@@ -18,6 +18,7 @@ import statistics
 import struct
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -216,6 +217,7 @@ def measure(work: Path, options: argparse.Namespace) -> dict[str, Any]:
             runs["aria2c"] = lambda folder: aria2(url, folder)
         report["limited"] = race(work, runs, options.runs, size)
     against(report["limited"], "aria2c", "limited")
+    report["tar"] = as_a_tar(work, path, options, size)
     hits = cache_hit(work, path)
     middle, slow = statistics.median(hits), sorted(hits)[int(0.99 * len(hits))]
     report["cache_hit"] = {
@@ -226,6 +228,24 @@ def measure(work: Path, options: argparse.Namespace) -> dict[str, Any]:
     }
     print(f"{'hit':9}{middle * 1e3:.2f} ms, 99 of 100 below {slow * 1e3:.2f} ms")
     return report
+
+
+def as_a_tar(work: Path, path: Path, options: argparse.Namespace, size: int) -> dict[str, Any]:
+    """The limited server: the file, and the same file in a tar as Replicate's trainer makes it."""
+    packed = path.with_suffix(".tar")
+    with tarfile.open(packed, "w") as file:
+        file.add(path, "output/flux_train_replicate/lora.safetensors")
+    rate = options.rate * MIB
+    with serving(path, rate) as plain, serving(packed, rate) as tar:
+        found = race(
+            work,
+            {"ours": lambda folder: ours(tar, folder), "file": lambda folder: ours(plain, folder)},
+            options.runs,
+            size,
+        )
+    packed.unlink()
+    against(found, "file", "tar")
+    return found
 
 
 def over_tls(work: Path, path: Path, runs: int, size: int) -> dict[str, Any]:

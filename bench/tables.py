@@ -91,6 +91,7 @@ def fetch(report: Report) -> Iterator[Table]:
         ("open", "curl", "one open server", "at least 0.8"),
         ("https", "curl", "over https", ""),
         ("limited", "aria2c", "each connection limited", "at least 1.0"),
+        ("tar", "file", "the same, in a tar as Replicate makes it", "at least 0.9"),
     )
     for kind, peer, what, goal in kinds:
         found = report[kind]

@@ -3,34 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import BinaryIO
+
+from filelock import FileLock, Timeout
 
 from ..errors import StoreError
 from .pump import cancel_check
-
-if sys.platform == "win32":  # pragma: no cover
-    import msvcrt
-
-    def _take(file: BinaryIO) -> None:
-        file.seek(0)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-
-    def _give(file: BinaryIO) -> None:
-        file.seek(0)
-        msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
-
-else:
-    import fcntl
-
-    def _take(file: BinaryIO) -> None:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-    def _give(file: BinaryIO) -> None:
-        fcntl.flock(file, fcntl.LOCK_UN)
-
 
 __all__ = ["locked", "try_lock"]
 
@@ -64,24 +43,20 @@ def try_lock(path: Path) -> Generator[bool, None, None]:
     Raises:
         StoreError: this disk cannot lock files.
     """
+    # One of its own each time: filelock's are held again by whoever holds them already.
+    lock = FileLock(path, timeout=0, thread_local=False)
     try:
-        file = path.open("ab")
-    except OSError as error:
+        lock.acquire()
+    except Timeout:
+        yield False
+        return
+    except (OSError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise StoreError(
-            f"{path} cannot be opened: {error.strerror or error}. Check the folder's permissions."
+            f"{path} cannot be locked: {reason}. Check the folder's permissions, or use another "
+            "folder: this disk may not lock files."
         ) from error
-    with file:
-        try:
-            _take(file)
-        except (BlockingIOError, PermissionError):  # held: POSIX says the first, Windows the second
-            yield False
-            return
-        except OSError as error:
-            raise StoreError(
-                f"{path.parent}: this disk cannot lock files ({error.strerror or error}). Use "
-                "another folder."
-            ) from error
-        try:
-            yield True
-        finally:
-            _give(file)
+    try:
+        yield True
+    finally:
+        lock.release()

@@ -6,18 +6,17 @@ pinned one, so a mirror or a copy made by hand is as good as the original.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from ...errors import WeightsError
+from ...files.disk import hash_of
 
 FOLDER = "safety_checker"
 """Folder category below ComfyUI's models folder."""
 
-_CHUNK = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -124,11 +123,7 @@ def _verified(path: Path, file: WeightFile) -> Path:
 @lru_cache(maxsize=8)
 def _digest(path: Path, size: int, changed: int) -> str:  # noqa: ARG001 - size and time are the key
     """Hash a file; once as long as it stays the same."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return hash_of(path)
 
 
 def _missing(file: WeightFile, target: Path, reason: str) -> WeightsError:

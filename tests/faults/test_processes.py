@@ -189,10 +189,14 @@ def test_a_disk_without_locks(world: World, monkeypatch: pytest.MonkeyPatch) -> 
         raise OSError(errno.ENOLCK, "No locks available")
 
     world.loras.mkdir()
-    monkeypatch.setattr("flux_hotswap.files.lock._take", refuse)
-    with pytest.raises(StoreError, match="cannot lock"), try_lock(world.loras / "x.lock"):
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with (
+        pytest.raises(StoreError, match="cannot be locked: No locks"),
+        try_lock(world.loras / "x.lock"),
+    ):
         raise AssertionError("held")
-    with pytest.raises(StoreError, match="cannot be opened"), try_lock(world.loras / "no" / "x"):
+    (world.loras / "no").write_text("a file")
+    with pytest.raises(StoreError, match="cannot be locked"), try_lock(world.loras / "no" / "x"):
         raise AssertionError("held")
 
 
@@ -232,7 +236,7 @@ def test_a_disk_with_too_little_room(world: World, packed: bool) -> None:
     body = tar(("lora.safetensors", DATA)) if packed else DATA
     with pytest.raises(NoRoomError) as caught:
         world.fetch(world.cdn.file("/a.tar" if packed else "/a.safetensors", body))
-    assert (caught.value.needed, caught.value.free) == (len(DATA), 250_000)
+    assert (caught.value.needed, caught.value.free) == (len(body), 250_000)
     assert parts(world) == []
 
 
@@ -282,17 +286,37 @@ def test_cancel_is_heard_while_waiting_to_try_again(world: World) -> None:
     assert sum(world.clock.slept) < 2
 
 
-def test_a_part_of_a_tar_without_its_place(world: World) -> None:
-    """A note that says nothing of the file in the tar: from the start."""
-    data = tar(("o/lora.safetensors", DATA))
+def test_a_part_of_a_tar_is_gone_on_with(world: World) -> None:
+    data = tar(("notes.txt", b"x"), ("o/lora.safetensors", DATA))
     url = world.cdn.file("/a.tar", data, cut=[100_000])
     world.use(attempts=1)
     with pytest.raises(OfflineError):
         world.fetch(url)
-    note = parts(world)[0].with_suffix(".json")
-    note.write_text(json.dumps({"validator": '"one"', "total": len(data)}))
+    assert world.fetch(url).path.read_bytes() == DATA
+    assert world.cdn.seen[-1].headers["range"] == "bytes=100000-"
+
+
+def test_killed_while_a_tar_is_taken_apart(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left is neither the tar nor the file, and is not taken for either."""
+    data = tar(("notes.txt", b"x" * 5000), ("o/lora.safetensors", DATA))
+    url = world.cdn.file("/a.tar", data)
+
+    class KilledError(BaseException):
+        pass
+
+    def killed(path: Path, **_: Any) -> Any:
+        with path.open("r+b") as file:
+            file.write(DATA[:1000])
+        raise KilledError
+
+    monkeypatch.setattr("flux_hotswap.lora_fetch.fetch.unpack", killed)
+    with pytest.raises(KilledError):
+        world.fetch(url)
+    monkeypatch.undo()
+    world.cdn.file("/a.tar", data)
     assert world.fetch(url).path.read_bytes() == DATA
     assert world.cdn.seen[-1].headers["range"] == "bytes=0-"
+    assert world.leftovers() == []
 
 
 def test_a_mistake_of_ours_in_a_thread_is_not_silent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,37 +1,37 @@
-"""A tar that arrives in pieces: the one file is taken, everything odd is refused."""
+"""A tar on the disk: its one file is taken, everything odd is refused."""
 
 from __future__ import annotations
 
 import io
 import tarfile
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fetch.servers import lora, tar
+from fetch.servers import lora, sha256, tar
 from flux_hotswap.errors import BadFileError, FetchError, RefusedError
-from flux_hotswap.files.tar import Member, TarReader
+from flux_hotswap.files.tar import Member, check_start, find_member, unpack
 
 DATA = lora(3_000)
 NAME = "output/flux_train_replicate/lora.safetensors"
 
 
-def reader(took: bytearray, begun: list[Member]) -> TarReader:
-    return TarReader(label="a/b", max_bytes=10_000, begin=begun.append, write=took.extend)
-
-
-def take(data: bytes, step: int = 10**9) -> tuple[bytes, Member]:
-    took, begun = bytearray(), list[Member]()
-    one = reader(took, begun)
-    for at in range(0, len(data), step):
-        one.feed(data[at : at + step])
-    member = one.finish()
-    assert [member] == begun
-    assert one.position == len(data)
-    return bytes(took), member
+def take(data: bytes) -> tuple[bytes, Member]:
+    """What is taken out of a tar, and where it lay."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "a.tar")
+        path.write_bytes(data)
+        with path.open("rb") as file:
+            member = find_member(file, label="a/b", max_bytes=10_000)
+        size, digest = unpack(path, label="a/b", max_bytes=10_000)
+        took = path.read_bytes()
+    assert (size, digest) == (len(took), sha256(took))
+    return took, member
 
 
 def entry(name: str, **fields: Any) -> bytes:
@@ -42,11 +42,10 @@ def entry(name: str, **fields: Any) -> bytes:
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-@pytest.mark.parametrize("step", [1, 7, 512, 10**9])
-def test_every_format_in_every_step(form: int, step: int) -> None:
+def test_every_format(form: int) -> None:
     name = NAME if form == tarfile.USTAR_FORMAT else "deep/" * 40 + "ü.safetensors"
     data = tar(("a.txt", b"hello"), (name, DATA), ("b.txt", b"x" * 600), form=form)
-    took, member = take(data, step)
+    took, member = take(data)
     assert took == DATA
     assert (member.name, member.size) == (name, len(DATA))
     assert data[member.start : member.start + member.size] == DATA
@@ -70,16 +69,28 @@ def test_empty_file_is_taken_and_left_to_the_header_check() -> None:
     assert take(tar((NAME, b"")))[0] == b""
 
 
-@pytest.mark.parametrize("have", [0, 1, 2_999, len(DATA)])
-def test_resume_in_the_middle(have: int) -> None:
-    data = tar(("a.txt", b"hello"), (NAME, DATA), ("b.txt", b"x"))
-    member = take(data)[1]
-    took = bytearray(DATA[:have])
-    one = reader(took, [])
-    one.resume(member, have)
-    one.feed(data[one.position :])
-    assert one.finish() == member
-    assert bytes(took) == DATA
+def test_a_file_of_many_blocks_moves_over_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flux_hotswap.files.tar.CHUNK", 700)
+    assert take(tar((NAME, DATA), ("b.txt", b"x" * 9000)))[0] == DATA
+    assert take(tar(("b.txt", b"x" * 9000), (NAME, DATA)))[0] == DATA
+
+
+@pytest.mark.parametrize(
+    ("block", "fits"),
+    [
+        (entry("a.txt"), True),
+        (bytes(512), True),
+        (b"\x1f\x8b" + b"\1" * 510, False),
+        (b"<html>" + b" " * 506, False),
+    ],
+    ids=["an entry", "an empty tar", "gzip", "a page"],
+)
+def test_its_first_block_tells_before_the_rest_comes(block: bytes, fits: bool) -> None:
+    if fits:
+        check_start(block, label="a/b")
+        return
+    with pytest.raises(BadFileError, match="a/b: the tar cannot be used: it is no tar"):
+        check_start(block, label="a/b")
 
 
 def pax(record: bytes, size: int | None = None) -> bytes:
@@ -141,7 +152,7 @@ def test_a_description_costs_no_time(data: bytes, words: str) -> None:
     began = time.process_time()
     with pytest.raises(FetchError, match=words):
         take(data)
-    assert time.process_time() - began < 3
+    assert time.process_time() - began < 1
 
 
 def test_a_long_description_that_a_tool_made() -> None:
@@ -164,11 +175,8 @@ def test_refused_in_its_own_words(data: bytes, error: type[FetchError], words: s
 
 
 def test_endless_entries() -> None:
-    one = reader(bytearray(), [])
-    block = entry("x")
     with pytest.raises(RefusedError, match="more than 10000 entries"):
-        for _ in range(100):
-            one.feed(block * 200)
+        take(entry("x") * 10_001)
 
 
 def test_an_extension_without_content() -> None:
@@ -177,11 +185,11 @@ def test_an_extension_without_content() -> None:
 
 
 @settings(max_examples=60)
-@given(at=st.integers(0, 2_000), value=st.integers(0, 255), step=st.sampled_from([13, 512, 10**9]))
-def test_any_damage_is_one_of_our_errors_or_none(at: int, value: int, step: int) -> None:
+@given(at=st.integers(0, 2_000), value=st.integers(0, 255))
+def test_any_damage_is_one_of_our_errors_or_none(at: int, value: int) -> None:
     data = bytearray(tar(("a.txt", b"hello"), (NAME, DATA[:600])))
     data[at] = value
     try:
-        take(bytes(data), step)
+        take(bytes(data))
     except FetchError:
         return

@@ -7,6 +7,7 @@ this folder with kept inputs and random changes of them.
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import tarfile
@@ -21,7 +22,7 @@ from PIL import Image, PngImagePlugin
 from flux_hotswap.errors import BadFileError, FetchError, ImageError, RequestError, SourceError
 from flux_hotswap.files.header import looks_like, read
 from flux_hotswap.files.note import read_note
-from flux_hotswap.files.tar import Member, TarReader
+from flux_hotswap.files.tar import find_member, unpack
 from flux_hotswap.lora_fetch.index import Index
 from flux_hotswap.lora_fetch.parser import parse
 from flux_hotswap.ops.picture import decode_mask, decode_picture, grid_mask, resize_picture
@@ -132,19 +133,19 @@ def note(data: bytes) -> None:
 
 
 def tar(data: bytes) -> None:
-    """A tar in pieces; what is taken lies where the member says."""
-    took, begun = bytearray(), list[Member]()
-    one = TarReader(label="a/b", max_bytes=LARGEST, begin=begun.append, write=took.extend)
-    step = 1 + (data[0] if data else 0) * 7
+    """A tar on the disk; what is taken out of it lay where the look through it said."""
+    path = Path(_FOLDER.name, "a.tar")
+    path.write_bytes(data)
     try:
-        for at in range(0, len(data), step):
-            one.feed(data[at : at + step])
-        member = one.finish()
+        with path.open("rb") as file:
+            member = find_member(file, label="a/b", max_bytes=LARGEST)
     except FetchError as error:
         assert len(str(error)) < 1000, error
         return
-    assert begun == [member]
-    assert took == data[member.start : member.start + member.size]
+    size, digest = unpack(path, label="a/b", max_bytes=LARGEST)
+    wanted = data[member.start : member.start + member.size]
+    assert (size, digest) == (member.size, hashlib.sha256(wanted).hexdigest())
+    assert path.read_bytes() == wanted
 
 
 def index(data: bytes) -> None:
