@@ -12,13 +12,13 @@ import ipaddress
 import re
 import socket
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
 from ..errors import OfflineError, RefusedError, SettingsError
 
-__all__ = ["AllowList", "Resolver", "Target", "check", "is_public", "origin"]
+__all__ = ["AllowList", "Resolver", "Target", "check", "is_public", "named", "origin"]
 
 Resolver: TypeAlias = Callable[[str, int], Iterable[str]]
 """(host, port) to the addresses it has; raises ``socket.gaierror`` where there are none."""
@@ -141,6 +141,25 @@ def check(url: str, *, allow: AllowList, resolver: Resolver) -> Target:
         RefusedError: not https, or an address that is not public.
         OfflineError: the host has no address.
     """
+    target, allowed = named(url, allow=allow)
+    addresses = _resolve(target.host, target.port, resolver)
+    if not allowed:
+        for address in addresses:
+            if not is_public(address):
+                raise RefusedError(
+                    f"{target.host} is not fetched: its address {address} is not on the public "
+                    f"internet. If you run that server, add {target.host} to "
+                    "FLUX_HOTSWAP_ALLOW_HOSTS."
+                )
+    return replace(target, addresses=addresses)
+
+
+def named(url: str, *, allow: AllowList) -> tuple[Target, bool]:
+    """Return where an address leads by its name, and whether the administrator vouches for it.
+
+    Raises:
+        RefusedError: not https.
+    """
     parts = _split(url)
     host, port = _host(parts), _port(parts)
     allowed = allow.permits(host, port)
@@ -149,15 +168,7 @@ def check(url: str, *, allow: AllowList, resolver: Resolver) -> Target:
             f"{parts.scheme}://{host} is not fetched: only https is safe from tampering. Use the "
             "https address, or let the administrator name the host in FLUX_HOTSWAP_ALLOW_HOSTS."
         )
-    addresses = _resolve(host, port, resolver)
-    if not allowed:
-        for address in addresses:
-            if not is_public(address):
-                raise RefusedError(
-                    f"{host} is not fetched: its address {address} is not on the public internet. "
-                    f"If you run that server, add {host} to FLUX_HOTSWAP_ALLOW_HOSTS."
-                )
-    return Target(parts.scheme, host, port, addresses)
+    return Target(parts.scheme, host, port, ()), allowed
 
 
 def _resolve(host: str, port: int, resolver: Resolver) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -44,7 +45,7 @@ def try_lock(path: Path) -> Generator[bool, None, None]:
         StoreError: this disk cannot lock files.
     """
     # One of its own each time: filelock's are held again by whoever holds them already.
-    lock = FileLock(path, timeout=0, thread_local=False)
+    lock: Any = FileLock(path, timeout=0, thread_local=False)
     try:
         lock.acquire()
     except Timeout:

@@ -4,7 +4,7 @@ Redirects are followed by hand: every hop's host is resolved and checked (`addre
 connection goes to exactly the address that was checked while the certificate must be that of the
 host's name, and a token is attached only where the hop is the token's own origin. A token that is
 not accepted is left out of a second try, so that it does not hide what is public. There are no
-cookies, no ``.netrc`` and no proxies.
+cookies, no ``.netrc``, and no proxy but the one that an administrator names for this (`proxy`).
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ import ssl
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import requests
 from requests.adapters import HTTPAdapter
 
 from ..errors import OfflineError, RefusedError
-from .addresses import Target, bare_url, check, origin
+from .addresses import Target, bare_url, check, named, origin
 from .answer import Answer, causes_of, host_of, reason
 from .deadline import POOLS, answer_within
 from .discreet import discreet, keep_queries_out_of_logs
+from .proxy import VARIABLE, ProxyAdapter, check_by_name
 from .settings import Settings
 
 __all__ = ["BUSY", "UNAUTHORISED", "Client", "Follow"]
@@ -158,7 +159,7 @@ class Client:
         return answer
 
     def _ask(self, method: str, url: str, extra: Mapping[str, str]) -> Answer:
-        target = check(url, allow=self.settings.allow, resolver=self.settings.resolver)
+        target = self._target(url)
         headers = {
             "User-Agent": USER_AGENT,
             "Accept": "*/*",
@@ -166,12 +167,38 @@ class Client:
             **extra,
             "Host": target.authority,
         }
+        if not target.addresses:
+            return self._through_proxy(method, url, target, headers)
         *others, last = target.addresses
         for address in others:
             answer = self._try(method, url, target, address, headers)
             if answer is not None:
                 return answer
         return self._send(method, url, target, last, headers)
+
+    def _target(self, url: str) -> Target:
+        """Where a request goes; without addresses if a proxy looks them up."""
+        settings = self.settings
+        if settings.proxy is not None:
+            target, allowed = named(url, allow=settings.allow)
+            if not allowed:
+                return check_by_name(target)
+        return check(url, allow=settings.allow, resolver=settings.resolver)
+
+    def _through_proxy(
+        self, method: str, url: str, target: Target, headers: Mapping[str, str]
+    ) -> Answer:
+        proxy = cast("str", self.settings.proxy)
+        adapter = self._adapter(proxy, "", lambda: ProxyAdapter(proxy))
+        try:
+            return self._sent(adapter, method, url, url, headers)
+        except requests.exceptions.ProxyError as error:
+            raise OfflineError(
+                f"{target.host} cannot be reached through the proxy of {VARIABLE} "
+                f"({reason(error)}). Check the proxy and its name and password."
+            ) from None
+        except requests.exceptions.RequestException as error:
+            raise _failure(target, error) from None
 
     def _try(
         self, method: str, url: str, target: Target, address: str, headers: Mapping[str, str]
@@ -190,22 +217,28 @@ class Client:
         pinned = urlunsplit(
             (target.scheme, f"{netloc}:{target.port}", parts.path or "/", parts.query, "")
         )
-        timeout = (self.settings.connect_timeout, self.settings.read_timeout)
+        adapter = self._adapter(target.host, address, lambda: _PinnedAdapter(target.host))
         try:
-            request = requests.Request(method, pinned, headers=dict(headers)).prepare()
-            with discreet():
-                response = self._adapter(target.host, address).send(
-                    request, stream=True, timeout=timeout, verify=self.settings.ca_bundle or True
-                )
+            return self._sent(adapter, method, url, pinned, headers)
         except requests.exceptions.RequestException as error:
             raise _failure(target, error) from None
+
+    def _sent(
+        self, adapter: HTTPAdapter, method: str, url: str, pinned: str, headers: Mapping[str, str]
+    ) -> Answer:
+        timeout = (self.settings.connect_timeout, self.settings.read_timeout)
+        request = requests.Request(method, pinned, headers=dict(headers)).prepare()
+        with discreet():
+            response = adapter.send(
+                request, stream=True, timeout=timeout, verify=self.settings.ca_bundle or True
+            )
         return Answer(url, response)
 
-    def _adapter(self, host: str, address: str) -> HTTPAdapter:
+    def _adapter(self, host: str, address: str, make: Callable[[], HTTPAdapter]) -> HTTPAdapter:
         with self._lock:
             key = (host, address)
             if key not in self._adapters:
-                self._adapters[key] = _PinnedAdapter(host)
+                self._adapters[key] = make()
             return self._adapters[key]
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..errors import SettingsError
 from .addresses import AllowList, Resolver, origin, system_resolver
+from .proxy import proxy_of
 from .tokens import CIVITAI, HUB, REPLICATE, Tokens, hub_login, load
 
 __all__ = ["Endpoints", "Settings", "free_space", "parse_size"]
@@ -93,6 +94,8 @@ class Settings:
     """Bytes per second of the first connection above which more of them would not help."""
     piece_bytes: int = 4 * MIB
     """Most bytes that one connection takes at a time when there are several."""
+    proxy: str | None = field(default=None, repr=False)
+    """The proxy that everything goes through; None for none, whatever HTTPS_PROXY says."""
     offline: bool = False
     """Nothing is fetched at all."""
     ca_bundle: str | None = None
@@ -140,6 +143,7 @@ class Settings:
             max_bytes=_size(environ, "FLUX_HOTSWAP_MAX_SIZE", base.max_bytes),
             cache_bytes=_size(environ, "FLUX_HOTSWAP_CACHE_SIZE", base.cache_bytes),
             recheck_after=_hours(environ, "FLUX_HOTSWAP_RECHECK_HOURS", base.recheck_after),
+            proxy=proxy_of(environ),
             offline=_switch(environ, "FLUX_HOTSWAP_OFFLINE"),
             ca_bundle=environ.get("REQUESTS_CA_BUNDLE") or environ.get("SSL_CERT_FILE") or None,
         )

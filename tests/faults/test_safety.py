@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import ssl
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -219,30 +217,6 @@ def test_the_log_of_others_is_left_alone(world: World, caplog: Any) -> None:
         caplog.set_level(logging.DEBUG)
         logging.getLogger("urllib3.connectionpool").debug("%s", "/x?of=others")
     assert "/x?of=others" in caplog.text
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A certificate for lora.test, its own authority."""
-    folder = tmp_path_factory.mktemp("tls")
-    key, cert = folder / "key.pem", folder / "cert.pem"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
-            *("-nodes", "-days", "2", "-subj", "/CN=lora.test", "-keyout", key, "-out", cert),
-            *("-addext", "subjectAltName=DNS:lora.test"),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return cert, key
-
-
-@pytest.fixture
-def secure(certificate: tuple[Path, Path], server: Callable[..., Server]) -> Server:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*certificate)
-    return server(tls=context)
 
 
 def test_tls_to_the_pinned_address_with_the_names_certificate(
