@@ -44,9 +44,20 @@ def set_up() -> Path:
 
 def plan(argv: list[str]) -> int:
     """Print the plan of a request."""
+    import io
+
+    from runtime import environment
+
     from flux_hotswap.tools.plan import main as plan_main
 
-    return plan_main(argv)
+    text = sys.stdin.read() if "-" in argv else None
+    sys.stdin = io.StringIO(text or "")
+    try:
+        return plan_main(argv)
+    except ModuleNotFoundError:  # Pillow, which measures an image, is not in this Python
+        python = environment.ensure_tools(say)
+        command = [str(python), "-m", "flux_hotswap.tools.plan", *argv]
+        return run(command, stdin=text, paths=True)
 
 
 def demo(argv: list[str]) -> int:

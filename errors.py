@@ -7,12 +7,14 @@ HotswapError
 │   ├── NotFluxError                      it holds another model, or lacks parts of FLUX.1
 │   └── MissingFileError (FileNotFoundError)   it has to be put somewhere first
 ├── LoraError (ValueError)                a LoRA file that cannot be applied to this model
+├── InputError (ValueError)               something of another kind is connected to a node
 ├── SaveError (ValueError)                a picture that cannot be saved as asked
 ├── SafetyError (ValueError)              pictures that could not be checked; none gets through
 │   ├── UnsafeError                       every picture was judged unsafe and was to be dropped
 │   └── WeightsError                      a file of a checker is missing, or is another one
 └── FetchError                            a file that cannot be had
     ├── SourceError (ValueError)          the text names no source, or one that is not taken
+    │   └── NotThisWayError               the same, before the text is named
     ├── NotFoundError (LookupError)       the source has no such model, version or file
     ├── NotAuthorisedError                the source wants a token, or another one
     ├── RefusedError                      our own rules say no: address, certificate, size
@@ -45,6 +47,10 @@ MAX_LIST: Final = 2000
 
 class HotswapError(Exception):
     """Root of everything this pack raises on purpose."""
+
+    def at(self, field: str) -> None:
+        """Put the field that it belongs to before the message."""
+        self.args = (f"{field}: {self}", *self.args[1:])
 
 
 class RequestError(HotswapError, ValueError):
@@ -95,6 +101,10 @@ class MissingFileError(CheckpointError, FileNotFoundError):
 
 class LoraError(HotswapError, ValueError):
     """A LoRA file that cannot be applied."""
+
+
+class InputError(HotswapError, ValueError):
+    """What is connected to a node is of another kind than it needs."""
 
 
 class SaveError(HotswapError, ValueError):
@@ -148,6 +158,10 @@ class SourceError(FetchError, ValueError):
     def __init__(self, message: str, *, text: str = "") -> None:
         super().__init__(message)
         self.text = text
+
+
+class NotThisWayError(SourceError):
+    """What is wrong with a text that names a source; `parse` adds the text."""
 
 
 class StatusError(FetchError):

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from ..errors import HotswapError
+from ..errors import HotswapError, StoreError
 from ..prediction.fill import is_link
 from .fetching import cancelled, cancelled_as_comfy_does, open_store, progress_bar
 from .weights import missing_weights, weight_file
@@ -135,12 +135,14 @@ def _under_way(fetch: Fetch, field_name: str) -> None:
 @contextmanager
 def _naming(field_name: str) -> Generator[None, None, None]:
     """Put the field that asked for it before what went wrong with a fetch."""
-    from ..errors import FetchError
-
     try:
         yield
-    except (FetchError, OSError, ValueError) as error:
-        raise HotswapError(f"{field_name}: {error}") from error
+    except HotswapError as error:
+        error.at(field_name)
+        raise
+    except OSError as error:
+        reason = error.strerror or error
+        raise StoreError(f"{field_name}: the disk fails ({reason}). Check it.") from error
 
 
 def lora(wanted: Lora) -> Fetched:

@@ -134,7 +134,8 @@ class FileSink:
         Args:
             part: Where the bytes go.
             label: What the file is called in messages.
-            tar: It is a tar: what it starts with is no safetensors header.
+            tar: It is a tar: what it starts with is no safetensors header, and nobody asks for its
+                hash or keeps it, so neither is it hashed nor waited for on the disk.
         """
         self.part = part
         self.position = 0
@@ -176,7 +177,8 @@ class FileSink:
         """
         if len(self._head) < START:
             self._sniff(bytes(chunk[:START]))
-        self._hashing.start(self._hash.update, chunk)
+        if not self._tar:
+            self._hashing.start(self._hash.update, chunk)
         with disk_errors(self.part.path):
             file = self._open_file()
             rest = memoryview(chunk)
@@ -193,18 +195,20 @@ class FileSink:
             while self.position < end and (chunk := file.read(min(BLOCK, end - self.position))):
                 if len(self._head) < START:
                     self._sniff(chunk[:START])
-                self._hash.update(chunk)
+                if not self._tar:
+                    self._hash.update(chunk)
                 self.position += len(chunk)
                 self._flush(self._open_file(), len(chunk))
 
     def finish(self) -> tuple[int, str]:
-        """Put everything on the disk; the size and the hash of the file."""
+        """Put everything on the disk; the size and the hash of the file, which a tar has not."""
         with disk_errors(self.part.path):
             file = self._open_file()
             self._flushing.wait()
-            os.fsync(file.fileno())
+            if not self._tar:
+                os.fsync(file.fileno())
         self.close()
-        return self.position, self._hash.hexdigest()
+        return self.position, "" if self._tar else self._hash.hexdigest()
 
     def close(self) -> None:
         """Close the file; what was written stays."""
@@ -217,7 +221,7 @@ class FileSink:
     def _flush(self, file: BinaryIO, size: int) -> None:
         """Let the disk keep up, so that little is left to wait for at the end."""
         self._unflushed += size
-        if self._unflushed >= FLUSH and self._flushing.idle():
+        if self._unflushed >= FLUSH and self._flushing.idle() and not self._tar:
             self._unflushed = 0
             self._flushing.start(os.fsync, file.fileno())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NoReturn
 
-from ..errors import HotswapError
+from ..errors import InputError
 from ..ops.redact import clean_text
 
 _SHOWN: Final = 200
@@ -28,7 +28,7 @@ class Refused(str):
         return made
 
     def _refuse(self) -> NoReturn:
-        raise HotswapError(self.why)
+        raise InputError(self.why)
 
     __int__ = __float__ = __bool__ = __str__ = _refuse
 

@@ -13,10 +13,10 @@ from collections.abc import Iterable, Sequence
 from typing import NoReturn
 from urllib.parse import SplitResult, urlsplit
 
-from ..errors import SourceError
+from ..errors import NotThisWayError, SourceError
 from .pasted import displayed, unwrapped, without_tokens
 from .services import SERVICES
-from .source import Address, NotThisWayError, Service, Source
+from .source import Address, Service, Source
 
 __all__ = ["parse"]
 

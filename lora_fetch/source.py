@@ -16,7 +16,6 @@ from .api import Api, Resolved
 __all__ = [
     "OTHER_FILES",
     "Address",
-    "NotThisWayError",
     "Service",
     "Source",
     "is_path",
@@ -27,10 +26,6 @@ OTHER_FILES = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".gguf", ".zip", ".tar.gz
 """Endings of files that hold weights, and are not taken."""
 
 _PORTS = {"http": 80, "https": 443}
-
-
-class NotThisWayError(Exception):
-    """What is wrong with a source's text; `parser` turns it into a SourceError with the text."""
 
 
 class Source(ABC):

@@ -12,7 +12,7 @@ from comfy_api.latest import io
 from ..engine.ahead import begin
 from ..engine.pictures import fingerprint, read_source
 from ..ops.picture import decode_mask, decode_picture, grid_mask, is_placeholder, mask_warning
-from ..prediction.image_header import upright_size
+from ..ops.picture_file import upright_size
 from ..prediction.plan import Plan, make_plan
 from ..prediction.request import Request, parse_request
 from ..prediction.spec import CUSTOM, FIELD, FIELDS, GO_FAST_MULTIPLIER, RANDOM_SEED_LIMIT

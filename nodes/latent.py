@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
-from ..errors import HotswapError, RequestError
+from ..errors import InputError, RequestError
 from ..ops.noise import LATENT_CHANNELS
 from ..ops.picture import LATENT_CELL, grid_mask, is_placeholder, mask_warning, resize_picture
 from ..prediction.plan import mode_of, size_of
@@ -117,7 +117,7 @@ def make_latent(
         vae: encodes the image.
 
     Raises:
-        HotswapError: there is an image and the VAE is missing, or not FLUX's.
+        InputError: there is an image and the VAE is missing, or not FLUX's.
     """
     if image is None:
         return {"samples": empty_latent(size, batch)}, None
@@ -148,13 +148,13 @@ def encode(vae: Any, image: Tensor, size: Size, batch: int) -> Tensor:
         [batch,16,height/8,width/8].
 
     Raises:
-        HotswapError: the VAE is missing, or not FLUX's.
+        InputError: the VAE is missing, or not FLUX's.
     """
     if vae is None:
-        raise HotswapError("vae: an image has to be encoded; connect FLUX's VAE (ae.safetensors)")
+        raise InputError("vae: an image has to be encoded; connect FLUX's VAE (ae.safetensors)")
     samples = vae.encode(resize_picture(image, *size))
     if samples.ndim != 4 or samples.shape[1] != LATENT_CHANNELS:
-        raise HotswapError(
+        raise InputError(
             f"vae: makes latents of shape {list(samples.shape)}, FLUX's have {LATENT_CHANNELS} "
             "channels; load ae.safetensors"
         )

@@ -7,7 +7,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..errors import HotswapError
+from ..errors import InputError
 from ..ops.noise import H100_MULTIPROCESSORS, LATENT_CHANNELS, hosted_noise
 from ..prediction.plan import noise_draw
 from ..prediction.spec import FIELD
@@ -89,11 +89,11 @@ class HostedNoise:
         """Return noise like the latent's samples, [B,16,H/8,W/8] float32 on the CPU.
 
         Raises:
-            HotswapError: the latent is not one of FLUX.
+            InputError: the latent is not one of FLUX.
         """
         samples = input_latent["samples"]
         if samples.ndim != 4 or samples.shape[1] != LATENT_CHANNELS:
-            raise HotswapError(
+            raise InputError(
                 f"latent: hosted noise is for FLUX latents with {LATENT_CHANNELS} channels, this "
                 f"one has shape {list(samples.shape)}; use source comfy, or a FLUX latent"
             )

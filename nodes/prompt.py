@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..errors import HotswapError
+from ..errors import InputError
 from ..ops.recent import Last
 from ..ops.tokens import CLIP_LENGTH, padded_tokens
 from ..prediction.plan import T5_LENGTH, guidance_of
@@ -84,11 +84,11 @@ def flux_tokens(clip: Any, text: str, t5_length: int) -> dict[str, list[list[tup
     """Return text as tokens for ComfyUI's FLUX text encoders, each of weight 1.
 
     Raises:
-        HotswapError: clip holds other text encoders than FLUX.1's.
+        InputError: clip holds other text encoders than FLUX.1's.
     """
     tokenizer = clip.tokenizer
     if not hasattr(tokenizer, "t5xxl") or hasattr(tokenizer, "clip_g"):
-        raise HotswapError(
+        raise InputError(
             "clip: these are not FLUX's text encoders; "
             "load clip_l and t5xxl with DualCLIPLoader, type flux"
         )

@@ -84,14 +84,7 @@ def open_flat(
     Raises:
         ImageError: none of these formats, no pixels in it, or too large.
     """
-    if len(data) > FILE_LIMIT:
-        raise ImageError(
-            f"{name}: the file has more than {FILE_LIMIT // 2**20} MB; save it as JPEG or smaller"
-        )
-    kind = _kind(data)
-    if kind is None:
-        raise ImageError(f"{name}: not a picture; give a PNG, JPEG, WebP, GIF, BMP or TIFF")
-    picture, pixels, problem = _decoded(kind, data, name)
+    picture, pixels, problem = _decoded(_kind(data, name), data, name)
     if problem:
         warn(
             f"{name}: the file is damaged or cut short ({problem}); what is missing of it is blank"
@@ -100,6 +93,38 @@ def open_flat(
     made = _flattened(picture, flat, smooth=smooth)
     del picture  # a decoder may hold four times its pixels
     return (made if method is None else made.transpose(method)), pixels
+
+
+def upright_size(data: bytes, name: str = "image") -> tuple[int, int]:
+    """Return (width, height) in pixels of the first picture of a file, turned upright.
+
+    Args:
+        data: the file's bytes: PNG, JPEG, WebP, GIF, BMP or TIFF.
+        name: what to call it in an error.
+
+    Raises:
+        ImageError: none of these formats, damaged, or too large.
+    """
+    kind = _kind(data, name)
+    # A PNG may say behind its pixels how it is turned.
+    picture = _decoded(kind, data, name)[0] if kind == "PNG" else _opened(kind, data, name)
+    width, height = picture.size
+    if kind == "TIFF":  # which some versions of Pillow turn by themselves, and then say so still
+        width, height = (picture.getexif().get(tag, 0) for tag in (_WIDTH, _HEIGHT))
+    sideways = _turned(picture) in _SIDEWAYS
+    if width * height == 0:
+        raise ImageError(f"{name}: the picture has no pixels; save it again")
+    return (height, width) if sideways else (width, height)
+
+
+def _opened(kind: str, data: bytes, name: str) -> Image.Image:
+    """Return a picture of which the header was read."""
+    try:
+        return Image.open(io.BytesIO(data), formats=[kind])
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name}: too large to open ({error}); make it smaller") from error
+    except Exception as error:  # Pillow raises anything on damaged files
+        raise ImageError(f"{name}: cannot be read ({_words(error)}); save it again") from error
 
 
 def on_white(picture: Image.Image) -> Image.Image:
@@ -172,10 +197,20 @@ def _factor(width: int, height: int) -> int:
 # --- opening ---
 
 
-def _kind(data: bytes) -> str | None:
-    """Return Pillow's name of the format."""
+def _kind(data: bytes, name: str) -> str:
+    """Return Pillow's name of the format.
+
+    Raises:
+        ImageError: it is none of ours, or the file is too large.
+    """
+    if len(data) > FILE_LIMIT:
+        raise ImageError(
+            f"{name}: the file has more than {FILE_LIMIT // 2**20} MB; save it as JPEG or smaller"
+        )
     found = next((kind for kind, start in _SIGNATURES if data.startswith(start)), None)
-    return None if found == "WEBP" and data[8:12] != b"WEBP" else found
+    if found is None or (found == "WEBP" and data[8:12] != b"WEBP"):
+        raise ImageError(f"{name}: not a picture; give a PNG, JPEG, WebP, GIF, BMP or TIFF")
+    return found
 
 
 def _decoded(kind: str, data: bytes, name: str) -> tuple[Image.Image, int, str]:
@@ -333,6 +368,8 @@ def _turned(picture: Image.Image) -> Image.Transpose | None:
     return _TURNS.get(orientation)
 
 
+_WIDTH, _HEIGHT = 0x0100, 0x0101
+
 _TURNS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -343,3 +380,5 @@ _TURNS: Final = {
     8: Image.Transpose.ROTATE_90,
 }
 """By EXIF orientation."""
+
+_SIDEWAYS: Final = [_TURNS[orientation] for orientation in (5, 6, 7, 8)]

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
+from ..errors import ImageError
+
 DATA_LIMIT: Final = 64 * 2**20
 """Most bytes that a data: URI may hold."""
 
@@ -37,11 +39,11 @@ def check_data_uri(uri: str) -> None:
         ValueError: it has no data, or too much.
     """
     if "," not in uri[:_HEAD_LIMIT]:
-        raise ValueError("a data: URI needs a comma before its data")
+        raise ImageError("a data: URI needs a comma before its data; copy the whole of it")
     if len(uri) > _TEXT_LIMIT:
-        raise ValueError(f"a data: URI may hold {DATA_LIMIT // 2**20} MB at most; use a file")
+        raise ImageError(f"a data: URI may hold {DATA_LIMIT // 2**20} MB at most; use a file")
     if uri.count("%") > _ESCAPE_LIMIT:
-        raise ValueError("a data: URI of so many escaped characters is not read; use base64")
+        raise ImageError("a data: URI of so many escaped characters is not read; use base64")
 
 
 def read_data_uri(uri: str) -> bytes:
@@ -57,14 +59,14 @@ def read_data_uri(uri: str) -> bytes:
     try:
         data = b"".join(unquote_to_bytes(part) for part in _slices(body))
     except UnicodeEncodeError as error:
-        raise ValueError("a data: URI holds a broken character") from error
+        raise ImageError("a data: URI holds a broken character; encode the file again") from error
     if not header.lower().rstrip().endswith(";base64"):
         return data
     digits = data.translate(_FROM_URL, delete=_BLANKS).rstrip(b"=")
     try:
         return base64.b64decode(digits + b"=" * (-len(digits) % 4), validate=True)
     except binascii.Error as error:
-        raise ValueError(f"broken base64: {error}") from error
+        raise ImageError(f"broken base64: {error}; encode the file again") from error
 
 
 def _slices(text: str) -> Iterator[str]:

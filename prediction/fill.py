@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Final, TypeAlias, cast
 
-from ..errors import RequestError
+from ..errors import InputError, RequestError
 from .plan import make_plan
 from .request import parse_request, unwrap
 
@@ -42,7 +42,7 @@ def fill_prompt(prompt: Prompt, request: Mapping[str, Any]) -> Prompt:
     filled = copy.deepcopy(prompt)
     ids = [key for key, node in filled.items() if node["class_type"] == INPUTS_CLASS]
     if len(ids) != 1:
-        raise ValueError(f"the prompt has {len(ids)} {INPUTS_CLASS} nodes, not one")
+        raise InputError(f"the prompt has {len(ids)} {INPUTS_CLASS} nodes; give one that has one")
     before: dict[str, Any] = filled[ids[0]]["inputs"]
     wires: dict[str, Any] = {
         name: value for name, value in before.items() if isinstance(value, list)

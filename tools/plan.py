@@ -14,7 +14,6 @@ from urllib.request import url2pathname
 
 from ..errors import HotswapError, ImageError, RequestError, shorten
 from ..prediction.data_uri import is_data_uri, read_data_uri
-from ..prediction.image_header import upright_size
 from ..prediction.plan import Plan, make_plan
 from ..prediction.request import Request, parse_request, unwrap
 from ..prediction.spec import RANDOM_SEED_LIMIT
@@ -82,6 +81,8 @@ def plan_request(raw: dict[str, Any]) -> Plan:
 def _measure(request: Request) -> tuple[int, int] | None:
     if request.image is None:
         return None
+    from ..ops.picture_file import upright_size  # wants Pillow, which a plan without image does not
+
     return upright_size(_image_bytes(request.image))
 
 
@@ -102,3 +103,7 @@ def _image_bytes(source: str) -> bytes:
         "image: a plan needs the picture's size and fetches nothing; "
         "give a local file or a data: URI"
     )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

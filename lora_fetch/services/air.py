@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from ..source import NotThisWayError
+from ...errors import NotThisWayError
 
 __all__ = ["site_and_name"]
 

@@ -8,14 +8,21 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from ...errors import FetchError, NotAuthorisedError, NotFoundError, OfflineError, RefusedError
+from ...errors import (
+    FetchError,
+    NotAuthorisedError,
+    NotFoundError,
+    NotThisWayError,
+    OfflineError,
+    RefusedError,
+)
 from ...files.answer import Answer
 from ...files.explain import GONE, Asked, host_of
 from ...files.net import UNAUTHORISED
 from ...files.settings import Settings
 from ...files.words import said
 from ..api import Api, Resolved, rows, table
-from ..source import Address, NotThisWayError, Service, Source
+from ..source import Address, Service, Source
 from . import air
 from .link import AskedLink
 

@@ -9,7 +9,7 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import requests.utils
 
-from ...errors import FetchError, NotAuthorisedError, NotFoundError, OfflineError
+from ...errors import FetchError, NotAuthorisedError, NotFoundError, NotThisWayError, OfflineError
 from ...files.addresses import origin
 from ...files.answer import Answer
 from ...files.explain import GONE, Asked, host_of
@@ -17,7 +17,7 @@ from ...files.net import UNAUTHORISED
 from ...files.settings import Settings
 from ...files.validators import length
 from ..api import Api, Resolved, rows
-from ..source import Address, NotThisWayError, Service, Source
+from ..source import Address, Service, Source
 from . import air
 from .link import AskedLink
 

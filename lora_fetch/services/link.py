@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
+from ...errors import NotThisWayError
 from ...files.addresses import bare_url
 from ...files.explain import Asked
 from ...files.validators import validator
 from ..api import Api, Resolved
-from ..source import OTHER_FILES, Address, NotThisWayError, Service, Source
+from ..source import OTHER_FILES, Address, Service, Source
 from .shares import DRIVE, direct, page_hint
 
 __all__ = ["SERVICE", "AskedLink", "Link", "Tar", "named_in"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..source import NotThisWayError, Service, Source, is_path, names_file
+from ...errors import NotThisWayError
+from ..source import Service, Source, is_path, names_file
 
 __all__ = ["SERVICE", "LocalFile"]
 

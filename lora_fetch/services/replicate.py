@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 from urllib.parse import unquote, urljoin, urlsplit
 
-from ...errors import FetchError, NotAuthorisedError, NotFoundError, OfflineError
+from ...errors import FetchError, NotAuthorisedError, NotFoundError, NotThisWayError, OfflineError
 from ...files.addresses import bare_url
 from ...files.answer import Answer
 from ...files.explain import GONE, Asked
 from ...files.net import UNAUTHORISED
 from ..api import Api, Resolved, table
-from ..source import Address, NotThisWayError, Service, Source, names_file
+from ..source import Address, Service, Source, names_file
 from .link import AskedLink
 
 __all__ = ["SERVICE", "Replicate"]

@@ -6,7 +6,8 @@ import re
 from dataclasses import replace
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from ..source import Address, NotThisWayError
+from ...errors import NotThisWayError
+from ..source import Address
 
 __all__ = ["DRIVE", "direct", "page_hint"]
 

@@ -18,6 +18,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+from ...errors import LoraError
+
 T = TypeVar("T")
 
 METADATA_KEY: Final = "lora_adapter_metadata"
@@ -145,7 +147,7 @@ def convert(state: Mapping[str, T]) -> dict[str, T]:
     for name, tensor in state.items():
         target = core_name(name)
         if target in made:
-            raise ValueError(f"it names {target} twice, the second time as {name}")
+            raise LoraError(f"it names {target} twice, the second time as {name}")
         made[target] = tensor
     return made
 

@@ -184,7 +184,7 @@ def load_falcon(path: Path, dtype: torch.dtype = torch.float32) -> Falcon:
 
     def build(sizes: Sizes) -> Falcon:
         if (labels := len(weights["classifier.weight"])) != len(LABELS):
-            raise ValueError(f"it knows {labels} labels instead of {len(LABELS)}")
+            raise SafetyError(f"it knows {labels} labels instead of {len(LABELS)}")
         return Falcon(sizes, labels)
 
     return _assemble(path, weights, build, dtype)
@@ -219,12 +219,13 @@ def _assemble(
         tower = {k[6:]: value for k, value in weights.items() if k.startswith("tower.")}
         sizes = Sizes.of(tower)
         if sizes.tokens != (SIDE // sizes.patch) ** 2 + 1:
-            raise ValueError(f"it is not made for pictures of {SIDE}x{SIDE}")
+            raise SafetyError(f"it is not made for pictures of {SIDE}x{SIDE}")
         with torch.device("meta"):
             network = build(sizes)
         network.load_state_dict({k: v.to(dtype) for k, v in weights.items()}, assign=True)
     except (KeyError, ValueError, RuntimeError) as error:
-        raise _broken(path, f"{type(error).__name__}: {error!s:.300}") from error
+        kind = "" if isinstance(error, SafetyError) else f"{type(error).__name__}: "
+        raise _broken(path, f"{kind}{error!s:.300}") from error
     return network.eval().requires_grad_(False)
 
 

@@ -47,11 +47,11 @@ class Sizes:
 
         Raises:
             KeyError: a weight that shows a size is missing.
-            ValueError: the width cannot be split into heads.
+            SafetyError: the width cannot be split into heads.
         """
         width, _, patch, _ = weights["patch.weight"].shape
         if width % HEAD_WIDTH:
-            raise ValueError(f"its width {width} is not a multiple of {HEAD_WIDTH}")
+            raise SafetyError(f"its width {width} is not a multiple of {HEAD_WIDTH}")
         layers = {int(name.split(".")[1]) for name in weights if name.startswith("blocks.")}
         inner = weights["blocks.0.fc1.weight"].shape[0]
         return cls(width, inner, len(layers), patch, weights["position"].shape[0])

@@ -18,7 +18,6 @@ FOLDER = "safety_checker"
 """Folder category below ComfyUI's models folder."""
 
 
-
 @dataclass(frozen=True)
 class WeightFile:
     """One file, pinned.

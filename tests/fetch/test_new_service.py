@@ -13,13 +13,19 @@ import pytest
 from fetch.servers import Server, lora, sha256
 from fetch.services import answer, refusal
 from fetch.world import World, entry_of
-from flux_hotswap.errors import FetchError, NotFoundError, OfflineError, SourceError
+from flux_hotswap.errors import (
+    FetchError,
+    NotFoundError,
+    NotThisWayError,
+    OfflineError,
+    SourceError,
+)
 from flux_hotswap.files.answer import Answer
 from flux_hotswap.files.explain import Asked
 from flux_hotswap.lora_fetch.api import Api, Resolved, table
 from flux_hotswap.lora_fetch.parser import parse
 from flux_hotswap.lora_fetch.services import SERVICES
-from flux_hotswap.lora_fetch.source import Address, NotThisWayError, Service, Source
+from flux_hotswap.lora_fetch.source import Address, Service, Source
 
 ROOM = Path(__file__).resolve().parents[2] / "lora_fetch"
 DATA = lora(20_000, seed=5)

@@ -26,9 +26,9 @@ from flux_hotswap.files.tar import find_member, unpack
 from flux_hotswap.lora_fetch.index import Index
 from flux_hotswap.lora_fetch.parser import parse
 from flux_hotswap.ops.picture import decode_mask, decode_picture, grid_mask, resize_picture
+from flux_hotswap.ops.picture_file import upright_size
 from flux_hotswap.ops.redact import clean_text
 from flux_hotswap.prediction.data_uri import is_data_uri, read_data_uri
-from flux_hotswap.prediction.image_header import upright_size
 from flux_hotswap.prediction.plan import make_plan
 from flux_hotswap.prediction.request import parse_request
 from flux_hotswap.prediction.spec import FIELDS
@@ -118,8 +118,8 @@ def data_uri(data: bytes) -> None:
     is_data_uri(text)
     try:
         read_data_uri(text)
-    except ValueError as error:
-        assert type(error) is ValueError, repr(error)
+    except ImageError as error:
+        assert len(str(error)) < 1000, error
 
 
 def note(data: bytes) -> None:

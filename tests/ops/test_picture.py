@@ -18,7 +18,7 @@ from flux_hotswap.ops.picture import (
     mask_warning,
     resize_picture,
 )
-from flux_hotswap.prediction.image_header import upright_size
+from flux_hotswap.ops.picture_file import upright_size
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:

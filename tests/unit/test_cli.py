@@ -347,7 +347,7 @@ def test_deeply_nested(where: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ("data:image/png;base64,AAAAA", "broken base64"),
         ("data:image/png;base64,", "give a PNG, JPEG, WebP, GIF, BMP or TIFF"),
         ("data:,hello", "give a PNG, JPEG, WebP, GIF, BMP or TIFF"),
-        ("data:image/png;base64,iVBORw0KGgo=", "give the whole file"),
+        ("data:image/png;base64,iVBORw0KGgo=", "save it again"),
         ("ftp://example.com/a.png", "give a"),
         ("file:///no/such/picture.png", "cannot be read"),
     ],

@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "engine": LIGHT | {"files", "lora_fetch", "ops", "prediction"},
     "gate": LIGHT | {"files", "lora_fetch", "ops", "prediction", "engine"},
     "nodes": LIGHT | {"files", "lora_fetch", "ops", "prediction", "engine", "gate"},
-    "tools": LIGHT | {"prediction"},
+    "tools": LIGHT | {"ops", "prediction"},
 }
 """Room to the rooms it may import; a room is a folder, or a file beside the folders."""
 
