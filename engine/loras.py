@@ -13,10 +13,11 @@ from ..errors import LoraError
 from ..ops.lora.fit import Fit, Reads, check_shape, describe, refusal
 from ..ops.lora.names import adapter_alphas, convert
 from ..ops.lora.watch import Watch
-from ..prediction.plan import Lora
+from ..prediction.plan import HOSTED, Lora
 from . import ahead
+from .arrival import Arrivals, arrivals_of, changes_of, everywhere
+from .beside import add_beside, shapes_of
 from .fetching import cancelled, open_store
-from .fp8_lora import add_beside, shapes_of
 from .models import ROUTE, recent
 
 if TYPE_CHECKING:
@@ -42,24 +43,28 @@ class Applied:
     lora: Lora
     found: Fetched
 
-    def report(self, fit: Fit, clip: Any) -> str:
+    def report(self, fit: Fitted, clip: Any) -> str:
         """Return what was done, in lines."""
-        about = describe(fit, has_clip=clip is not None)
+        about = describe(fit.fit, has_clip=clip is not None)
         strength = f"strength: {self.lora.reckoning}"
+        if self.lora.arrival == HOSTED:
+            strength += f", of which arrives {fit.arrivals}"
         return "\n".join([*origin(self.found), *about, strength, *remarks(self.found)])
 
-    def warnings(self, fit: Fit, clip: Any) -> list[str]:
+    def warnings(self, fit: Fitted, clip: Any) -> list[str]:
         """Return what the user should know: what the source warns of, what was not applied."""
-        left = describe(fit, has_clip=clip is not None)[1:]
+        left = describe(fit.fit, has_clip=clip is not None)[1:]
         return [f"{self.found.source}: {text}" for text in (*self.found.warnings, *left)]
 
-    def record(self, fit: Fit) -> dict[str, Any]:
+    def record(self, fitted: Fitted) -> dict[str, Any]:
         """Return the same for the record of the picture."""
+        fit = fitted.fit
         return {
             "source": self.found.source,
             "file": self.found.path.name,
             "sha256": self.found.sha256,
             "strength": self.lora.strength,
+            "arrives": round(fitted.arrivals.mean, 4),
             "family": fit.family.name,
             "keys": fit.keys,
             "matched": fit.matched,
@@ -137,7 +142,7 @@ def route_of(model: ModelPatcher) -> str:
 
 def apply_or_take(
     applied: Sequence[Applied], model: ModelPatcher, clip: Any
-) -> tuple[ModelPatcher, Any, tuple[Fit, ...]]:
+) -> tuple[ModelPatcher, Any, tuple[Fitted, ...]]:
     """Return model and clip with all LoRAs; the last prompt's, if it did the same.
 
     A new seed runs this node anew. With the same MODEL again, ComfyUI leaves the weights as they
@@ -148,15 +153,18 @@ def apply_or_take(
     """
     if not applied:
         return model, clip, ()
-    files = [(entry.found.path, entry.found.sha256, entry.lora.strength) for entry in applied]
+    files = [(entry.found.sha256, entry.lora.strength, entry.lora.arrival) for entry in applied]
     key = (ref(model), model.patches_uuid, *files)
     if clip is not None:
         key += (ref(clip), clip.patcher.patches_uuid)
     made, text = recent.take(key), recent.take((*key, "clip"))
     if made is None or (text is None) != (clip is None):
         made, text, fits = model, clip, []
-        for path, _, strength in files:
-            made, text, fit = apply(path, made, text, strength)
+        for entry in applied:
+            file = entry.found.sha256 if entry.lora.arrival == HOSTED else ""
+            made, text, fit = apply(
+                entry.found.path, made, text, entry.lora.strength, as_hosted=file
+            )
             fits.append(fit)
         made.set_attachments(FITS, tuple(fits))
         recent.note(key, made)
@@ -166,10 +174,31 @@ def apply_or_take(
     return made, text, attached
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """What became of a LoRA.
+
+    Attributes:
+        fit: what of its file belongs to the model.
+        arrivals: how strongly it arrives.
+    """
+
+    fit: Fit
+    arrivals: Arrivals
+
+
 def apply(
-    path: Path, model: ModelPatcher, clip: Any, strength: float
-) -> tuple[ModelPatcher, Any, Fit]:
+    path: Path, model: ModelPatcher, clip: Any, strength: float, *, as_hosted: str = ""
+) -> tuple[ModelPatcher, Any, Fitted]:
     """Return copies of model and clip with the LoRA's patches, and how it fitted.
+
+    Args:
+        path: the file.
+        model: that it is applied to.
+        clip: the text encoders, or None.
+        strength: what the LoRA is multiplied by.
+        as_hosted: the file's hash where as much of the strength is to arrive as on the hosted
+            model; empty for all of it.
 
     Raises:
         HotswapError: nothing in the file fits the model.
@@ -187,16 +216,30 @@ def apply(
     if clip is not None:
         shapes |= shapes_of(clip.cond_stage_model)
     fitting, misfits = sort_out(patches, shapes)
+    arrivals = everywhere(strength)
+    if as_hosted:
+        changes = changes_of(fitting, shapes)
+        device = model.load_device
+        arrivals = arrivals_of(model.model, changes, strength, as_hosted, device)
     model = model.clone()
-    beside, left = add_beside(model, fitting, strength)
-    patched = beside | set(model.add_patches(left, strength))
+    beside, left = add_beside(model, fitting, arrivals.of)
+    patched = beside | add_patches(model, left, arrivals)
     if clip is not None:
         clip = clip.clone()
         patched |= set(clip.add_patches(left, strength))
     fit = fit.with_result(unread=reads.unread(), patched=len(patched), misfits=misfits)
     if not patched:
         raise LoraError(refusal(path.name, fit))
-    return model, clip, fit
+    return model, clip, Fitted(fit, arrivals)
+
+
+def add_patches(model: ModelPatcher, patches: Mapping[Any, Any], arrivals: Arrivals) -> set[Any]:
+    """Give the core patches, each with the strength of its weight; the keys that it took."""
+    taken: set[Any] = set()
+    for key, patch in patches.items():
+        name = key if isinstance(key, str) else key[0]
+        taken |= set(model.add_patches({key: patch}, arrivals.of(name)))
+    return taken
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], Fit]:

@@ -13,7 +13,7 @@ from ..ops.recent import Recent
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
 
-    from ..ops.fp8.matmul import Matmul
+    from .checkpoint import Checkpoint
 
 FOLDERS: Final = ("diffusion_models", "checkpoints")
 DEFAULT_FILES: Final = {
@@ -24,7 +24,7 @@ DOWNLOADS: Final = {
     "dev": "https://huggingface.co/black-forest-labs/FLUX.1-dev",
     "schnell": "https://huggingface.co/black-forest-labs/FLUX.1-schnell",
 }
-CACHE_FOLDER: Final = "flux_hotswap_fp8"
+CACHE_FOLDER: Final = "flux_hotswap_int8"
 _SAFETENSORS: Final = (".safetensors", ".sft")
 
 HOW: Final = "flux_hotswap_how"
@@ -32,6 +32,9 @@ HOW: Final = "flux_hotswap_how"
 
 ROUTE: Final = "flux_hotswap_route"
 """The attachment by which a MODEL says on which route it runs."""
+
+FAST: Final = "fast"
+"""The route of go_fast, whichever engine runs there."""
 
 recent = Recent()
 """What the last prompt loaded and patched, for the next."""
@@ -42,18 +45,18 @@ class Route:
     """How a model computes.
 
     Attributes:
-        kind: "fp8" or "bf16".
+        kind: "fast" where go_fast is on, else "bf16": what LoRA strengths go by.
+        engine: "int8", "bf16", or the format of a file that is quantised already.
         reason: why, or how.
     """
 
     kind: str
+    engine: str
     reason: str
 
     def __str__(self) -> str:
         """Return it in words, such as "bf16 (custom size)"."""
-        return (
-            f"{self.kind} {self.reason}" if self.kind == "fp8" else f"{self.kind} ({self.reason})"
-        )
+        return f"{self.engine} ({self.reason})"
 
 
 def model_files() -> list[str]:
@@ -91,16 +94,15 @@ def own_folder() -> Path:
     return Path(next((entry for entry in folders if Path(entry).name == FOLDERS[0]), folders[0]))
 
 
-def load(path: Path, *, go_fast: bool, modulation: str) -> tuple[ModelPatcher, str]:
+def load(path: Path, *, go_fast: bool, modulation: str) -> tuple[ModelPatcher, Route]:
     """Return the model of a file, and how it computes.
 
     Raises:
         CheckpointError: the file cannot be used.
     """
     if not go_fast:
-        return load_flux(path), "go_fast off"
-    patcher, route = load_fast(path, modulation=modulation == "fp8")
-    return patcher, route.reason
+        return load_flux(path), Route("bf16", "bf16", "go_fast off")
+    return load_fast(path, modulation=modulation == "int8")
 
 
 def load_flux(path: Path) -> ModelPatcher:
@@ -111,7 +113,7 @@ def load_flux(path: Path) -> ModelPatcher:
     """
     import comfy.sd
 
-    from .fp8_load import look_at
+    from .checkpoint import look_at
 
     if path.suffix.lower() in _SAFETENSORS:
         look_at(path)  # the core says little of what is wrong, and runs a model that lacks blocks
@@ -126,53 +128,65 @@ def load_flux(path: Path) -> ModelPatcher:
 
 
 def load_fast(path: Path, *, modulation: bool) -> tuple[ModelPatcher, Route]:
-    """Load a FLUX.1 diffusion model in fp8.
+    """Load a FLUX.1 diffusion model as fast as this machine runs it.
 
     Args:
         path: in bf16, fp16, float32 or quantised already.
-        modulation: whether the modulation layers go to fp8 too.
+        modulation: whether the modulation layers go to int8 too.
 
     Raises:
         CheckpointError: the file cannot be used.
     """
-    from .fetching import progress_bar
-    from .fp8_cache import SIZE, Job, cache_bytes
-    from .fp8_load import build, look_at, stored_state
+    from .checkpoint import look_at
+    from .trial import choose
 
     checkpoint = look_at(path)
-    if not checkpoint.is_ours_to_load:
-        kinds = " and ".join(checkpoint.quantised_as)
-        return load_flux(path), Route("fp8", f"as ComfyUI runs {kinds} files")
-    matmul, how = fastest()
     if checkpoint.quantised_as:
-        state = stored_state(checkpoint)
-    else:
-        state = Job(
-            checkpoint.source,
-            checkpoint.targets,
-            checkpoint.head,
-            modulation,
-            folder=own_folder() / CACHE_FOLDER,
-            room=cache_bytes(os.environ.get(SIZE)),
-            on_progress=interruptible(progress_bar()),
-        ).state()
-    return build(state, matmul, path.name), Route("fp8", how)
+        names = " and ".join(checkpoint.quantised_as)
+        return load_flux(path), Route(FAST, names, "as the file is, run by ComfyUI")
+    choice = choose(2 * checkpoint.values)
+    if choice.engine == "bf16":
+        return load_flux(path), Route(FAST, "bf16", choice.reason)
+    made = _load_int8(checkpoint, modulation, matmul=choice.engine == "int8")
+    how = "int8" if choice.engine == "int8" else "int8 storage"
+    return made, Route(FAST, how, choice.reason)
 
 
-def fastest() -> tuple[Matmul | None, str]:
-    """Return how this machine multiplies in fp8, None if it does not, and words for it."""
-    import comfy.model_management
+def _load_int8(checkpoint: Checkpoint, modulation: bool, *, matmul: bool) -> ModelPatcher:
+    """Return the model in int8: by ComfyUI where it runs the format fast, else by our layers."""
+    import comfy.sd
 
-    from ..ops.fp8.matmul import find_matmul
+    from ..ops.checkpoint.convert import described
+    from .checkpoint import build, checked
+    from .fetching import progress_bar
+    from .kept import SIZE, Job, cache_bytes, read_state
+    from .trial import any_matmul
 
-    device = comfy.model_management.get_torch_device()
-    if not comfy.model_management.supports_fp8_compute(device):
-        name = "CPU" if device.type == "cpu" else "card"
-        return None, f"storage ({name} has no fp8 matmul)"
-    matmul = find_matmul(device)
-    if matmul is None:
-        return None, "storage (the fp8 matmul of this torch does not work here)"
-    return matmul, "matmul"
+    source = checkpoint.source
+    job = Job(
+        source,
+        checkpoint.targets,
+        checkpoint.head,
+        modulation,
+        folder=own_folder() / CACHE_FOLDER,
+        room=cache_bytes(os.environ.get(SIZE)),
+        on_progress=interruptible(progress_bar()),
+    )
+    file = job.file()
+    if not (matmul and core_knows_int8()):
+        state = job.state() if file is None else read_state(file)
+        return build(state, any_matmul() if matmul else None, source.path.name)
+    if file is not None:
+        return checked(comfy.sd.load_diffusion_model(str(file)), source.path.name)
+    state = described(job.state(), job.quantised)
+    return checked(comfy.sd.load_diffusion_model_state_dict(state), source.path.name)
+
+
+def core_knows_int8() -> bool:
+    """Whether this ComfyUI runs the format itself."""
+    import comfy.quant_ops
+
+    return "int8_tensorwise" in comfy.quant_ops.QUANT_ALGOS
 
 
 def interruptible(tell: Any) -> Any:

@@ -29,7 +29,7 @@ from ..prediction.spec import CUSTOM, FIELD, FIELDS, MODELS, Field, Kind
 from .refused import Refused, RefusedChoice
 
 FORM: Final = "FluxHotswapInputs"
-BESIDE: Final = ("go_fast_multiplier", "input_image", "input_mask")
+BESIDE: Final = ("go_fast_multiplier", "go_fast_lora", "input_image", "input_mask")
 """Inputs of the form that are no fields of a request."""
 
 FIELD_OF: Final = {name: field.name for field in FIELDS for name in (field.name, *field.aliases)}

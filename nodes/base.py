@@ -15,7 +15,7 @@ from typing import Any, Final
 from comfy_api.latest import io
 
 from ..gate.refused import Refused
-from ..prediction.spec import GO_FAST_MULTIPLIER, Field, Kind
+from ..prediction.spec import GO_FAST_LORA, GO_FAST_MULTIPLIER, Field, Kind
 
 CATEGORY: Final = "flux hotswap"
 
@@ -102,17 +102,26 @@ def field_input(field: Field, *, name: str | None = None, **overrides: Any) -> i
             return io.String.Input(name or field.name, **text | overrides)
 
 
-def multiplier_input() -> io.Input:
-    """Return the widget of what go_fast multiplies LoRA strengths by."""
-    return io.Float.Input(
+def go_fast_inputs() -> list[io.Input]:
+    """Return the widgets of what go_fast makes of LoRA strengths."""
+    multiplier = io.Float.Input(
         "go_fast_multiplier",
         default=GO_FAST_MULTIPLIER,
         min=Minimum(0.0),
         max=3,
         step=0.01,
         optional=True,
-        tooltip="What LoRA strengths are multiplied by, on the fp8 route only; 1 turns it off.",
+        tooltip="What LoRA strengths are multiplied by, with go_fast only; 1 turns it off.",
     )
+    arrival = Choice.Input(
+        "go_fast_lora",
+        options=list(GO_FAST_LORA),
+        default=GO_FAST_LORA[0],
+        optional=True,
+        tooltip="How much of that arrives, with go_fast only. hosted: as much as on the hosted "
+        "model, whose rounding takes a part away. whole: all of it.",
+    )
+    return [multiplier, arrival]
 
 
 def field_output(field: Field, tooltip: str | None = None) -> io.Output:

@@ -59,7 +59,7 @@ def _value(prediction: Prediction, field: Field) -> Any:
         "width": plan.width,
         "height": plan.height,
         "seed": plan.seed,
-        "go_fast": plan.route == "fp8",
+        "go_fast": plan.route == "fast",
     }
     if field.name in decided:
         return decided[field.name]

@@ -13,10 +13,17 @@ from ..engine.ahead import begin
 from ..engine.pictures import fingerprint, read_source
 from ..ops.picture import decode_mask, decode_picture, grid_mask, is_placeholder, mask_warning
 from ..ops.picture_file import upright_size
-from ..prediction.plan import Plan, make_plan
+from ..prediction.plan import Plan, Strengths, make_plan
 from ..prediction.request import Request, parse_request
-from ..prediction.spec import CUSTOM, FIELD, FIELDS, GO_FAST_MULTIPLIER, RANDOM_SEED_LIMIT
-from .base import CATEGORY, aliases, field_input, field_output, multiplier_input
+from ..prediction.spec import (
+    CUSTOM,
+    FIELD,
+    FIELDS,
+    GO_FAST_LORA,
+    GO_FAST_MULTIPLIER,
+    RANDOM_SEED_LIMIT,
+)
+from .base import CATEGORY, aliases, field_input, field_output, go_fast_inputs
 from .journal import HIDDEN, note
 from .wire import Prediction, RequestWire
 
@@ -38,7 +45,7 @@ class FluxHotswapInputs(io.ComfyNode):
             description="The fields of the hosted model in one form: same names, same defaults.",
             inputs=[
                 *(field_input(field) for field in FIELDS),
-                multiplier_input(),
+                *go_fast_inputs(),
                 io.Image.Input(
                     "input_image",
                     optional=True,
@@ -86,6 +93,7 @@ class FluxHotswapInputs(io.ComfyNode):
     async def execute(
         cls,
         go_fast_multiplier: float = GO_FAST_MULTIPLIER,
+        go_fast_lora: str = GO_FAST_LORA[0],
         input_image: Tensor | None = None,
         input_mask: Tensor | None = None,
         **values: Any,
@@ -96,7 +104,8 @@ class FluxHotswapInputs(io.ComfyNode):
         ends the prompt before anything is loaded. That is all there is to the `async`.
         """
         request = parse_request(given_fields(values))
-        prediction = gather(request, input_image, input_mask, go_fast_multiplier)
+        strengths = Strengths(go_fast_multiplier, go_fast_lora)
+        prediction = gather(request, input_image, input_mask, strengths)
         plan = prediction.plan
         begin(plan, cls.hidden.prompt or {})
         note(cls, warnings=list(plan.warnings))
@@ -114,7 +123,7 @@ class FluxHotswapInputs(io.ComfyNode):
 
 
 def gather(
-    request: Request, image: Tensor | None, mask: Tensor | None, go_fast_multiplier: float
+    request: Request, image: Tensor | None, mask: Tensor | None, strengths: Strengths
 ) -> Prediction:
     """Return a request with its pictures and its plan; a connected picture wins over a named one.
 
@@ -122,7 +131,7 @@ def gather(
         request: what was asked for.
         image: [B,H,W,C] 0..1, the connected picture.
         mask: [B,H,W] 0..1, the connected mask.
-        go_fast_multiplier: see `make_plan`.
+        strengths: what go_fast makes of LoRA strengths.
 
     Raises:
         RequestError: a named picture is not there, or a mask has no image.
@@ -151,7 +160,7 @@ def gather(
         seed=secrets.randbelow(RANDOM_SEED_LIMIT),
         image=size,
         mask=has_mask,
-        go_fast_multiplier=go_fast_multiplier,
+        strengths=strengths,
     )
     if named:
         image = decode_picture(named, "image", fit=plan.size, warn=notes.append)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any, Final
 
 from comfy_api.latest import io
 
 from ..engine.models import (
     DEFAULT_FILES,
+    FAST,
     FOLDERS,
     HOW,
     ROUTE,
-    Route,
     load,
     model_files,
     model_path,
@@ -23,13 +24,13 @@ from .base import CATEGORY, Choice, FilesChoice, aliases, field_input
 from .journal import HIDDEN, note
 from .wire import Prediction, request_input
 
-MODULATIONS: Final = ("bf16", "fp8")
+MODULATIONS: Final = ("bf16", "int8")
 
 log = logging.getLogger(__name__)
 
 
 class FluxHotswapLoader(io.ComfyNode):
-    """Loads the FLUX.1 model that the request names, in fp8 or bf16."""
+    """Loads the FLUX.1 model that the request names, in int8 or bf16."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -39,8 +40,8 @@ class FluxHotswapLoader(io.ComfyNode):
             node_id="FluxHotswapLoader",
             display_name="FLUX Hotswap Loader",
             category=CATEGORY,
-            **aliases("flux loader", "load flux", "unet loader", "fp8"),
-            description="Loads FLUX.1 dev or schnell, whichever the request names, in fp8 or bf16.",
+            **aliases("flux loader", "load flux", "unet loader", "int8"),
+            description="Loads FLUX.1 dev or schnell, whichever the request names.",
             inputs=[
                 request_input("the model and the route"),
                 *(
@@ -61,7 +62,7 @@ class FluxHotswapLoader(io.ComfyNode):
                     default=MODULATIONS[0],
                     optional=True,
                     tooltip="How go_fast keeps the layers that steer the blocks. bf16 is nearer to "
-                    "the original, fp8 takes 3.2 GB less memory.",
+                    "the original, int8 takes 3.2 GB less memory.",
                 ),
             ],
             outputs=[
@@ -93,7 +94,7 @@ class FluxHotswapLoader(io.ComfyNode):
         reason = ""
         if request is not None:
             model, reason = request.plan.model, request.plan.route_reason
-            go_fast = request.plan.route == "fp8"
+            go_fast = request.plan.route == FAST
         path = model_path(dev_file if model == "dev" else schnell_file, model)
         state = path.stat()
         key = (str(path), state.st_size, state.st_mtime_ns, modulation if go_fast else "bf16 route")
@@ -103,10 +104,10 @@ class FluxHotswapLoader(io.ComfyNode):
             patcher, how = load(path, go_fast=go_fast, modulation=modulation)
             patcher.set_attachments(HOW, how)
             recent.note(key, patcher)
-        how = str(patcher.get_attachment(HOW))
-        route = Route("fp8", how) if go_fast else Route("bf16", reason or how)
+        loaded: Any = patcher.get_attachment(HOW)
+        route = loaded if go_fast or not reason else replace(loaded, reason=reason)
         log.info("FLUX.1 %s runs in %s", model, route)
         patcher.set_attachments(ROUTE, route.kind)
         done = {"model": model, "checkpoint": path.name}
-        note(cls, **done, engine=route.kind, engine_reason=route.reason)
+        note(cls, **done, engine=route.engine, engine_reason=route.reason)
         return io.NodeOutput(patcher, str(route))

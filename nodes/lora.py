@@ -9,9 +9,9 @@ from comfy_api.latest import io
 
 from ..engine.loras import Applied, apply_or_take, current_hash, get, route_of, watch
 from ..engine.models import recent
-from ..prediction.plan import lora_of
-from ..prediction.spec import FIELD, GO_FAST_MULTIPLIER
-from .base import CATEGORY, aliases, field_input, multiplier_input
+from ..prediction.plan import Strengths, lora_of
+from ..prediction.spec import FIELD, GO_FAST_LORA, GO_FAST_MULTIPLIER
+from .base import CATEGORY, aliases, field_input, go_fast_inputs
 from .journal import HIDDEN, note
 from .wire import ABSENT, Prediction, request_input
 
@@ -48,7 +48,7 @@ class FluxHotswapLora(io.ComfyNode):
                     name="scale",
                     tooltip="Strength of the LoRA. 0: no LoRA, nothing is fetched.",
                 ),
-                multiplier_input(),
+                *go_fast_inputs(),
                 io.Clip.Input(
                     "clip",
                     optional=True,
@@ -87,13 +87,14 @@ class FluxHotswapLora(io.ComfyNode):
         source: str = "",
         scale: float = 1.0,
         go_fast_multiplier: float = GO_FAST_MULTIPLIER,
+        go_fast_lora: str = GO_FAST_LORA[0],
         clip: Any = None,
     ) -> io.NodeOutput:
         """Fetch and apply the LoRAs, or pass everything through."""
         route = route_of(model)
         warnings: list[str] = []
         if request is None:
-            own = lora_of(source, scale, route, go_fast_multiplier)
+            own = lora_of(source, scale, route, Strengths(go_fast_multiplier, go_fast_lora))
             loras, none = (own,) if source.strip() else (), "no LoRA: source is empty"
         else:
             loras, none = request.plan.loras, "no LoRA: the request names none"

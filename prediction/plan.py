@@ -9,12 +9,27 @@ from ..errors import RequestError
 from .request import Request
 from .schedule import full_schedule, start_step
 from .sizes import Size, custom_size, image_size, preset_size
-from .spec import CUSTOM, FIELD, GO_FAST_MULTIPLIER
+from .spec import CUSTOM, FIELD, GO_FAST_LORA, GO_FAST_MULTIPLIER
 
 T5_LENGTH: Final = {"dev": 512, "schnell": 256}
 """Tokens the prompt is padded and cut to for T5."""
 
 SCHNELL_STEPS: Final = 4
+
+HOSTED, WHOLE = GO_FAST_LORA
+
+
+@dataclass(frozen=True)
+class Strengths:
+    """What go_fast makes of the strengths of LoRAs.
+
+    Attributes:
+        multiplier: what they are multiplied by.
+        arrival: how much of that arrives, see `Lora.arrival`.
+    """
+
+    multiplier: float = GO_FAST_MULTIPLIER
+    arrival: str = HOSTED
 
 
 @dataclass(frozen=True)
@@ -26,6 +41,8 @@ class Lora:
         scale: the strength that was asked for.
         strength: what multiplies (alpha / rank) * B @ A.
         multiplier: strength / scale; go_fast's.
+        arrival: "hosted" where of the strength as much arrives as on the hosted model, whose fp8
+            weights are rounded again after a LoRA is added; "whole" where all of it does.
         field: which field of a request names it, for messages.
     """
 
@@ -33,6 +50,7 @@ class Lora:
     scale: float
     strength: float
     multiplier: float = 1.0
+    arrival: str = WHOLE
     field: str = "source"
 
     @property
@@ -40,7 +58,7 @@ class Lora:
         """The strength, and how it came about."""
         if self.multiplier == 1:
             return f"{self.strength:g}"
-        return f"{self.strength:g} ({self.scale:g} times {self.multiplier:g} on the fp8 route)"
+        return f"{self.strength:g} ({self.scale:g} times {self.multiplier:g} with go_fast)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +67,7 @@ class Plan:
 
     Attributes:
         mode: "txt2img", "img2img" or "inpaint".
-        route: "fp8" or "bf16"; route_reason says why.
+        route: "fast" or "bf16"; route_reason says why.
         steps: denoising steps that run, len(sigmas) - 1.
         start_step: steps of the full schedule that an input picture skips.
         sigmas: noise levels from the first step to the final 0.
@@ -96,7 +114,7 @@ def make_plan(
     seed: int,
     image: tuple[int, int] | None = None,
     mask: bool = False,
-    go_fast_multiplier: float = GO_FAST_MULTIPLIER,
+    strengths: Strengths = Strengths(),
 ) -> Plan:
     """Plan a request. Pure: the caller draws the seed and measures the picture.
 
@@ -105,7 +123,7 @@ def make_plan(
         seed: the seed to use when the request names none, 0..2^32-1.
         image: width and height of the upright input picture in pixels, None without one.
         mask: whether a mask is given.
-        go_fast_multiplier: what LoRA strengths are multiplied by on the fp8 route.
+        strengths: what go_fast makes of LoRA strengths.
 
     Raises:
         RequestError: a mask without an image, or a custom size without width or height.
@@ -137,7 +155,7 @@ def make_plan(
         noise_draw=noise_draw(image=image is not None),
         guidance=guidance_of(request.model, request.guidance_scale),
         t5_length=T5_LENGTH[request.model],
-        loras=_loras(request, route, go_fast_multiplier),
+        loras=_loras(request, route, strengths),
         output_format=request.output_format,
         output_quality=request.output_quality,
         safety_checker=not request.disable_safety_checker,
@@ -205,11 +223,13 @@ def guidance_of(model: str, guidance_scale: float) -> float | None:
 
 
 def lora_of(
-    source: str, scale: float, route: str, multiplier: float, *, field: str = "source"
+    source: str, scale: float, route: str, strengths: Strengths, *, field: str = "source"
 ) -> Lora:
-    """Return a LoRA as it is applied on a route; only the fp8 route multiplies."""
-    factor = multiplier if route == "fp8" else 1.0
-    return Lora(source, scale, scale * factor, factor, field)
+    """Return a LoRA as it is applied on a route; only go_fast multiplies, and loses a part."""
+    if route != "fast":
+        return Lora(source, scale, scale, field=field)
+    factor = strengths.multiplier
+    return Lora(source, scale, scale * factor, factor, strengths.arrival, field)
 
 
 # --- a plan's parts ---
@@ -236,16 +256,16 @@ def _route(request: Request, has_image: bool) -> tuple[str, str]:
         return "bf16", "image input"
     if request.aspect_ratio == CUSTOM:
         return "bf16", "custom size"
-    return "fp8", "go_fast"
+    return "fast", "go_fast"
 
 
-def _loras(request: Request, route: str, multiplier: float) -> tuple[Lora, ...]:
+def _loras(request: Request, route: str, strengths: Strengths) -> tuple[Lora, ...]:
     named = (
         ("lora", request.lora, request.lora_scale),
         ("extra_lora", request.extra_lora, request.extra_lora_scale),
     )
     return tuple(
-        lora_of(source, scale, route, multiplier, field=field)
+        lora_of(source, scale, route, strengths, field=field)
         for field, source, scale in named
         if source
     )

@@ -27,6 +27,9 @@ RANDOM_SEED_LIMIT: Final = 2**32
 GO_FAST_MULTIPLIER: Final = 1.5
 """What go_fast multiplies LoRA strengths by, as the schema says."""
 
+GO_FAST_LORA: Final = ("hosted", "whole")
+"""How much of that arrives: as on the hosted model, whose fp8 weights round a part away, or all."""
+
 
 class Kind(str, Enum):
     """What a field holds."""
@@ -198,7 +201,7 @@ FIELDS: Final[tuple[Field, ...]] = (
     Field(
         "go_fast",
         Kind.BOOLEAN,
-        "Run the fp8 model. A custom size or an image runs in bf16 all the same.",
+        "Run the model in 8 bit. A custom size or an image runs in bf16 all the same.",
         default=True,
         hosted="Newer versions of the hosted model default to false.",
     ),
@@ -220,7 +223,7 @@ FIELDS: Final[tuple[Field, ...]] = (
     Field(
         "lora_scale",
         Kind.NUMBER,
-        "Strength of the main LoRA, times 1.5 on the fp8 route.",
+        "Strength of the main LoRA, times 1.5 with go_fast.",
         default=1,
         minimum=-1,
         maximum=3,
@@ -235,7 +238,7 @@ FIELDS: Final[tuple[Field, ...]] = (
     Field(
         "extra_lora_scale",
         Kind.NUMBER,
-        "Strength of the second LoRA, times 1.5 on the fp8 route.",
+        "Strength of the second LoRA, times 1.5 with go_fast.",
         default=1,
         minimum=-1,
         maximum=3,

@@ -70,7 +70,7 @@ DIFFERENCES: Final[tuple[Difference, ...]] = (
         "LoRA strength",
         "Differs between the routes by mistake: squared for a single LoRA in bf16, times 1.5 only "
         "on the main LoRA in fp8.",
-        "The scale itself in bf16, times 1.5 for both LoRAs in fp8. The same LoRA given twice "
+        "The scale itself in bf16, times 1.5 for both LoRAs with go_fast. The same LoRA twice "
         "adds up, as there.",
     ),
     Difference(

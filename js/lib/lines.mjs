@@ -47,7 +47,7 @@ export function routeLines(values, picture, say) {
   const known = knownRoute(values, picture);
   if (!known) return [];
   const { route, reason } = known;
-  if (reason === "go_fast") return [{ text: say("route", { route }) }];
+  if (reason === "go_fast") return [{ text: say("route", { route: reason }) }];
   const why = say(`reason_${reason.replaceAll(" ", "_")}`);
   return [{ text: say("route_because", { route, reason: why }) }];
 }

@@ -82,7 +82,7 @@ export const ROUTES = [
   {"go_fast": false, "image": false, "custom": true, "route": "bf16", "reason": "go_fast off"},
   {"go_fast": false, "image": true, "custom": false, "route": "bf16", "reason": "go_fast off"},
   {"go_fast": false, "image": true, "custom": true, "route": "bf16", "reason": "go_fast off"},
-  {"go_fast": true, "image": false, "custom": false, "route": "fp8", "reason": "go_fast"},
+  {"go_fast": true, "image": false, "custom": false, "route": "fast", "reason": "go_fast"},
   {"go_fast": true, "image": false, "custom": true, "route": "bf16", "reason": "custom size"},
   {"go_fast": true, "image": true, "custom": false, "route": "bf16", "reason": "image input"},
   {"go_fast": true, "image": true, "custom": true, "route": "bf16", "reason": "image input"},

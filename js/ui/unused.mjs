@@ -10,7 +10,7 @@ import { kindOf, originOf, widgetOf } from "./nodes.mjs";
  */
 export const DECIDED = {
   FluxHotswapLoader: ["model", "go_fast"],
-  FluxHotswapLora: ["source", "scale", "go_fast_multiplier"],
+  FluxHotswapLora: ["source", "scale", "go_fast_multiplier", "go_fast_lora"],
   FluxHotswapPrompt: ["text", "model", "guidance"],
   FluxHotswapLatent: ["aspect_ratio", "megapixels", "width", "height", "num_outputs"],
   FluxHotswapSchedule: ["model", "steps", "width", "height", "prompt_strength", "has_image"],

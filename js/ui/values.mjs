@@ -65,5 +65,5 @@ function fieldOf(form, name, pictures) {
     return finalSize(valuesOf(form, SHAPE, pictures), picture)?.[name];
   if (name !== "go_fast") return valueOf(form, name, pictures);
   const known = knownRoute(valuesOf(form, ["go_fast", "aspect_ratio"], pictures), picture);
-  return known ? known.route === "fp8" : undefined;
+  return known ? known.route === "fast" : undefined;
 }

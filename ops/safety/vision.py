@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ...errors import SafetyError
+
 HEAD_WIDTH = 64
 """Both published networks split their width into heads of 64."""
 

@@ -19,7 +19,7 @@ WITH_PICTURE = ("image_to_image", "inpaint")
 @pytest.mark.parametrize("name", [recipe.name for recipe in RECIPES])
 def test_a_template_queues_what_the_api_prompt_says(editor: Editor, name: str) -> None:
     editor.load(shipped(f"{name}.json"))
-    editor.wait_for_line("bf16: image input" if name in WITH_PICTURE else "fp8")
+    editor.wait_for_line("bf16: image input" if name in WITH_PICTURE else "go_fast")
     queued, expected = editor.prompt(), shipped(f"api/{name}.json")
     assert {key: node["class_type"] for key, node in queued.items()} == {
         key: node["class_type"] for key, node in expected.items()
@@ -32,7 +32,7 @@ def test_lines_follow_the_form(editor: Editor) -> None:
     editor.add(INPUTS)
     editor.show()
     editor.wait_for_line("1024 × 1024 · 1.05 MP · 4096 tokens")
-    assert editor.lines()[1:] == ["fp8"]
+    assert editor.lines()[1:] == ["go_fast"]
     assert {"width", "height"}.isdisjoint(editor.shown_widgets(INPUTS))
     low = editor.height(INPUTS)
     editor.set_widgets(INPUTS, aspect_ratio="custom", width=1008, height=512, model="schnell")
@@ -137,7 +137,7 @@ def test_what_the_request_decides_is_greyed_until_the_wire_is_cut(editor: Editor
     for place, node_type in enumerate(DECIDED, 1):
         editor.add(node_type, (600 + 450 * (place % 2), 150 + 350 * (place // 2)))
     editor.show(scale=0.4)
-    editor.wait_for_line("fp8")
+    editor.wait_for_line("go_fast")
     editor.page.wait_for_timeout(500)
     values, heights = editor.prompt(), [editor.height(node_type) for node_type in DECIDED]
     for place in range(1, len(DECIDED) + 1):

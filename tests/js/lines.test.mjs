@@ -22,7 +22,7 @@ test("size line", () => {
 test("route line", () => {
   const fast = { go_fast: true, aspect_ratio: "1:1" };
   const text = (values, picture) => routeLines(values, picture, say).map((line) => line.text);
-  assert.deepEqual(text(fast, none), ["fp8"]);
+  assert.deepEqual(text(fast, none), ["go_fast"]);
   assert.deepEqual(text({ ...fast, aspect_ratio: "custom" }, none), ["bf16: custom size"]);
   assert.deepEqual(text(fast, { given: true, size: null }), ["bf16: image input"]);
   assert.deepEqual(text({ ...fast, go_fast: false }, none), ["bf16: go_fast off"]);

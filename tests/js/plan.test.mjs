@@ -39,7 +39,7 @@ test("a shape that is not known has no size", () => {
 test("the route is the planner's", () => {
   assert.equal(ROUTES.length, 8);
   const fast = { go_fast: true, image: false, custom: false };
-  assert.deepEqual(routeOf(fast), { route: "fp8", reason: "go_fast" });
+  assert.deepEqual(routeOf(fast), { route: "fast", reason: "go_fast" });
   assert.equal(routeOf({ ...fast, custom: true }).reason, "custom size");
   assert.equal(routeOf({ ...fast, image: true }).route, "bf16");
 });

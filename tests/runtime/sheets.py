@@ -160,15 +160,15 @@ def lora_scale(studio: Studio) -> list[list[Cell]]:
 
 
 def go_fast(studio: Studio) -> list[list[Cell]]:
-    """bf16, fp8, and their difference, without and with a LoRA."""
+    """bf16, int8, and their difference, without and with a LoRA."""
     rows = []
-    # On the fp8 route a scale counts 1.5 times: 1 there is 1.5 here.
+    # With go_fast a scale counts 1.5 times: 1 there is 1.5 here.
     for wanted, scale in (({"prompt": STAR}, None), (styled("sticker"), 1.5)):
         exact = {} if scale is None else {"lora_scale": scale}
         (plain,) = studio.draw(**wanted | exact)
         (fast,) = studio.draw(**wanted, go_fast=True)
         away = np.clip(8 * np.abs(fast - plain), 0, 1)
-        texts = ("bf16", "fp8", "difference times 8")
+        texts = ("bf16", "int8", "difference times 8")
         parts = zip((plain, fast, away), texts, strict=True)
         rows.append([Cell(picture, text) for picture, text in parts])
     return rows

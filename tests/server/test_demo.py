@@ -35,9 +35,9 @@ def test_the_demo_fetches_a_lora(capsys: pytest.CaptureFixture[str], tmp_path: P
     assert lora["file"].endswith(".safetensors")
     assert lora["sha256"] == hashlib.sha256(data).hexdigest()
     assert lora["matched"] == lora["keys"] == len(load(data))
-    assert lora["strength"] == 1.125  # 0.75 times 1.5 on the fp8 route
+    assert lora["strength"] == 1.125  # 0.75 times 1.5 with go_fast
     assert f"running: {LORA}" in said
-    assert answer["route"] == "fp8"
+    assert answer["route"] == "fast"
     assert list(answer) == ["output", "seed", "route", "width", "height", "loras", "seconds"]
     (picture,) = map(Path, answer["output"])
     assert picture.parent == tmp_path

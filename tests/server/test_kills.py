@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fast_site import DEV, KEPT, QUANTISED, large, loader_alone
 from fetch.servers import Server
-from fp8_site import DEV, KEPT, QUANTISED, large, loader_alone
 from mini_flux import loras
 from PIL import Image
 from runtime.client import Client

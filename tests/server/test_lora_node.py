@@ -135,12 +135,12 @@ def test_nothing_to_do_passes_through(site: Site, source: str, scale: float, rea
     [
         ("", {"scale": 0.8}, 0.8, "0.8"),
         ("bf16", {"scale": -1.0}, -1.0, "-1"),
-        ("fp8", {"scale": 0.5}, 0.75, "0.75 (0.5 times 1.5 on the fp8 route)"),
-        ("fp8", {"scale": 2.0, "go_fast_multiplier": 2.0}, 4.0, "4 (2 times 2 on the fp8 route)"),
-        ("fp8", {"scale": 2.0, "go_fast_multiplier": 1.0}, 2.0, "2"),
+        ("fast", {"scale": 0.5}, 0.75, "0.75 (0.5 times 1.5 with go_fast)"),
+        ("fast", {"scale": 2.0, "go_fast_multiplier": 2.0}, 4.0, "4 (2 times 2 with go_fast)"),
+        ("fast", {"scale": 2.0, "go_fast_multiplier": 1.0}, 2.0, "2"),
     ],
 )
-def test_the_multiplier_is_for_fp8_alone(
+def test_the_multiplier_is_for_go_fast_alone(
     site: Site, route: str, inputs: dict[str, Any], strength: float, shown: str
 ) -> None:
     name = site.put("small", SMALL)

@@ -294,8 +294,8 @@ def test_a_new_seed_runs_only_what_depends_on_it(comfy: Comfy) -> None:
 def test_the_loader_takes_the_planned_route(comfy: Comfy) -> None:
     result = comfy.run(fill_prompt(load("text_to_image"), SMALL_PRESET))
     (planned,), (done,) = result.shown("flux_hotswap_plan"), result.shown("flux_hotswap")
-    assert (planned["route"], planned["route_reason"]) == ("fp8", "go_fast")
-    assert (done["engine"], done["engine_reason"]) == ("fp8", "storage (CPU has no fp8 matmul)")
+    assert (planned["route"], planned["route_reason"]) == ("fast", "go_fast")
+    assert (done["engine"], done["engine_reason"]) == ("int8 storage", "CPU has no int8 matmul")
 
 
 def test_an_input_picture_that_changes_is_read_again(comfy: Comfy) -> None:

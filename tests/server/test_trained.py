@@ -174,7 +174,7 @@ def test_two_loras_together_are_neither_alone(studio: Studio) -> None:
 
 def test_go_fast_looks_like_bf16_with_a_lora(studio: Studio) -> None:
     asked = styled("sticker", num_inference_steps=12)
-    # A scale of 1 counts 1.5 on the fp8 route.
+    # A scale of 1 counts 1.5 with go_fast.
     (slow,) = studio.draw(**asked, lora_scale=1.5)
     (fast,) = studio.draw(**asked, lora_scale=1.0, go_fast=True)
     assert not np.array_equal(slow, fast)

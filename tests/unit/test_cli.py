@@ -97,7 +97,7 @@ def test_plan(tmp_path: Path) -> None:
         "height": 1024,
         "num_outputs": 2,
         "mode": "txt2img",
-        "route": "fp8",
+        "route": "fast",
         "route_reason": "go_fast",
         "steps": 28,
         "start_step": 0,
@@ -110,6 +110,7 @@ def test_plan(tmp_path: Path) -> None:
                 "scale": 1,
                 "strength": 1.5,
                 "multiplier": 1.5,
+                "arrival": "hosted",
                 "field": "lora",
             }
         ],

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flux_hotswap import errors
+import flux_hotswap.errors as errors
 from flux_hotswap.errors import HotswapError
 
 ROOT = Path(__file__).resolve().parents[2]

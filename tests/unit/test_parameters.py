@@ -16,7 +16,7 @@ RUN: dict[str, Any] = {
     "prompt": "a cat on a roof",
     "model": "dev",
     "checkpoint": "flux1-dev.safetensors",
-    "engine": "fp8",
+    "engine": "int8",
     "loras": [{"source": "o/n", "file": "ink.safetensors", "sha256": SHA, "strength": 1.2}],
     "mode": "img2img",
     "width": 1024,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flux_hotswap.errors import HotswapError, MissingFileError, RequestError
-from flux_hotswap.prediction.plan import Lora, Plan, lora_of, make_plan
+from flux_hotswap.prediction.plan import Lora, Plan, Strengths, lora_of, make_plan
 from flux_hotswap.prediction.request import parse_request
 
 
@@ -19,13 +19,13 @@ def planned(raw: dict[str, Any], image: tuple[int, int] | None = None, **options
 @pytest.mark.parametrize(
     ("raw", "image", "route", "reason"),
     [
-        ({}, None, "fp8", "go_fast"),
+        ({}, None, "fast", "go_fast"),
         ({"go_fast": False}, None, "bf16", "go_fast off"),
         ({}, (64, 64), "bf16", "image input"),
         ({"go_fast": False}, (64, 64), "bf16", "go_fast off"),
         ({"aspect_ratio": "custom", "width": 512, "height": 512}, None, "bf16", "custom size"),
         ({"aspect_ratio": "custom"}, (64, 64), "bf16", "image input"),
-        ({"model": "schnell", "num_outputs": 4}, None, "fp8", "go_fast"),
+        ({"model": "schnell", "num_outputs": 4}, None, "fast", "go_fast"),
     ],
 )
 def test_route(raw: dict[str, Any], image: tuple[int, int] | None, route: str, reason: str) -> None:
@@ -112,7 +112,7 @@ LORAS = {"lora": "M", "lora_scale": 0.8, "extra_lora": "E", "extra_lora_scale": 
     ],
 )
 def test_multiplier(raw: dict[str, Any], multiplier: float, strengths: list[float]) -> None:
-    plan = planned(raw, go_fast_multiplier=multiplier)
+    plan = planned(raw, strengths=Strengths(multiplier))
     assert [lora.strength for lora in plan.loras] == pytest.approx(strengths)
     assert [lora.field for lora in plan.loras] == ["lora", "extra_lora"][-len(strengths) :]
 
@@ -122,16 +122,16 @@ def test_multiplier(raw: dict[str, Any], multiplier: float, strengths: list[floa
     [
         (0.8, "bf16", 1.5, 0.8, "0.8"),
         (-1, "bf16", 2.0, -1, "-1"),
-        (0.5, "fp8", 1.5, 0.75, "0.75 (0.5 times 1.5 on the fp8 route)"),
-        (2, "fp8", 2.0, 4, "4 (2 times 2 on the fp8 route)"),
-        (2, "fp8", 1.0, 2, "2"),
-        (0, "fp8", 1.5, 0, "0 (0 times 1.5 on the fp8 route)"),
+        (0.5, "fast", 1.5, 0.75, "0.75 (0.5 times 1.5 with go_fast)"),
+        (2, "fast", 2.0, 4, "4 (2 times 2 with go_fast)"),
+        (2, "fast", 1.0, 2, "2"),
+        (0, "fast", 1.5, 0, "0 (0 times 1.5 with go_fast)"),
     ],
 )
 def test_a_strength_says_how_it_came_about(
     scale: float, route: str, multiplier: float, strength: float, reckoning: str
 ) -> None:
-    lora = lora_of(source="a/b", scale=scale, route=route, multiplier=multiplier)
+    lora = lora_of("a/b", scale, route, Strengths(multiplier))
     assert (lora.source, lora.scale, lora.strength) == ("a/b", scale, strength)
     assert lora.reckoning == reckoning
     assert Lora("a/b", strength, strength).reckoning == f"{strength:g}"

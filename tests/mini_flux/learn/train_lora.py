@@ -18,7 +18,7 @@ STEPS = 800
 RANK = 8
 RATE = 4e-3
 SCALES = (0.9, 1.5)
-"""The scales at which the style has to look right: on the fp8 route 1 counts 1.5."""
+"""The scales at which the style has to look right: with go_fast 1 counts 1.5."""
 
 STYLED = 0.8
 """Share of pictures in the style; the others keep what prompts without the trigger show."""

@@ -1,4 +1,4 @@
-"""A FLUX.1 checkpoint to fp8, a few rows at a time.
+"""A FLUX.1 checkpoint to int8, a few rows at a time.
 
 Neither the source nor the result is ever in memory as a whole: rows are read, rounded and written.
 """
@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from ...errors import CheckpointError
+from ..int8 import group_of, quantise
 from .layout import Piece, Target, is_block_linear, is_modulation
-from .rows import FP8, largest_of_rows, quantise_rows
 
 CHUNK: Final = 32 * 2**20
 """Most bytes of the source that are in memory at once, a single row apart."""
@@ -25,9 +25,11 @@ _DTYPES: Final = {
     "F32": torch.float32,
     "F16": torch.float16,
     "BF16": torch.bfloat16,
-    "F8_E4M3": FP8,
 }
-_NAMES: Final = {torch.float32: "F32", torch.bfloat16: "BF16", FP8: "F8_E4M3"}
+_NAMES: Final = {torch.float32: "F32", torch.bfloat16: "BF16", torch.int8: "I8"}
+
+_ALIGNED: Final = 64
+"""The data starts at a multiple of this: kernels want weights that lie at multiples of 16."""
 
 OnProgress = Callable[[int, int], None]
 """(bytes read, bytes in all), called between two reads; what it raises ends the conversion."""
@@ -72,7 +74,7 @@ class Source:
     base: int
 
     def dtype(self, name: str) -> torch.dtype | None:
-        """Return the dtype of a tensor; None if it is none that a FLUX.1 model is made of."""
+        """Return the dtype of a tensor; None if it cannot be quantised."""
         return _DTYPES.get(self.tensors[name].dtype)
 
 
@@ -101,7 +103,7 @@ class Made:
 
 
 def quantised(targets: Iterable[Target], *, modulation: bool) -> list[Target]:
-    """Return those of which the weight goes to fp8.
+    """Return those of which the weight goes to int8.
 
     Args:
         targets: of the model.
@@ -113,16 +115,16 @@ def quantised(targets: Iterable[Target], *, modulation: bool) -> list[Target]:
 
 
 def plan(targets: list[Target], *, modulation: bool) -> list[Made]:
-    """Return the tensors of the result in their order: bf16 first, scales last.
+    """Return the tensors of the result in their order: int8 first, scales last.
 
-    In this order every tensor is aligned, and scales are written when they are known.
+    In this order every weight is aligned, and scales are written when they are known.
     """
     chosen = quantised(targets, modulation=modulation)
     names = {target.name for target in chosen}
     kept = [Made(t.name, t.shape, torch.bfloat16) for t in targets if t.name not in names]
-    weights = [Made(t.name, t.shape, FP8) for t in chosen]
+    weights = [Made(t.name, t.shape, torch.int8) for t in chosen]
     scales = [Made(scale_name(t.name), (t.shape[0], 1), torch.float32) for t in chosen]
-    return kept + weights + scales
+    return weights + kept + scales
 
 
 def scale_name(weight: str) -> str:
@@ -145,7 +147,7 @@ def convert(
         source: bf16, fp16 or float32.
         targets: its tensors, see `layout.targets`.
         sink: takes the result.
-        modulation: whether the modulation layers go to fp8 too.
+        modulation: whether the modulation layers go to int8 too.
         device: where it is computed.
         on_progress: hears how far it is.
 
@@ -154,7 +156,7 @@ def convert(
         OSError: the file cannot be read, or the sink cannot take more.
     """
     chosen = {target.name for target in quantised(targets, modulation=modulation)}
-    order = [t for t in targets if t.name not in chosen] + [t for t in targets if t.name in chosen]
+    order = [t for t in targets if t.name in chosen] + [t for t in targets if t.name not in chosen]
     total = sum(_source_bytes(source, target) for target in targets)
     done = 0
     scales: dict[str, list[Tensor]] = {}
@@ -164,21 +166,16 @@ def convert(
                 on_progress(done, total)
                 done += rows.nbytes
                 if target.name not in chosen:
-                    _check_finite(source, target, largest_of_rows(rows.reshape(1, -1)))
+                    _check_finite(source, target, rows.abs().amax())
                     sink.write(target.name, rows.to(torch.bfloat16))
                     continue
-                values, scale = quantise_rows(_roomy(rows.to(device)))
+                values, scale = quantise(rows.to(device, torch.float32), group_of(rows.shape[1]))
                 _check_finite(source, target, scale)
                 sink.write(target.name, values.cpu())
                 scales.setdefault(target.name, []).append(scale.cpu())
     on_progress(total, total)
     for name, parts in scales.items():
         sink.write(scale_name(name), torch.cat(parts))
-
-
-def _roomy(rows: Tensor) -> Tensor:
-    """Return rows in a dtype whose range has room for every scale."""
-    return rows.to(torch.float32) if rows.dtype == torch.float16 else rows
 
 
 def _source_bytes(source: Source, target: Target) -> int:
@@ -190,7 +187,7 @@ def _rows_of(file: BinaryIO, source: Source, target: Target) -> Iterator[Tensor]
     """Yield a tensor of the result in slices, in the dtype that it has in the file."""
     for piece in target.pieces:
         entry, dtype = source.tensors[piece.name], source.dtype(piece.name)
-        if dtype is None or dtype is FP8:
+        if dtype is None:
             raise CheckpointError(
                 f"{source.path.name} cannot be quantised: {piece.name} is {entry.dtype}; "
                 "choose a file in bf16, fp16 or float32"
@@ -281,15 +278,34 @@ def head(made: Iterable[Made], metadata: Mapping[str, str]) -> bytes:
         }
         position = span[1]
     text = json.dumps(document, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+    text += b" " * (-(8 + len(text)) % _ALIGNED)
     return len(text).to_bytes(8, "little") + text
 
 
 def quantisation_metadata(targets: Iterable[Target]) -> str:
-    """Return what tells ComfyUI which layers are quantised.
-
-    `full_precision_matrix_mult` because its own fp8 matmul wants one scale for a whole weight.
-    """
-    layer = {"format": "float8_e4m3fn", "full_precision_matrix_mult": True}
-    layers = {target.name.removesuffix(".weight"): layer for target in targets}
+    """Return what tells ComfyUI which layers are quantised, and how."""
+    layers = {target.name.removesuffix(".weight"): format_of(target) for target in targets}
     return json.dumps({"format_version": "1.0", "layers": layers})
+
+
+def format_of(target: Target) -> dict[str, Any]:
+    """Return how ComfyUI calls the format of a weight."""
+    group = group_of(target.shape[1])
+    rotation = {"convrot": True, "convrot_groupsize": group} if group > 1 else {}
+    return {"format": "int8_tensorwise", **rotation}
+
+
+def described(state: Mapping[str, Tensor], targets: Iterable[Target]) -> dict[str, Tensor]:
+    """Return tensors with what ComfyUI wants beside a quantised weight that comes without a file.
+
+    Args:
+        state: the tensors.
+        targets: those of which the weight is int8.
+    """
+    notes: dict[str, Tensor] = {}
+    for target in targets:
+        text = json.dumps(format_of(target)).encode()
+        notes[f"{target.name.removesuffix('.weight')}.comfy_quant"] = torch.tensor(
+            list(text)
+        ).byte()
+    return {**state, **notes}

@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ..ops.fp8 import cache
-from ..ops.fp8.layout import Target
+from ..errors import NoRoomError, SettingsError, StoreError
+from ..ops.checkpoint import kept as cache
+from ..ops.checkpoint.layout import Target
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..ops.fp8.convert import Made, Sink, Source
+    from ..ops.checkpoint.convert import Made, Sink, Source
 
-SIZE: Final = "FLUX_HOTSWAP_FP8_CACHE"
+SIZE: Final = "FLUX_HOTSWAP_INT8_CACHE"
 DEFAULT_SIZE: Final = 40 * 2**30
 """Bytes: dev and schnell with room for another checkpoint."""
 
@@ -37,7 +38,6 @@ def cache_bytes(text: str | None) -> int:
     Raises:
         SettingsError: it is no size.
     """
-    from ..errors import SettingsError
     from ..files.settings import parse_size
 
     if not text or not text.strip():
@@ -50,13 +50,13 @@ def cache_bytes(text: str | None) -> int:
 
 @dataclass(frozen=True)
 class Job:
-    """One checkpoint that is wanted in fp8.
+    """One checkpoint that is wanted in int8.
 
     Attributes:
         source: the checkpoint.
         targets: its tensors as ComfyUI runs them.
         head: the checkpoint's bytes before its data.
-        modulation: whether the modulation layers go to fp8 too.
+        modulation: whether the modulation layers go to int8 too.
         folder: of the cache.
         room: bytes that the cache may take; 0 keeps nothing.
         on_progress: (bytes read, bytes in all); what it raises ends the work.
@@ -70,20 +70,19 @@ class Job:
     room: int
     on_progress: OnProgress
 
-    def state(self) -> dict[str, Tensor]:
-        """Return the quantised tensors, mapped from the cache where that is possible.
+    def file(self) -> Path | None:
+        """Return the kept file, made now if it is not there; None where it cannot be kept.
 
-        A cache that cannot be used costs the time to quantise again, and a warning.
+        A folder that cannot be used costs the time to quantise again, and a warning.
 
         Raises:
             CheckpointError: the source cannot be quantised.
         """
-        from ..errors import StoreError
         from ..files.lock import locked
         from .fetching import cancelled, cancelled_as_comfy_does
 
         if self.room == 0:
-            return self._in_memory()
+            return None
         path, key = self._place()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -92,16 +91,35 @@ class Job:
                 if not self._is_whole(path, key):
                     self._make(path, key)
                 self._used(path)
-                return load(path)
-        except (OSError, StoreError) as error:
+                return path
+        except (OSError, StoreError, NoRoomError) as error:
             if self._is_whole(path, key):
-                return load(path)  # a folder that can only be read
+                return path  # a folder that can only be read
             log.warning(
                 "%s will be quantised again when it is loaded next: the result cannot be kept in "
                 "%s (%s)",
                 *(self.source.path.name, self.folder, error),
             )
-            return self._in_memory()
+            return None
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the quantised tensors, in memory.
+
+        Raises:
+            CheckpointError: the source cannot be quantised.
+        """
+        from ..ops.checkpoint.convert import MemorySink
+
+        sink = MemorySink(self._plan())
+        self._convert(sink)
+        return sink.state
+
+    @property
+    def quantised(self) -> list[Target]:
+        """The tensors that are int8 in the result."""
+        from ..ops.checkpoint.convert import quantised
+
+        return quantised(self.targets, modulation=self.modulation)
 
     def _place(self) -> tuple[Path, str]:
         base = self.source.base
@@ -121,7 +139,7 @@ class Job:
 
     def _make(self, path: Path, key: str) -> None:
         """Quantise into the cache; the file appears there whole or not at all."""
-        from ..ops.fp8.convert import FileSink, quantisation_metadata, quantised
+        from ..ops.checkpoint.convert import FileSink, quantisation_metadata
 
         for left in self.folder.glob("*.part"):
             left.unlink()  # of a process that was killed: the lock is ours
@@ -129,16 +147,17 @@ class Job:
         made = self._plan()
         need = sum(tensor.size for tensor in made)
         if need > self.room:
-            raise OSError(f"it needs {need / 1e9:.1f} GB, {SIZE} allows {self.room / 1e9:.1f} GB")
+            raise NoRoomError(
+                f"it needs {need / 1e9:.1f} GB, {SIZE} allows {self.room / 1e9:.1f} GB"
+            )
         cache.prune(self.folder, room=self.room - need, keep=path)
         free = shutil.disk_usage(self.folder).free
         if need + RESERVE > free:
-            raise OSError(f"it needs {need / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free")
-        chosen = quantised(self.targets, modulation=self.modulation)
+            raise NoRoomError(f"it needs {need / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free")
         metadata = {
             "format": "pt",
-            "_quantization_metadata": quantisation_metadata(chosen),
-            "flux_hotswap": f"{self.source.path.name} in e4m3",
+            "_quantization_metadata": quantisation_metadata(self.quantised),
+            "flux_hotswap": f"{self.source.path.name} in int8",
         }
         part = path.with_suffix(f".{os.getpid()}.part")
         try:
@@ -157,22 +176,15 @@ class Job:
         for gone in cache.prune(self.folder, room=self.room, keep=path):
             log.info("%s made room in the cache", gone)
 
-    def _in_memory(self) -> dict[str, Tensor]:
-        from ..ops.fp8.convert import MemorySink
-
-        sink = MemorySink(self._plan())
-        self._convert(sink)
-        return sink.state
-
     def _plan(self) -> list[Made]:
-        from ..ops.fp8.convert import plan
+        from ..ops.checkpoint.convert import plan
 
         return plan(self.targets, modulation=self.modulation)
 
     def _convert(self, sink: Sink) -> None:
         import comfy.model_management
 
-        from ..ops.fp8.convert import convert
+        from ..ops.checkpoint.convert import convert
 
         convert(
             self.source,
@@ -201,7 +213,7 @@ def check_of(path: Path) -> str:
         return ""
 
 
-def load(path: Path) -> dict[str, Any]:
+def read_state(path: Path) -> dict[str, Any]:
     """Return the tensors of a safetensors file, mapped from the disk."""
     import comfy.utils
 

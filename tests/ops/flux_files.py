@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from flux_hotswap.files import header
-from flux_hotswap.ops.fp8.convert import Source
+from flux_hotswap.ops.checkpoint.convert import Source
 
 State = dict[str, Tensor]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from fp8_site import DEV, KEPT, REQUEST, Site, error, large, loader_alone
+from fast_site import DEV, KEPT, REQUEST, Site, error, large, loader_alone
 from PIL import Image
 from runtime.client import ExecutionError
 from runtime.comfyui import find_comfyui
@@ -24,7 +24,7 @@ from torch import Tensor
 from flux_hotswap.prediction.fill import fill_prompt
 
 WORKFLOWS = ROOT / "workflows" / "api"
-STORAGE = "fp8 storage (CPU has no fp8 matmul)"
+STORAGE = "int8 storage (CPU has no int8 matmul)"
 
 
 @pytest.fixture(scope="module")
@@ -73,14 +73,14 @@ def test_the_report_says_which_route_runs(
     assert f"FLUX.1 dev runs in {report}" in site.server.log_text()
     assert site.result is not None
     (plan,) = site.result.shown("flux_hotswap_plan")
-    kind, _, words = report.partition(" ")
-    assert plan["route"] == kind
-    assert plan["route_reason"] == ("go_fast" if kind == "fp8" else words.strip("()"))
+    engine, _, words = report.removesuffix(")").partition(" (")
+    fast = engine != "bf16"
+    assert plan["route"] == ("fast" if fast else "bf16")
+    assert plan["route_reason"] == ("go_fast" if fast else words)
     shipped = json.loads((WORKFLOWS / "flux_lora_schema.json").read_text(encoding="utf-8"))
     fields = {"prompt": "a cat", "go_fast": True, **REQUEST, **request_}
     (record,) = site.client.run(fill_prompt(shipped, fields)).shown("flux_hotswap")
-    assert record["engine"] == kind
-    assert record["engine_reason"] == (words if kind == "fp8" else words.strip("()"))
+    assert (record["engine"], record["engine_reason"]) == (engine, words)
 
 
 def test_a_new_seed_or_strength_loads_nothing(site: Site, fast: Tensor) -> None:
@@ -127,7 +127,7 @@ def test_a_file_that_changes_is_loaded_again(site: Site, fast: Tensor) -> None:
 
 def test_the_second_load_quantises_nothing(site: Site, fast: Tensor) -> None:
     (kept,) = site.kept
-    assert kept.name.startswith("flux1-dev-fp8-")
+    assert kept.name.startswith("flux1-dev-int8-")
     before, changed = site.times_quantised(), kept.stat().st_mtime_ns
     used = kept.with_suffix(".json").stat().st_mtime_ns
     site.forget()
@@ -205,7 +205,7 @@ def test_a_broken_kept_file_is_made_again(
 
 def test_parts_of_killed_processes_are_removed(site: Site, fast: Tensor) -> None:
     (kept,) = site.kept
-    left = [kept.with_suffix(".4194304.part"), site.kept_folder / "other-fp8-1.2.part"]
+    left = [kept.with_suffix(".4194304.part"), site.kept_folder / "other-int8-1.2.part"]
     for path in left:
         path.write_bytes(b"0" * 1000)
     kept.unlink()
@@ -269,8 +269,8 @@ def assert_uncached(site: Site, fast: Tensor, words: str) -> None:
 
 def test_a_size_of_nothing_and_of_nonsense() -> None:
     """A server that keeps nothing, and one that is told what it cannot read."""
-    for size, report in (("0", STORAGE), ("12 parsecs", "FLUX_HOTSWAP_FP8_CACHE is '12 parsecs'")):
-        env = {"FLUX_HOTSWAP_FP8_CACHE": size}
+    for size, report in (("0", STORAGE), ("12 parsecs", "FLUX_HOTSWAP_INT8_CACHE is '12 parsecs'")):
+        env = {"FLUX_HOTSWAP_INT8_CACHE": size}
         with ComfyServer(find_comfyui(), models=small_models(), env=env) as server:
             site = Site(server)
             if size == "0":
@@ -285,11 +285,11 @@ def test_a_size_of_nothing_and_of_nonsense() -> None:
 # --- LoRAs ---
 
 
-def test_a_lora_on_fp8_is_one_and_a_half_times_as_strong(site: Site) -> None:
+def test_a_lora_with_go_fast_is_one_and_a_half_times_as_strong(site: Site) -> None:
     name = site.put_lora("one", seed=3)
     by_default = site.draw(loras=[(name, {"scale": 0.5})])
     assert site.reports[0] == STORAGE
-    assert "strength: 0.75 (0.5 times 1.5 on the fp8 route)" in site.reports[1].splitlines()
+    assert "strength: 0.75 (0.5 times 1.5 with go_fast)" in site.reports[1].splitlines()
     asked = site.draw(loras=[(name, {"scale": 0.75, "go_fast_multiplier": 1.0})])
     assert "strength: 0.75" in site.reports[1].splitlines()
     assert torch.equal(by_default, asked)
@@ -351,5 +351,9 @@ def test_cancelling_leaves_nothing_half_written(site: Site, slow: str) -> None:
 
 def test_nothing_was_raised(site: Site) -> None:
     """The last test: whatever happened above, our code handled it."""
-    ours = [block for block in tracebacks(site.server.log_text()) if "fp8" in block]
+    ours = [
+        block
+        for block in tracebacks(site.server.log_text())
+        if any(word in block for word in ("int8", "kept", "checkpoint"))
+    ]
     assert ours == []

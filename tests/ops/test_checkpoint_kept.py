@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from flux_hotswap.ops.fp8 import cache
-from flux_hotswap.ops.fp8.cache import Record
+from flux_hotswap.ops.checkpoint import kept as cache
+from flux_hotswap.ops.checkpoint.kept import Record
 
 HEAD = b"head" * 25
 SPANS = [(100, 100), (100, 200), (200, 5_000), (5_000, 17_000), (17_000, 100_000)]
@@ -90,7 +90,7 @@ def test_names(tmp_path: Path, name: str) -> None:
     path = cache.path_for(tmp_path, name, "0123456789abcdef")
     assert path.parent == tmp_path
     assert path.name.startswith(Path(name).stem[:50])
-    assert path.name.endswith("-fp8-0123456789ab.safetensors")
+    assert path.name.endswith("-int8-0123456789ab.safetensors")
     path.with_suffix(".4194304.part").write_bytes(b"")  # the file system takes it
 
 
@@ -190,7 +190,7 @@ def test_using_a_file_keeps_it(tmp_path: Path) -> None:
 def test_other_peoples_files_stay(tmp_path: Path) -> None:
     (tmp_path / "mine.safetensors").write_bytes(b"0" * 100)
     (tmp_path / "mine.json").write_bytes(b"{}")
-    (tmp_path / "x-fp8-y.safetensors").write_bytes(b"0" * 100)  # without a record
+    (tmp_path / "x-int8-y.safetensors").write_bytes(b"0" * 100)  # without a record
     stored(tmp_path, "a", size=10)
     cache.prune(tmp_path, room=0, keep=tmp_path / "none")
     assert left(tmp_path) == {"mine.safetensors", "x"}

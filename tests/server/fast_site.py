@@ -1,4 +1,4 @@
-"""A ComfyUI of its own for the tests of the fp8 route: its files may be damaged."""
+"""A ComfyUI of its own for the tests of go_fast: its files may be damaged."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from torch import Tensor
 
 DEV = "flux1-dev.safetensors"
 REQUEST = {"model": "dev", "megapixels": "0.25", "num_inference_steps": 1, "seed": 5}
-FP8 = torch.float8_e4m3fn
-KEPT = "flux_hotswap_fp8"
+KEPT = "flux_hotswap_int8"
 QUANTISED = "is quantised and kept in"
 """In the log whenever that happens."""
 

@@ -1,4 +1,4 @@
-"""A checkpoint to fp8, a few rows at a time: the result, its file, its memory, its refusals."""
+"""A checkpoint to int8, a few rows at a time: the result, its file, its memory, its refusals."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 import torch
-from fp8_files import LAYOUTS, PREFIX, laid_out, tiny, write
+from flux_files import LAYOUTS, PREFIX, laid_out, tiny, write
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from flux_hotswap.errors import CheckpointError
-from flux_hotswap.ops.fp8 import convert
-from flux_hotswap.ops.fp8.convert import (
+from flux_hotswap.ops.checkpoint import convert
+from flux_hotswap.ops.checkpoint.convert import (
     FileSink,
     MemorySink,
     Source,
@@ -28,8 +28,8 @@ from flux_hotswap.ops.fp8.convert import (
     quantisation_metadata,
     quantised,
 )
-from flux_hotswap.ops.fp8.layout import is_block_linear, is_modulation, targets
-from flux_hotswap.ops.fp8.rows import FP8, quantise_rows
+from flux_hotswap.ops.checkpoint.layout import is_block_linear, is_modulation, targets
+from flux_hotswap.ops.int8 import dequantise, group_of, quantise
 
 CPU = torch.device("cpu")
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -64,12 +64,11 @@ def to_file(source: Source, path: Path, metadata: dict[str, str] | None = None) 
 
 
 def directly(state: State, *, modulation: bool) -> State:
-    """What is wanted: whole tensors through `quantise_rows`."""
+    """What is wanted: whole tensors through `quantise`."""
     made: State = {}
     for name, tensor in state.items():
         if is_block_linear(name) and (modulation or not is_modulation(name)):
-            rows = tensor.float() if tensor.dtype == torch.float16 else tensor
-            made[name], made[f"{name}_scale"] = quantise_rows(rows)
+            made[name], made[f"{name}_scale"] = quantise(tensor.float(), group_of(tensor.shape[1]))
         else:
             made[name] = tensor.to(torch.bfloat16)
     return made
@@ -84,7 +83,7 @@ def assert_same(made: State, wanted: State) -> None:
         assert torch.equal(made[name].view(torch.uint8), tensor.view(torch.uint8)), name
 
 
-@pytest.mark.parametrize("modulation", [False, True], ids=["modulation bf16", "modulation fp8"])
+@pytest.mark.parametrize("modulation", [False, True], ids=["modulation bf16", "modulation int8"])
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=list(DTYPES))
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_result_is_that_of_whole_tensors(
@@ -114,8 +113,9 @@ def test_fp16_that_needs_small_scales(tmp_path: Path) -> None:
     state[name] *= 1e-3
     state[name][3] = torch.tensor(2.0**-24, dtype=torch.float16)
     made = in_memory(write(state, tmp_path / "a.safetensors"))
-    real = made[name].float() * made[f"{name}_scale"]
-    assert torch.equal(real[3], state[name][3].float())
+    group = group_of(state[name].shape[1])
+    real = dequantise(made[name], made[f"{name}_scale"], group)
+    torch.testing.assert_close(real[3], state[name][3].float(), rtol=0.02, atol=0)
 
 
 # --- the file ---
@@ -139,7 +139,12 @@ def test_metadata_is_comfyuis(tmp_path: Path) -> None:
     scaled = {name.removesuffix(".weight_scale") for name in names if name.endswith("_scale")}
     assert layers.keys() == scaled
     assert len(layers) == 8 * 2 + 2 * 2
-    assert {layer["format"] for layer in layers.values()} == {"float8_e4m3fn"}
+    widths = {name: tensor.shape[1] for name, tensor in tiny().items() if tensor.ndim == 2}
+    for name, told in layers.items():
+        group = group_of(widths[f"{name}.weight"])
+        assert told == {
+            "format": "int8_tensorwise", "convrot": True, "convrot_groupsize": group
+        }  # fmt: skip
     assert not any(name.startswith(PREFIX) for name in names)
 
 
@@ -148,17 +153,17 @@ def test_order_and_alignment(tmp_path: Path) -> None:
     path = to_file(source, tmp_path / "b.safetensors", {"format": "pt"})
     data = path.read_bytes()
     length = int.from_bytes(data[:8], "little")
-    assert length % 8 == 0
+    assert (8 + length) % 64 == 0
     document = json.loads(data[8 : 8 + length])
     del document["__metadata__"]
-    sizes = {"BF16": 2, "F8_E4M3": 1, "F32": 4}
+    sizes = {"I8": 1, "BF16": 2, "F32": 4}
     order = [entry["dtype"] for entry in document.values()]
-    assert order == sorted(order, key=list(sizes).index), "bf16, e4m3, scales"
+    assert order == sorted(order, key=list(sizes).index), "int8, bf16, scales"
     position = 0
     for name, entry in document.items():
         start, stop = entry["data_offsets"]
         assert start == position
-        assert start % sizes[entry["dtype"]] == 0, name
+        assert start % (16 if entry["dtype"] == "I8" else sizes[entry["dtype"]]) == 0, name
         assert stop - start == math.prod(entry["shape"]) * sizes[entry["dtype"]]
         position = stop
     assert len(data) == 8 + length + position
@@ -262,9 +267,9 @@ PROBE = """
 import resource, sys
 from pathlib import Path
 import torch
-from fp8_files import source_of, tiny, write
-from flux_hotswap.ops.fp8 import convert
-from test_fp8_convert import to_file
+from flux_files import source_of, tiny, write
+from flux_hotswap.ops.checkpoint import convert
+from test_checkpoint_convert import to_file
 
 folder = Path(sys.argv[1])
 convert.CHUNK = int(sys.argv[2])
@@ -299,8 +304,8 @@ def test_memory_is_some_chunks_whatever_the_size(tmp_path: Path, dtype: str) -> 
     assert more < 5 * chunk, f"{more / 2**20:.0f} MB for a file of {size / 2**20:.0f}"
 
 
-def test_fp8_is_what_the_file_is_made_of(tmp_path: Path) -> None:
+def test_int8_is_what_the_file_is_made_of(tmp_path: Path) -> None:
     source = write(tiny(), tmp_path / "a.safetensors")
     made = in_memory(source, modulation=True)
-    count = sum(tensor.numel() for tensor in made.values() if tensor.dtype == FP8)
+    count = sum(tensor.numel() for tensor in made.values() if tensor.dtype == torch.int8)
     assert count == sum(t.numel() for name, t in tiny().items() if is_block_linear(name))

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
-from fp8_files import LAYOUTS, PREFIX, laid_out, shapes_of, tiny
+from flux_files import LAYOUTS, PREFIX, laid_out, shapes_of, tiny
 from torch import Tensor
 
 from flux_hotswap.errors import NotFluxError
-from flux_hotswap.ops.fp8.layout import Piece, Target, is_block_linear, is_modulation, targets
+from flux_hotswap.ops.checkpoint.layout import (
+    Piece,
+    Target,
+    is_block_linear,
+    is_modulation,
+    targets,
+)
 
 STATE = tiny()
 SHAPES = shapes_of(STATE)

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fp8_site import DEV, KEPT, Site, large, loader_alone
+from fast_site import DEV, KEPT, Site, large, loader_alone
 from runtime.comfyui import find_comfyui
 from runtime.environment import clean_env
 from runtime.models import small_models
 from runtime.server import ComfyServer
 
-PROCESS = Path(__file__).with_name("fp8_process.py")
+PROCESS = Path(__file__).with_name("fast_process.py")
 SLOW = "slow.safetensors"
 
 
@@ -115,5 +115,5 @@ def test_a_server_that_is_killed_while_it_quantises(tmp_path: Path) -> None:
         site.client.run(loader_alone(SLOW))
         assert site.times_quantised() == 1
         (kept,) = site.kept
-        assert kept.name.startswith("slow-fp8-")
+        assert kept.name.startswith("slow-int8-")
         assert not list(site.kept_folder.glob("*.part"))

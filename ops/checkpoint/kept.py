@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Changes when the same source would be quantised otherwise."""
 
 SUFFIX: Final = ".safetensors"
@@ -74,7 +74,7 @@ def key_of(source: str, *, modulation: bool) -> str:
 
 def path_for(folder: Path, name: str, key: str) -> Path:
     """Return where the cached file of a source lies, there or not."""
-    return folder / f"{Path(name).stem[:_LONGEST]}-fp8-{key[:12]}{SUFFIX}"
+    return folder / f"{Path(name).stem[:_LONGEST]}-int8-{key[:12]}{SUFFIX}"
 
 
 def read_record(path: Path) -> Record | None:
@@ -117,7 +117,7 @@ def prune(folder: Path, *, room: int, keep: Path) -> list[Path]:
         What was deleted.
     """
     used: list[tuple[float, int, Path]] = []
-    for path in folder.glob(f"*-fp8-*{SUFFIX}"):
+    for path in folder.glob(f"*-int8-*{SUFFIX}"):
         record = _record_path(path)
         if record.is_file():
             used.append((record.stat().st_mtime, path.stat().st_size, path))

@@ -1,6 +1,6 @@
-"""A process of its own that loads one model in fp8; the tests race it and fill its disk.
+"""A process of its own that loads one model in int8; the tests race it and fill its disk.
 
-`python fp8_process.py MODELS FILE GO [full]`: says "ready", waits for the file GO, then prints how
+`python fast_process.py MODELS FILE GO [full]`: says "ready", waits for the file GO, then prints how
 often it quantised, a digest of all weights, and its warnings, as one line of JSON.
 """
 
@@ -20,7 +20,7 @@ from runtime import inside
 
 def main(models: Path, file: str, go: Path, *, full: bool) -> None:
     inside.start("--cpu", models=models)
-    loader, convert = inside.pack("engine.models"), inside.pack("ops.fp8.convert")
+    loader, convert = inside.pack("engine.models"), inside.pack("ops.checkpoint.convert")
     import torch
 
     warnings = Warnings()
@@ -28,7 +28,7 @@ def main(models: Path, file: str, go: Path, *, full: bool) -> None:
     counted = Counted(convert.convert)
     convert.convert = counted
     if full:  # the disk looks empty and fills up while it is written
-        cache = inside.pack("engine.fp8_cache")
+        cache = inside.pack("engine.kept")
         usage = cache.shutil.disk_usage
         cache.shutil.disk_usage = lambda path: usage(path)._replace(free=2**50)
     say("ready")

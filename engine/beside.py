@@ -1,0 +1,198 @@
+"""LoRAs on a model whose weights are quantised: beside them where they are two factors.
+
+A forward hook on each layer adds what the LoRA makes. It is there while the clone that carries the
+LoRA is loaded, and goes without a trace.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from ..ops.lora.beside import Factors, add_change, stack
+
+if TYPE_CHECKING:
+    import torch
+    from comfy.model_patcher import ModelPatcher
+    from torch import Tensor
+
+INJECTION: Final = "flux_hotswap_loras"
+
+Sides = Mapping[str, tuple[Factors, ...]]
+"""LoRAs by the name of the layer that they belong to."""
+
+log = logging.getLogger(__name__)
+
+
+def add_beside(
+    model: ModelPatcher, patches: Mapping[Any, Any], strength_of: Callable[[str], float]
+) -> tuple[set[str], dict[Any, Any]]:
+    """Put what is a pair of factors beside the weights that are quantised, if there are any.
+
+    Args:
+        model: a clone that may be changed.
+        patches: by the core's keys, a name or (name, (dimension, start, length)).
+        strength_of: what the change of a weight is multiplied by, by its name.
+
+    Returns:
+        The keys that were added, and the patches that are left for the core.
+    """
+    layers = quantised_layers(model.model)
+    added: dict[str, tuple[Factors, ...]] = {}
+    done: set[Any] = set()
+    for key, patch in patches.items():
+        name, *rest = (key,) if isinstance(key, str) else key
+        layer, _, kind = name.rpartition(".")
+        if kind != "weight" or layer not in layers:
+            continue
+        factors = factors_of(patch, strength_of(name), rest[0] if rest else None)
+        if factors is not None:
+            added[layer] = (*added.get(layer, ()), factors)
+            done.add(key)
+    if added:
+        carry(model, added)
+    return done, {key: patch for key, patch in patches.items() if key not in done}
+
+
+def quantised_layers(model: Any) -> dict[str, Any]:
+    """Return the linear layers of a model whose weights are quantised, by their names."""
+    import torch
+
+    whole = (torch.float32, torch.bfloat16, torch.float16)
+    return {
+        name: layer
+        for name, layer in model.named_modules()
+        if hasattr(layer, "in_features") and stored_dtype(layer.weight) not in whole
+    }
+
+
+def stored_dtype(weight: Tensor) -> torch.dtype:
+    """Return the dtype that a weight is kept in; ComfyUI's quantised tensors claim another."""
+    inner = getattr(weight, "_qdata", None)
+    return weight.dtype if inner is None else inner.dtype
+
+
+def shapes_of(model: Any) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a model's weights, as its layers compute with them."""
+    return {name: tuple(weight.shape) for name, weight in model.named_parameters()}
+
+
+def factors_of(patch: Any, strength: float, offset: Any) -> Factors | None:
+    """Return a patch as two factors; None if it is no plain LoRA."""
+    import torch
+
+    if getattr(patch, "name", "") != "lora" or (offset is not None and offset[0] != 0):
+        return None
+    up, down, alpha, mid, dora, *reshape = patch.weights
+    if mid is not None or dora is not None or any(value is not None for value in reshape):
+        return None
+    up = up.flatten(start_dim=1).to(torch.float32)
+    down = down.flatten(start_dim=1).to(torch.float32)
+    scale = strength * (1.0 if alpha is None else float(alpha) / len(down))
+    start = 0 if offset is None else offset[1]
+    return Factors(up * scale, down, start)
+
+
+def carry(model: ModelPatcher, added: Sides) -> None:
+    """Let a clone attach LoRAs while it is the one that runs, beside those that it has."""
+    from comfy.patcher_extension import PatcherInjection
+
+    before = model.get_attachment(INJECTION) or Carried({})
+    sides = before.plus(added)
+    model.set_attachments(INJECTION, sides)
+    model.set_injections(INJECTION, [PatcherInjection(sides.attach, sides.detach)])
+
+
+class Carried:
+    """The LoRAs of one clone; never changed.
+
+    Attributes:
+        sides: them.
+    """
+
+    def __init__(self, sides: Sides) -> None:
+        self.sides = sides
+
+    def plus(self, more: Sides) -> Carried:
+        """Return these and more."""
+        names = {**self.sides, **more}
+        return Carried({name: (*self.sides.get(name, ()), *more.get(name, ())) for name in names})
+
+    def attach(self, model: ModelPatcher) -> None:
+        """Attach them to the layers; ComfyUI calls this when the clone is loaded."""
+        layers = dict(model.model.named_modules())
+        hooks = attached(model.model)
+        hooks.remove()
+        hooks.holder = id(model)
+        dtype = model.model.manual_cast_dtype or model.model.get_dtype()
+        for name, parts in self.sides.items():
+            layer = layers[name]
+            factors = stack(parts, layer.out_features)
+            hooks.add(name, layer, factors.to(model.load_device, dtype))
+
+    def detach(self, model: ModelPatcher) -> None:
+        """Detach them, unless another clone's are there."""
+        hooks = attached(model.model)
+        if hooks.holder == id(model):
+            hooks.remove()
+
+
+def attached(network: Any) -> Hooks:
+    """Return the hooks of a model, which all its clones share."""
+    found = getattr(network, INJECTION, None)
+    if found is None:
+        found = Hooks()
+        setattr(network, INJECTION, found)
+    return found
+
+
+class Hooks:
+    """What is attached to the layers of one model.
+
+    Attributes:
+        holder: which clone attached it; None if nothing is.
+    """
+
+    def __init__(self) -> None:
+        self.holder: int | None = None
+        self._handles: list[Any] = []
+        self._beside: dict[str, Beside] = {}
+
+    def add(self, name: str, layer: Any, factors: Factors) -> None:
+        """Attach factors to a layer."""
+        self._beside[name] = beside = Beside(factors)
+        self._handles.append(layer.register_forward_hook(beside))
+
+    def remove(self) -> None:
+        """Take all hooks off; say so if a layer ran without its own, which must not happen."""
+        for handle in self._handles:
+            handle.remove()
+        ran = [name for name, beside in self._beside.items() if beside.ran]
+        if ran and len(ran) < len(self._beside):
+            missed = [name for name in self._beside if name not in ran]
+            log.error(
+                "The LoRA did not reach %s and %d more layers: this ComfyUI computes them without "
+                "calling them. Turn go_fast off, and report it.",
+                *(missed[0], len(missed) - 1),
+            )
+        self._handles.clear()
+        self._beside.clear()
+        self.holder = None
+
+
+class Beside:
+    """The hook of one layer.
+
+    Attributes:
+        ran: whether the layer was called with it.
+    """
+
+    def __init__(self, factors: Factors) -> None:
+        self.factors = factors
+        self.ran = False
+
+    def __call__(self, _layer: Any, given: tuple[Tensor, ...], made: Tensor) -> Tensor:
+        """Return the layer's result with the LoRA's."""
+        self.ran = True
+        return add_change(made, given[0], self.factors)

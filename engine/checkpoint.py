@@ -1,0 +1,121 @@
+"""A FLUX.1 checkpoint: what its header says, and the model that its tensors make."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from ..errors import CheckpointError, NotFluxError
+from ..ops.checkpoint.layout import Piece, Target, is_block_linear, targets
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+    from torch import Tensor
+
+    from ..ops.checkpoint.convert import Source
+    from .int8_linear import Matmul
+
+_FLOATS: Final = {"F32", "F16", "BF16"}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A FLUX.1 file whose head was read.
+
+    Attributes:
+        source: the file and what its head says.
+        targets: the tensors that ComfyUI runs.
+        head: the bytes before the data.
+    """
+
+    source: Source
+    targets: list[Target]
+    head: bytes
+
+    @property
+    def quantised_as(self) -> list[str]:
+        """The dtypes of the blocks' weights that are quantised already, as safetensors says."""
+        return sorted({self.source.tensors[piece.name].dtype for piece in self._pieces} - _FLOATS)
+
+    @property
+    def values(self) -> int:
+        """How many numbers the model has."""
+        return sum(math.prod(target.shape) for target in self.targets)
+
+    @property
+    def _pieces(self) -> list[Piece]:
+        linears = (target for target in self.targets if is_block_linear(target.name))
+        return [piece for target in linears for piece in target.pieces]
+
+
+def look_at(path: Path) -> Checkpoint:
+    """Read the head of a file.
+
+    Raises:
+        CheckpointError: it is no safetensors file, is cut off, or holds another model.
+    """
+    from ..errors import BadFileError
+    from ..files import header
+    from ..ops.checkpoint.convert import Source
+
+    try:
+        read = header.read(path)
+    except BadFileError as error:
+        raise CheckpointError(str(error)) from error
+    try:
+        found = targets({name: entry.shape for name, entry in read.tensors.items()})
+    except NotFluxError as error:
+        raise CheckpointError(
+            f"{path.name} does not hold a FLUX.1 model ({error}); choose flux1-dev or flux1-schnell"
+        ) from error
+    with path.open("rb") as file:
+        length = 8 + int.from_bytes(file.read(8), "little")
+        file.seek(0)
+        head = file.read(length)
+    return Checkpoint(Source(path, read.tensors, length), found, head)
+
+
+def build(state: dict[str, Tensor], matmul: Matmul | None, name: str) -> ModelPatcher:
+    """Return a model that computes with these tensors through our own layers.
+
+    Args:
+        state: of a FLUX.1 model, weights in int8 with `weight_scale` beside them.
+        matmul: multiplies in int8; None stores only.
+        name: of the file, for the error.
+
+    Raises:
+        CheckpointError: ComfyUI does not know the model.
+    """
+    import comfy.sd
+    import torch
+
+    from .int8_linear import int8_operations
+
+    options: Any = {"custom_operations": int8_operations(matmul), "dtype": torch.bfloat16}
+    load: Any = comfy.sd.load_diffusion_model_state_dict
+    # Newer versions can leave the weights to a patcher that adds LoRAs while it copies them to the
+    # card, and knows no layers but its own.
+    extra = {"disable_dynamic": True} if "disable_dynamic" in signature(load) else {}
+    return checked(load(state, model_options=options, **extra), name)
+
+
+def checked(patcher: ModelPatcher | None, name: str) -> ModelPatcher:
+    """Return a model that ComfyUI made, if it is a FLUX.1 model.
+
+    Raises:
+        CheckpointError: it is none.
+    """
+    if patcher is None or patcher.model.model_config.unet_config.get("image_model") != "flux":
+        raise CheckpointError(
+            f"{name} does not hold a FLUX.1 model that this ComfyUI knows; "
+            "choose flux1-dev or flux1-schnell"
+        )
+    return patcher
+
+
+def signature(function: Any) -> set[str]:
+    """Return the names of a function's parameters."""
+    return set(inspect.signature(function).parameters)
