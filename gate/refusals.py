@@ -276,7 +276,8 @@ def _safety(_key: str, inputs: Inputs, prompt: Prompt) -> Found:
             yield (
                 "checker",
                 f"the files of the hosted checker are missing ({', '.join(missing)}), and "
-                "FLUX_HOTSWAP_OFFLINE lets nothing be fetched; docs/safety.md says where they go",
+                "FLUX_HOTSWAP_OFFLINE lets nothing be fetched; the Safety node's help page says "
+                "where they go",
             )
     except FetchError as error:  # a variable that cannot be read
         yield "checker", str(error)

@@ -124,16 +124,15 @@ def go_fast_inputs() -> list[io.Input]:
     return [multiplier, arrival]
 
 
-def field_output(field: Field, tooltip: str | None = None) -> io.Output:
+def field_output(field: Field, tooltip: str) -> io.Output:
     """Return an output that carries a request's field and fits the widget of the same field.
 
     Args:
         field: from the spec.
-        tooltip: what goes out; the field's own help if None.
+        tooltip: what goes out; the field's help says what to put in.
     """
     # An input and an output of one node may not share an id on 0.3.75.
     name, title = f"out_{field.name}", field.name
-    tooltip = tooltip or field.help
     match field.kind:
         case Kind.ENUM:
             options = list(field.choices)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from comfy_api.latest import io
 
@@ -10,13 +10,30 @@ from ..prediction.spec import FIELDS, Field
 from .base import CATEGORY, aliases, field_output
 from .wire import Prediction, RequestWire
 
-DECIDED = {
-    "width": "Width of the picture that is drawn.",
-    "height": "Height of the picture that is drawn.",
-    "seed": "The seed that is used, drawn if none was given.",
-    "go_fast": "Whether the fast model runs; a custom size or an image runs in bf16.",
+HANDED_OUT: Final = {
+    "prompt": "The prompt as it was written.",
+    "image": "The input image, if there is one.",
+    "mask": "Its mask, if there is one.",
+    "aspect_ratio": "The aspect ratio that was asked for.",
+    "height": "Final height of the image in pixels.",
+    "width": "Final width of the image in pixels.",
+    "prompt_strength": "The prompt strength that was asked for.",
+    "model": "The model that was asked for, dev or schnell.",
+    "num_outputs": "The number of images.",
+    "num_inference_steps": "The number of steps of the whole schedule.",
+    "guidance_scale": "The guidance that was asked for; schnell ignores it.",
+    "seed": "The seed that is used, a random one if none was given.",
+    "output_format": "The file format that was asked for.",
+    "output_quality": "The quality that was asked for.",
+    "disable_safety_checker": "Whether the safety checker is off.",
+    "go_fast": "Whether the model runs in fp8; with a custom size or an image it does not.",
+    "megapixels": "The megapixels that were asked for.",
+    "lora": "The main LoRA as it was written, or an empty text.",
+    "lora_scale": "The strength of the main LoRA that was asked for, not multiplied.",
+    "extra_lora": "The second LoRA as it was written, or an empty text.",
+    "extra_lora_scale": "The strength of the second LoRA that was asked for, not multiplied.",
 }
-"""Fields whose value the plan decides, with what goes out."""
+"""What goes out of a node as a field: what was asked for, and where the plan decides, what runs."""
 
 
 class FluxHotswapFields(io.ComfyNode):
@@ -43,12 +60,12 @@ class FluxHotswapFields(io.ComfyNode):
 
 
 def _output(field: Field) -> io.Output:
+    tooltip = HANDED_OUT[field.name]
     if field.name == "image":
-        tooltip = "The input picture, if there is one."
         return io.Image.Output("out_image", display_name="image", tooltip=tooltip)
     if field.name == "mask":
-        return io.Mask.Output("out_mask", display_name="mask", tooltip="Its mask, if there is one.")
-    return field_output(field, DECIDED.get(field.name))
+        return io.Mask.Output("out_mask", display_name="mask", tooltip=tooltip)
+    return field_output(field, tooltip)
 
 
 def _value(prediction: Prediction, field: Field) -> Any:

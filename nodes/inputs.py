@@ -24,6 +24,7 @@ from ..prediction.spec import (
     RANDOM_SEED_LIMIT,
 )
 from .base import CATEGORY, aliases, field_input, field_output, go_fast_inputs
+from .fields import HANDED_OUT
 from .journal import HIDDEN, note
 from .wire import Prediction, RequestWire
 
@@ -49,12 +50,14 @@ class FluxHotswapInputs(io.ComfyNode):
                 io.Image.Input(
                     "input_image",
                     optional=True,
-                    tooltip="The image field as a connection, such as from Load Image.",
+                    tooltip="The image as a connection, such as from Load Image. It is used "
+                    "instead of the image field.",
                 ),
                 io.Mask.Input(
                     "input_mask",
                     optional=True,
-                    tooltip="The mask field as a connection, such as from the mask editor.",
+                    tooltip="The mask as a connection, such as from the mask editor. It is "
+                    "used instead of the mask field.",
                 ),
             ],
             outputs=[
@@ -63,19 +66,15 @@ class FluxHotswapInputs(io.ComfyNode):
                     display_name="request",
                     tooltip="The whole request, for the other nodes of this pack.",
                 ),
-                field_output(FIELD["prompt"], "The prompt as it was written."),
-                field_output(FIELD["width"], "Width of the picture that is drawn."),
-                field_output(FIELD["height"], "Height of the picture that is drawn."),
-                field_output(FIELD["seed"], "The seed that is used, drawn if none was given."),
+                field_output(FIELD["prompt"], HANDED_OUT["prompt"]),
+                field_output(FIELD["width"], HANDED_OUT["width"]),
+                field_output(FIELD["height"], HANDED_OUT["height"]),
+                field_output(FIELD["seed"], HANDED_OUT["seed"]),
                 io.String.Output(
                     "out_report", display_name="report", tooltip="What will run, in words."
                 ),
-                io.Image.Output(
-                    "out_image", display_name="image", tooltip="The input picture, if there is one."
-                ),
-                io.Mask.Output(
-                    "out_mask", display_name="mask", tooltip="Its mask, if there is one."
-                ),
+                io.Image.Output("out_image", display_name="image", tooltip=HANDED_OUT["image"]),
+                io.Mask.Output("out_mask", display_name="mask", tooltip=HANDED_OUT["mask"]),
             ],
             hidden=HIDDEN,
         )

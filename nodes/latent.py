@@ -14,6 +14,7 @@ from ..prediction.plan import mode_of, size_of
 from ..prediction.sizes import Size
 from ..prediction.spec import FIELD
 from .base import CATEGORY, aliases, field_input
+from .fields import HANDED_OUT
 from .journal import HIDDEN, note
 from .wire import Prediction, request_input
 
@@ -29,46 +30,53 @@ class FluxHotswapLatent(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Describe the node to ComfyUI."""
-        names = ("aspect_ratio", "megapixels", "width", "height", "num_outputs")
+        names = ("megapixels", "width", "height", "num_outputs")
         return io.Schema(
             node_id="FluxHotswapLatent",
             display_name="FLUX Hotswap Latent",
             category=CATEGORY,
             **aliases("empty latent", "aspect ratio", "resolution", "vae encode", "inpaint"),
-            description="A FLUX latent of the hosted model's exact size: empty, or a picture's.",
+            description="A FLUX latent of the hosted model's exact size: empty, or encoded "
+            "from an image.",
             inputs=[
-                request_input("size, number, picture and mask"),
+                request_input("size, number, image and mask"),
+                field_input(
+                    FIELD["aspect_ratio"],
+                    tooltip="Aspect ratio of the image. custom takes width and height instead.",
+                ),
                 *(field_input(FIELD[name]) for name in names),
                 io.Image.Input(
                     "image",
                     optional=True,
-                    tooltip="A picture to start from. It sets the size: shrunk to fit 1440x1440, "
-                    "each side brought up to a multiple of 16.",
+                    tooltip="Image to start from. It sets the size: shrunk to fit 1440x1440, each "
+                    "side rounded up to a multiple of 16.",
                 ),
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="White is repainted. It is brought to the picture's size and cut "
-                    "hard at half grey.",
+                    tooltip="White is repainted. The mask is resized to the image and cut hard at "
+                    "half grey.",
                 ),
-                io.Vae.Input("vae", optional=True, tooltip="FLUX's VAE, to encode the picture."),
+                io.Vae.Input("vae", optional=True, tooltip="FLUX's VAE, to encode the image."),
             ],
             outputs=[
                 io.Latent.Output(
-                    "out_latent", display_name="LATENT", tooltip="16 channels, with the mask."
+                    "out_latent",
+                    display_name="LATENT",
+                    tooltip="The latent of 16 channels, with the mask if there is one.",
                 ),
-                io.Int.Output("out_width", display_name="width", tooltip="Final width."),
-                io.Int.Output("out_height", display_name="height", tooltip="Final height."),
+                io.Int.Output("out_width", display_name="width", tooltip=HANDED_OUT["width"]),
+                io.Int.Output("out_height", display_name="height", tooltip=HANDED_OUT["height"]),
                 io.Boolean.Output(
                     "out_has_image",
                     display_name="has_image",
-                    tooltip="Whether the latent holds a picture, for the Schedule node.",
+                    tooltip="Whether the latent holds an image, for the Schedule node.",
                 ),
                 io.Mask.Output(
                     "out_mask",
                     display_name="mask",
-                    tooltip="What is really repainted, in whole latent cells. Nothing without "
-                    "a mask.",
+                    tooltip="The area that is really repainted, in whole latent cells. Nothing "
+                    "without a mask.",
                 ),
             ],
             hidden=HIDDEN,

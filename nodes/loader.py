@@ -54,21 +54,26 @@ class FluxHotswapLoader(io.ComfyNode):
                     )
                     for model in MODELS
                 ),
-                field_input(FIELD["model"]),
-                field_input(FIELD["go_fast"]),
+                field_input(FIELD["model"], tooltip="Which of the two files is loaded."),
+                field_input(
+                    FIELD["go_fast"],
+                    tooltip="Run the model in fp8. Off, the file runs as ComfyUI loads it.",
+                ),
                 Choice.Input(
                     "modulation",
                     options=list(MODULATIONS),
                     default=MODULATIONS[0],
                     optional=True,
-                    tooltip="How go_fast keeps the layers that steer the blocks. bf16 is nearer to "
-                    "the original, int8 takes 3.2 GB less memory.",
+                    tooltip="Precision of the modulation layers when go_fast is on. bf16 is nearer "
+                    "to the original, int8 takes 3.2 GB less memory.",
                 ),
             ],
             outputs=[
                 io.Model.Output("out_model", display_name="MODEL", tooltip="The FLUX.1 model."),
                 io.String.Output(
-                    "out_report", display_name="report", tooltip="Which route runs, and why."
+                    "out_report",
+                    display_name="report",
+                    tooltip="Which route runs, fp8 or bf16, and why.",
                 ),
             ],
             hidden=HIDDEN,

@@ -30,7 +30,7 @@ class FluxHotswapNoise(io.ComfyNode):
             description="The noise of a seed: the hosted model's, bit for bit, or ComfyUI's.",
             inputs=[
                 request_input("the seed"),
-                field_input(FIELD["seed"]),
+                field_input(FIELD["seed"], tooltip="The same seed draws the same noise."),
                 Choice.Input(
                     "source",
                     options=["hosted", "comfy"],
@@ -46,10 +46,14 @@ class FluxHotswapNoise(io.ComfyNode):
                     max=1024,
                     optional=True,
                     tooltip="Multiprocessors of the GPU whose noise is drawn: 132 for the hosted "
-                    "model's H100, 108 for an A100. It matters from 1024x1024 up.",
+                    "model's H100, 108 for an A100. These two differ from about 940x940 up.",
                 ),
             ],
-            outputs=[io.Noise.Output("out_noise", display_name="NOISE", tooltip="For a sampler.")],
+            outputs=[
+                io.Noise.Output(
+                    "out_noise", display_name="NOISE", tooltip="The noise, for a sampler."
+                )
+            ],
             hidden=HIDDEN,
         )
 

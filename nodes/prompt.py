@@ -37,7 +37,10 @@ class FluxHotswapPrompt(io.ComfyNode):
                 io.Clip.Input("clip", tooltip="CLIP-L and T5-XXL, loaded for FLUX."),
                 request_input("text, model and guidance"),
                 field_input(FIELD["prompt"], name="text", optional=True),
-                field_input(FIELD["model"]),
+                field_input(
+                    FIELD["model"],
+                    tooltip="The model that the prompt is for: it decides the number of T5 tokens.",
+                ),
                 field_input(FIELD["guidance_scale"], name="guidance"),
             ],
             outputs=[

@@ -42,10 +42,10 @@ class FluxHotswapSafety(io.ComfyNode):
             display_name="FLUX Hotswap Safety",
             category=CATEGORY,
             **aliases("nsfw", "safety checker", "content filter"),
-            description="Judges every picture as the hosted model does: the CompVis checker flags, "
+            description="Judges every image as the hosted model does: the CompVis checker flags, "
             "Falconsai's classifier may overrule. Nothing passes unchecked unless you say so.",
             inputs=[
-                io.Image.Input("images", tooltip="The pictures to judge, as one batch."),
+                io.Image.Input("images", tooltip="The images to judge, as one batch."),
                 request_input("whether the checker is disabled"),
                 field_input(FIELD["disable_safety_checker"]),
                 Choice.Input(
@@ -53,7 +53,7 @@ class FluxHotswapSafety(io.ComfyNode):
                     options=list(ACTIONS),
                     default="drop",
                     optional=True,
-                    tooltip="drop leaves unsafe pictures out, and is an error if none is left; "
+                    tooltip="drop leaves unsafe images out, and is an error if none is left; "
                     "black and blur replace them; flag lets them through.",
                 ),
                 Choice.Input(
@@ -69,18 +69,18 @@ class FluxHotswapSafety(io.ComfyNode):
                 io.Image.Output(
                     "safe_images",
                     display_name="images",
-                    tooltip="The pictures that may be passed on, in batch order.",
+                    tooltip="The images that may be passed on, in batch order.",
                 ),
                 io.String.Output(
                     "flags",
                     display_name="flags",
-                    tooltip="JSON list with one true (unsafe) or false for each picture that "
+                    tooltip="JSON list with one true (unsafe) or false for each image that "
                     "came in.",
                 ),
                 io.Boolean.Output(
                     "any_unsafe",
                     display_name="any_unsafe",
-                    tooltip="Whether any picture is unsafe.",
+                    tooltip="Whether any image is unsafe.",
                 ),
                 io.String.Output(
                     "report", display_name="report", tooltip="The verdicts with their scores."

@@ -35,10 +35,10 @@ class FluxHotswapSave(io.ComfyNode):
             display_name="FLUX Hotswap Save",
             category=CATEGORY,
             **aliases("save image", "webp", "jpg", "jpeg", "export image"),
-            description="Saves pictures as webp, jpg or png in the output folder, with the graph "
+            description="Saves images as webp, jpg or png in the output folder, with the graph "
             "inside, and returns their addresses in batch order.",
             inputs=[
-                io.Image.Input("images", tooltip="The pictures to save, as one batch."),
+                io.Image.Input("images", tooltip="The images to save, as one batch."),
                 request_input("format and quality"),
                 field_input(
                     FIELD["output_format"],
@@ -60,7 +60,7 @@ class FluxHotswapSave(io.ComfyNode):
                     "uris",
                     display_name="uris",
                     is_output_list=True,
-                    tooltip="One file: URI a picture, in batch order.",
+                    tooltip="One file: URI for each image, in batch order.",
                 ),
                 io.String.Output(
                     "report",

@@ -17,7 +17,7 @@ _SIDE_LIMIT = 16384
 
 
 class FluxHotswapSchedule(io.ComfyNode):
-    """Makes the noise levels of a run."""
+    """Makes the sigmas of a run."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -28,29 +28,34 @@ class FluxHotswapSchedule(io.ComfyNode):
             display_name="FLUX Hotswap Schedule",
             category=CATEGORY,
             **aliases("flux scheduler", "sigmas", "flux shift"),
-            description="The exact noise levels of the hosted model for a model, steps and size.",
+            description="The hosted model's exact sigmas for a model, a number of steps and a "
+            "size.",
             inputs=[
                 request_input("everything here"),
-                field_input(FIELD["model"]),
-                field_input(FIELD["num_inference_steps"], name="steps"),
                 field_input(
-                    FIELD["width"], tooltip="Final width of the picture in pixels.", **sides
+                    FIELD["model"],
+                    tooltip="The model that is sampled: the size shifts dev's sigmas, schnell's "
+                    "are evenly spaced.",
                 ),
+                field_input(FIELD["num_inference_steps"], name="steps"),
+                field_input(FIELD["width"], tooltip="Final width of the image in pixels.", **sides),
                 field_input(
-                    FIELD["height"], tooltip="Final height of the picture in pixels.", **sides
+                    FIELD["height"], tooltip="Final height of the image in pixels.", **sides
                 ),
                 field_input(FIELD["prompt_strength"]),
                 io.Boolean.Input(
                     "has_image",
                     default=False,
                     optional=True,
-                    tooltip="Whether the latent holds a picture. Then prompt_strength skips the "
+                    tooltip="Whether the latent holds an image. Then prompt_strength skips the "
                     "first steps; without one it has no effect.",
                 ),
             ],
             outputs=[
                 io.Sigmas.Output(
-                    "out_sigmas", display_name="SIGMAS", tooltip="From the first step's to 0."
+                    "out_sigmas",
+                    display_name="SIGMAS",
+                    tooltip="The sigmas, from the first step's to 0.",
                 )
             ],
             hidden=HIDDEN,

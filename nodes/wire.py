@@ -46,6 +46,6 @@ def request_input(decides: str) -> io.Input:
     return RequestWire.Input(
         "request",
         optional=True,
-        tooltip=f"From the Inputs node. It decides {decides}; the node's own fields for that are "
-        "not used then.",
+        tooltip=f"From the Inputs node. When connected, it decides {decides}; the node's own "
+        "fields for that are ignored.",
     )

@@ -89,24 +89,26 @@ FIELDS: Final[tuple[Field, ...]] = (
     Field(
         "image",
         Kind.URI,
-        "Picture to start from. It sets the size, so aspect_ratio, megapixels, width and height "
-        "are ignored, and it runs in bf16.",
-        hosted="Ignores the EXIF rotation and drops alpha; here the picture is turned upright and "
+        "Image to start from: a file in the input folder, a data: URI or an https link. It sets "
+        "the size, so aspect_ratio, megapixels, width and height are ignored. The model runs in "
+        "bf16.",
+        hosted="Ignores the EXIF rotation and drops alpha; here the image is turned upright and "
         "alpha is laid on white. Samples the VAE posterior; here its mode is taken.",
     ),
     Field(
         "mask",
         Kind.URI,
-        "White is repainted, black is kept. It needs an image of which it is the mask.",
-        hosted="A mask without an image is ignored there without a word; here it is an error.",
+        "Mask of the image, given in the same way: white is repainted, black is kept. Without an "
+        "image it is an error.",
+        hosted="A mask without an image is silently ignored there; here it is an error.",
     ),
     Field(
         "aspect_ratio",
         Kind.ENUM,
-        "Shape of the picture. custom takes width and height instead, and runs in bf16.",
+        "Aspect ratio of the image. custom takes width and height instead, and runs in bf16.",
         default="1:1",
         choices=(*ASPECT_RATIOS, CUSTOM),
-        hosted="custom without width or height ends in a bare TypeError there.",
+        hosted="custom without width or height fails with a bare TypeError there.",
     ),
     Field(
         "height",
@@ -144,7 +146,7 @@ FIELDS: Final[tuple[Field, ...]] = (
     Field(
         "num_outputs",
         Kind.INTEGER,
-        "Number of pictures, drawn as one batch from one seed.",
+        "Number of images, drawn as one batch from one seed.",
         default=1,
         minimum=1,
         maximum=4,
@@ -168,17 +170,17 @@ FIELDS: Final[tuple[Field, ...]] = (
     Field(
         "seed",
         Kind.INTEGER,
-        "The same seed draws the same picture. Left out, one is drawn from 0 to 4294967295 and "
-        "reported.",
+        "The same seed draws the same image. Left out, a random one from 0 to 4294967295 is used "
+        "and reported.",
         minimum=0,
         maximum=SEED_MAX,
         hosted="A negative seed is taken as random (bf16) or made positive (fp8); here it is an "
-        "error. A seed that was drawn is only written to the log there.",
+        "error. A random seed is only written to the log there.",
     ),
     Field(
         "output_format",
         Kind.ENUM,
-        "File format of the pictures.",
+        "File format of the images.",
         default="webp",
         choices=OUTPUT_FORMATS,
         hosted="Embeds no metadata; here the workflow is embedded unless ComfyUI runs with "
@@ -195,13 +197,13 @@ FIELDS: Final[tuple[Field, ...]] = (
     Field(
         "disable_safety_checker",
         Kind.BOOLEAN,
-        "Return the pictures unchecked.",
+        "Return the images unchecked.",
         default=False,
     ),
     Field(
         "go_fast",
         Kind.BOOLEAN,
-        "Run the model in 8 bit. A custom size or an image runs in bf16 all the same.",
+        "Run the model in 8 bit. With a custom size or an image it runs in bf16 all the same.",
         default=True,
         hosted="Newer versions of the hosted model default to false.",
     ),

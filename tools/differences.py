@@ -80,7 +80,7 @@ DIFFERENCES: Final[tuple[Difference, ...]] = (
     ),
     Difference(
         "file names",
-        "out-0.webp, out-1.webp, with gaps where a picture was dropped.",
+        "out-0.webp, out-1.webp, with gaps where an image was dropped.",
         "ComfyUI's: a prefix and a counter in the output folder, listed in batch order.",
     ),
     Difference(
@@ -92,9 +92,8 @@ DIFFERENCES: Final[tuple[Difference, ...]] = (
     ),
     Difference(
         "safety",
-        "CompVis' checker flags, Falconsai's classifier may overrule. Flagged pictures are left "
+        "CompVis' checker flags, Falconsai's classifier may overrule. Flagged images are left "
         "out; none left is an error.",
-        "The same networks and rule. Pictures can be blacked out, blurred or only reported "
-        "instead.",
+        "The same networks and rule. Images can be blacked out, blurred or only reported instead.",
     ),
 )

@@ -36,7 +36,7 @@ FIELD_NOTES: Final[dict[str, FieldNote]] = {
         "PNG, 13 as WebP, 24 as TIFF, most JPEGs). What is cut short is used with a warning. It is "
         "shrunk to fit 1440x1440, never enlarged; then each side goes up to a multiple of 16, "
         "without a crop. "
-        "Of an animation the first frame is used. A picture connected to `input_image` of the "
+        "Of an animation the first frame is used. An image connected to `input_image` of the "
         "Inputs node wins over this name.",
     ),
     "mask": FieldNote(
@@ -63,7 +63,7 @@ FIELD_NOTES: Final[dict[str, FieldNote]] = {
     ),
     "num_outputs": FieldNote(
         {**_PROMPT, "num_outputs": 4, "seed": 42},
-        "The pictures share one draw of noise and have no seeds of their own. The second one can "
+        "The images share one draw of noise and have no seeds of their own. The second one can "
         "be drawn again in any batch of two or more, not alone.",
     ),
     "num_inference_steps": FieldNote({**_PROMPT, "num_inference_steps": 20}),
@@ -81,7 +81,7 @@ FIELD_NOTES: Final[dict[str, FieldNote]] = {
     ),
     "disable_safety_checker": FieldNote(
         {**_PROMPT, "disable_safety_checker": True},
-        "The hosted model drops every picture that its checker flags, and fails if none is left.",
+        "The hosted model drops every image that its checker flags, and fails if none is left.",
     ),
     "go_fast": FieldNote({**_PROMPT, "go_fast": False}),
     "megapixels": FieldNote(

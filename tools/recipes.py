@@ -212,7 +212,7 @@ RECIPES: Final[tuple[Recipe, ...]] = (
         "FLUX Hotswap: image to image",
         _note(
             "Image to image",
-            f"{_FORM} Load your picture on the left; `prompt_strength` says how much of it is "
+            f"{_FORM} Load your image on the left; `prompt_strength` says how much of it is "
             "repainted.",
         ),
         image_to_image,
@@ -222,7 +222,7 @@ RECIPES: Final[tuple[Recipe, ...]] = (
         "FLUX Hotswap: inpaint",
         _note(
             "Inpaint",
-            f"{_FORM} Load your picture on the left and paint what is to change with "
+            f"{_FORM} Load your image on the left and paint what is to change with "
             "*Open in MaskEditor*. What you leave stays as it was, up to the VAE.",
         ),
         inpaint,

@@ -138,9 +138,9 @@ A request is one JSON object with these fields. Only `prompt` is required. null 
 An unknown field, a number in quotes or a value out of range is refused with a message that names
 the field, the value and what is allowed.
 
-![A picture, then text to image, image to image and inpainting](images/modes.webp)
+![An image, then text to image, image to image and inpainting](images/modes.webp)
 
-Left to right: an input picture; "a large yellow star on a dotted blue ground" as text to image; as
+Left to right: an input image; "a large yellow star on a dotted blue ground" as text to image; as
 image to image at `prompt_strength` 0.4, which keeps the layout; and inpainted with a mask whose
 right half is white. The [small FLUX](drawing.md) of `dev.py demo` drew them.
 """

@@ -39,7 +39,7 @@ def test_a_gap_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = dict(locales.languages()["de"])
     broken = {text: said for text, said in whole.items() if text != "Cancel"}
     broken |= {"{field}: is missing": "fehlt", "Old text.": "Alter Text.", "mask": " "}
-    broken["Final width."] = "Breite @ Ende"
+    broken["Final width of the image in pixels."] = "Breite @ Ende"
     monkeypatch.setattr(locales, "languages", lambda: {"de": broken})
     found = "\n".join(locales.gaps())
     assert found.count("\n") == 4
