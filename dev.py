@@ -115,16 +115,41 @@ def serve(argv: list[str]) -> int:
 
 
 def test(argv: list[str]) -> int:
-    """Run pytest on the tests that `argv` names, on all of them if it names none."""
+    """Run pytest on the tests that `argv` names; on all of them, in two processes, without it."""
     from runtime.browser import ensure_browser
     from runtime.frontend import ensure_newest
 
     python = set_up()
     ensure_browser(say)
     ensure_newest(say)
+    pytest = [str(python), "-m", "pytest", "-c", str(TESTS / "pytest.ini")]
+    if not argv:
+        return test_all(pytest)
     named = any(not word.startswith("-") and Path(word.split("::")[0]).exists() for word in argv)
-    where = [] if named else [str(TESTS)]
-    return run([str(python), "-m", "pytest", "-c", str(TESTS / "pytest.ini"), *argv, *where])
+    return run([*pytest, *argv, *([] if named else [str(TESTS)])])
+
+
+def test_all(pytest: Sequence[str]) -> int:
+    """Run the tests that need a ComfyUI, and beside them all others, which are told last."""
+    import tempfile
+
+    from runtime.environment import clean_env
+
+    served = [str(TESTS / "server"), str(TESTS / "browser")]
+    others = [*(f"--ignore={folder}" for folder in served), str(TESTS)]
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as told:
+        beside = subprocess.Popen(
+            [*pytest, *others], stdout=told, stderr=subprocess.STDOUT, env=clean_env()
+        )
+        try:
+            status = run([*pytest, *served])
+        finally:
+            # Its own end: a Ctrl-C in the terminal reaches it too.
+            others_status = beside.wait()
+        told.seek(0)
+        say("--- the tests without a ComfyUI ---")
+        print(told.read(), flush=True)
+    return status or others_status
 
 
 def check(argv: list[str]) -> int:

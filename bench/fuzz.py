@@ -71,7 +71,7 @@ def child(name: str, arguments: list[str]) -> None:
     """Run libFuzzer on one target until its time is over; does not return."""
     # Of the environment of the tools: not there where types are checked.
     atheris: Any = importlib.import_module("atheris")
-    with atheris.instrument_imports(include=["prediction", "lora_fetch", "ops"]):
+    with atheris.instrument_imports(include=["flux_hotswap"]):
         from fuzz import targets
     corpus = Path(arguments[-1])
     for number, seed in enumerate(targets.seeds(name)):

@@ -48,6 +48,9 @@ REASONS = ROOT / "bench" / "mutation_survivors.json"
 CPU_SECONDS = 40
 """A test that takes longer does not end any more."""
 
+PROFILE = "mutants"
+"""Of hypothesis: the same examples in each fork, and a failing one is not made small."""
+
 FEW = 3
 """Other operators that are tried in the place of one; all of them would take hours."""
 
@@ -129,7 +132,7 @@ class Mutated(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Imports one module from other code."""
 
     def __init__(self, path: str, code: str) -> None:
-        self.name = path.removesuffix(".py").replace("/", ".")
+        self.name = f"flux_hotswap.{path.removesuffix('.py').replace('/', '.')}"
         self.path, self.code = path, code
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:  # noqa: ARG002
@@ -154,6 +157,7 @@ def survives(path: str, mutant: Mutant) -> bool:
         options = ["-c", "tests/pytest.ini", "-q", "-x", "--tb=no", "-p", "no:cacheprovider"]
         # What was imported before pytest could rewrite its asserts, which are not ours.
         options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+        options += ["--hypothesis-profile", PROFILE]
         status = 1
         try:
             with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
@@ -198,9 +202,13 @@ def main() -> int:
         return subprocess.run(command, check=False).returncode
     os.chdir(ROOT)
     os.environ["OMP_NUM_THREADS"] = "1"
-    import hypothesis  # noqa: F401 - so that no fork has to
+    import hypothesis  # so that no fork has to
     import pytest  # noqa: F401
 
+    phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
+    hypothesis.settings.register_profile(
+        PROFILE, database=None, deadline=None, derandomize=True, phases=phases
+    )
     if any(file.startswith("ops/") for file in files):
         import torch  # noqa: F401
     report = {"machine": machine("pytest"), "files": {}}

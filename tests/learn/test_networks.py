@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from mini_flux import loras, trained
-from mini_flux.learn import batches, flux, optimizer, paint, text, vae, world
+from mini_flux.learn import batches, flux, optimizer, pack, paint, text, vae, world
 from mini_flux.learn.__main__ import used_tokens
 from mini_flux.load_diffusers import load_clip, load_t5, load_tokenizers, load_transformer
 from mini_flux.loras import FAMILIES, Delta, Part
@@ -227,6 +228,14 @@ def test_files_unpack_whole(tmp_path: Path) -> None:
     assert load_file(place).keys() == load(trained.read("sticker")).keys()
     place.unlink()
     assert not trained.are_unpacked(tmp_path)
+
+
+def test_a_packed_file_holds_bf16(tmp_path: Path) -> None:
+    weight = torch.randn(64, 256, generator=torch.Generator().manual_seed(7))
+    size = pack.write({"weight": weight}, tmp_path / "new" / "a.safetensors.xz")
+    data = (tmp_path / "new" / "a.safetensors.xz").read_bytes()
+    assert len(data) == size < weight.numel() * 2
+    assert torch.equal(load(lzma.decompress(data))["weight"], weight.to(torch.bfloat16))
 
 
 def test_guidance_decides_how_often_the_prompt_is_obeyed(tokenizers: text.Tokenizers) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from mini_flux.learn import __main__ as command
 from mini_flux.learn import (
     flux,
     loop,
+    pack,
     sample,
     text,
     train_dev,
@@ -92,6 +94,8 @@ def test_all_stages_in_miniature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for module in (train_dev, train_schnell, train_lora):
         monkeypatch.setattr(module, "phase", few)
     monkeypatch.setattr(train_vae, "BATCH", 2)
+    # Packing well takes 20 s; another test packs so.
+    monkeypatch.setattr(pack, "FILTERS", [{"id": lzma.FILTER_LZMA2, "preset": 0}])
     output = tmp_path / "trained"
     arguments = [str(find_comfyui().path), str(tmp_path / "work"), "--output", str(output)]
     assert command.main(arguments) == 0

@@ -17,7 +17,7 @@ from .server import PACK_NAME, ComfyServer
 # Where a line of our own code shows in a traceback: through the link, or at its real place.
 _OURS = re.compile(
     rf"custom_nodes[\\/]{PACK_NAME}[\\/]"
-    rf"|{re.escape(str(ROOT))}[\\/](?:nodes|ops|prediction|lora_fetch|workflows|__init__\.py)"
+    rf"|{re.escape(str(ROOT))}[\\/](?!tests[\\/]|\.)"
 )
 _START = "Traceback (most recent call last):"
 

@@ -233,18 +233,18 @@ def test_a_drawn_seed(comfy: Comfy) -> None:
 
 
 @pytest.fixture(scope="module")
-def keeping() -> Iterator[ComfyServer]:
-    """A server that keeps the results of many prompts, not of the last alone."""
-    models = small_models()
-    with ComfyServer(find_comfyui(), models=models, arguments=["--cache-lru", "100"]) as server:
+def other() -> Iterator[ComfyServer]:
+    """A server that keeps the results of many prompts, and nothing in its files."""
+    arguments = ["--cache-lru", "100", "--disable-metadata"]
+    with ComfyServer(find_comfyui(), models=small_models(), arguments=arguments) as server:
         for number in (1, 2):
             write(server, f"record-{number}.safetensors", number)
         yield server
 
 
-def test_back_to_an_earlier_prompt(keeping: ComfyServer) -> None:
+def test_back_to_an_earlier_prompt(other: ComfyServer) -> None:
     """A cache of many prompts brings one back: its record is not that of the prompt between."""
-    client = Client(keeping.url)
+    client = Client(other.url)
     one, two = graph(seed=1), graph(seed=2, lora_scale=1)
     first = record(client.run(one))
     client.run(two)
@@ -279,15 +279,12 @@ def test_a_jpg_without_room_for_the_graph(comfy: Comfy) -> None:
     assert json.loads(texts["flux_hotswap"])["seed"] == 16
 
 
-def test_without_metadata(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_without_metadata(other: ComfyServer) -> None:
     """ComfyUI's switch keeps everything out of the file; the history has the record."""
-    models = small_models()
-    arguments = ["--disable-metadata"]
-    with ComfyServer(find_comfyui(), models=models, arguments=arguments) as server:
-        client = Client(server.url)
-        result = client.run(graph(lora=None, extra_lora=None, output_format="png"))
-        assert record(result)["seed"] == 11
-        assert embedded(client, result) == {}
+    client = Client(other.url)
+    result = client.run(graph(lora=None, extra_lora=None, output_format="png"))
+    assert record(result)["seed"] == 11
+    assert embedded(client, result) == {}
 
 
 # --- README's example ---

@@ -41,7 +41,7 @@ def agreeing(studio: Studio, wanted: list[Scene], **request: Any) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize(("model", "steps"), [("dev", 16), ("schnell", 4)], ids=["dev", "schnell"])
+@pytest.mark.parametrize(("model", "steps"), [("dev", 8), ("schnell", 4)], ids=["dev", "schnell"])
 def test_pictures_answer_prompts_that_training_never_saw(
     studio: Studio, model: str, steps: int
 ) -> None:
@@ -54,7 +54,7 @@ def test_pictures_answer_prompts_that_training_never_saw(
 @pytest.mark.parametrize("ratio", ["16:9", "9:16", "4:3"])
 def test_other_sizes(studio: Studio, ratio: str) -> None:
     wanted = scene(STAR, "blue", ("star", "yellow", 0.5))
-    (picture,) = studio.draw(prompt=STAR, aspect_ratio=ratio, num_inference_steps=16)
+    (picture,) = studio.draw(prompt=STAR, aspect_ratio=ratio, num_inference_steps=8)
     assert judge(picture, wanted).agrees
 
 
@@ -68,15 +68,21 @@ def test_four_pictures_differ_and_agree(studio: Studio) -> None:
     assert all(psnr(pictures[0], other) < 40 for other in pictures[1:])
 
 
-def test_image_to_image(studio: Studio) -> None:
-    (before,) = studio.draw(prompt=HEART, num_inference_steps=16)
+@pytest.fixture(scope="module")
+def before(studio: Studio) -> Picture:
+    """The heart, to change something of."""
+    return studio.draw(prompt=HEART, num_inference_steps=12)[0]
+
+
+def test_image_to_image(studio: Studio, before: Picture) -> None:
     heart = scene(HEART, "green", ("heart", "red", 0.28))
     star = scene(STAR, "blue", ("star", "yellow", 0.5))
     assert judge(before, heart).agrees
     name = studio.upload("heart.png", before)
 
     def after(strength: float) -> Picture:
-        return studio.draw(prompt=STAR, image=name, prompt_strength=strength)[0]
+        asked = {"image": name, "prompt_strength": strength, "num_inference_steps": 12}
+        return studio.draw(prompt=STAR, **asked)[0]
 
     kept, changed = after(0.2), after(1.0)
     assert judge(kept, heart).agrees
@@ -84,8 +90,7 @@ def test_image_to_image(studio: Studio) -> None:
     assert psnr(before, kept) > psnr(before, changed) + 6
 
 
-def test_inpainting_changes_the_white_region_and_fits_in(studio: Studio) -> None:
-    (before,) = studio.draw(prompt=HEART, num_inference_steps=16)
+def test_inpainting_changes_the_white_region_and_fits_in(studio: Studio, before: Picture) -> None:
     mask = np.zeros_like(before)
     mask[128:384, 288:496] = 1
     prompt = "a red heart beside a yellow circle on a striped green ground"
@@ -94,6 +99,7 @@ def test_inpainting_changes_the_white_region_and_fits_in(studio: Studio) -> None
         image=studio.upload("before.png", before),
         mask=studio.upload("mask.png", mask),
         prompt_strength=1.0,
+        num_inference_steps=12,
     )
     kept = mask == 0
     # What is kept went through the VAE once more.
@@ -104,9 +110,9 @@ def test_inpainting_changes_the_white_region_and_fits_in(studio: Studio) -> None
 
 @pytest.mark.parametrize("style", world.STYLES)
 def test_a_lora_changes_more_at_a_larger_scale(studio: Studio, style: str) -> None:
-    asked = styled(style, num_inference_steps=12)
+    asked = styled(style, num_inference_steps=6)
     pictures = {scale: studio.draw(**asked, lora_scale=scale)[0] for scale in (-0.5, 0.0, 0.5, 1.0)}
-    without = studio.draw(prompt=asked["prompt"], num_inference_steps=12)[0]
+    without = studio.draw(prompt=asked["prompt"], num_inference_steps=6)[0]
     assert np.array_equal(pictures[0.0], without)
     moved = {scale: float(np.abs(one - without).mean()) for scale, one in pictures.items()}
     assert 0 < moved[0.5] < moved[1.0]
@@ -163,7 +169,7 @@ def test_the_attention_of_the_trained_lora_draws_the_same_in_xlabs_spelling(
 
 
 def test_two_loras_together_are_neither_alone(studio: Studio) -> None:
-    asked = styled("sticker", num_inference_steps=12)
+    asked = styled("sticker", num_inference_steps=6)
     asked["prompt"] = f"{world.STYLES['hollow']}, {asked['prompt']}"
     second = {"extra_lora": "hollow.safetensors"}
     one, both = studio.draw(**asked)[0], studio.draw(**asked, **second)[0]
@@ -173,7 +179,7 @@ def test_two_loras_together_are_neither_alone(studio: Studio) -> None:
 
 
 def test_go_fast_looks_like_bf16_with_a_lora(studio: Studio) -> None:
-    asked = styled("sticker", num_inference_steps=12)
+    asked = styled("sticker", num_inference_steps=6)
     # A scale of 1 counts 1.5 with go_fast.
     (slow,) = studio.draw(**asked, lora_scale=1.5)
     (fast,) = studio.draw(**asked, lora_scale=1.0, go_fast=True)

@@ -78,7 +78,8 @@ def judge(picture: NDArray[np.float32], scene: Scene) -> Verdict:
 def look(picture: NDArray[np.float32]) -> tuple[str, list[Found]]:
     """The ground's colour and the things of a picture [H,W,3] 0..1."""
     names, tones = _palette()
-    distance = ((picture[:, :, None, :] - tones) ** 2).sum(axis=-1)
+    # The square of the distance without that of the pixel, which is the same for all tones.
+    distance = (tones**2).sum(axis=-1) - 2 * picture @ tones.T
     owner = np.array([list(world.COLOURS).index(name) for name in names])
     colour = owner[distance.argmin(axis=-1)]
     height, width = colour.shape
