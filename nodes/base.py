@@ -8,8 +8,9 @@ version checks and connects.
 from __future__ import annotations
 
 import inspect
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from comfy_api.latest import io
@@ -145,6 +146,14 @@ def field_output(field: Field, tooltip: str) -> io.Output:
             return io.Float.Output(name, display_name=title, tooltip=tooltip)
         case _:
             return io.String.Output(name, display_name=title, tooltip=tooltip)
+
+
+def told(record: Mapping[str, Any]) -> list[str]:
+    """Return what a node tells in its `ui` output.
+
+    It goes out as JSON text: ComfyUI counts every dict among the outputs as a picture.
+    """
+    return [json.dumps(record, ensure_ascii=False)]
 
 
 class FilesChoice(Choice.Input):

@@ -23,7 +23,7 @@ from ..prediction.spec import (
     GO_FAST_MULTIPLIER,
     RANDOM_SEED_LIMIT,
 )
-from .base import CATEGORY, aliases, field_input, field_output, go_fast_inputs
+from .base import CATEGORY, aliases, field_input, field_output, go_fast_inputs, told
 from .fields import HANDED_OUT
 from .journal import HIDDEN, note
 from .wire import Prediction, RequestWire
@@ -117,7 +117,7 @@ class FluxHotswapInputs(io.ComfyNode):
             describe(plan),
             prediction.image,
             prediction.mask,
-            ui={"flux_hotswap_plan": [plan.to_dict()]},
+            ui={"flux_hotswap_plan": told(plan.to_dict())},
         )
 
 

@@ -17,7 +17,7 @@ from ..ops.save import Place, save_batch
 from ..prediction.parameters import parameters
 from ..prediction.record import assemble
 from ..prediction.spec import FIELD
-from .base import CATEGORY, aliases, field_input
+from .base import CATEGORY, aliases, field_input, told
 from .journal import HIDDEN, notes_before
 from .wire import Prediction, request_input
 
@@ -98,7 +98,7 @@ class FluxHotswapSave(io.ComfyNode):
             place=Place(Path(folder), filename, counter, subfolder),
         )
         logger.info("%s", saved.report)
-        ui = {"images": saved.images, "flux_hotswap": [record]}
+        ui = {"images": saved.images, "flux_hotswap": told(record)}
         return io.NodeOutput(saved.uris, saved.report, ui=ui)
 
     @classmethod

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..prediction.fill import Prompt
-from .nodes_info import NodeInfo
+from .nodes_info import InputInfo, NodeInfo
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,11 @@ class Node:
         """Return the wire of the output called so."""
         index = self.info.output(output)
         return Wire(self.id, index, self.info.outputs[index][1])
+
+    @property
+    def slots(self) -> list[InputInfo]:
+        """Its inputs in the order of the editor's slots: wires first, then widgets."""
+        return sorted(self.info.inputs, key=lambda entry: entry.is_widget)
 
 
 @dataclass

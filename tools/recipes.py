@@ -16,6 +16,13 @@ EXAMPLE_SEED: Final = 42
 EXAMPLE_IMAGE: Final = "example.png"
 """ComfyUI brings this file in its input folder."""
 
+FORM: Final = "FluxHotswapInputs"
+PICTURE: Final = "LoadImage"
+"""Which file it loads is named in the API prompts only. The editor takes the first that there is,
+as on a new node: a named one that is missing opens with an error."""
+
+SAVE: Final = "FluxHotswapSave"
+
 
 @dataclass(frozen=True)
 class Model:
@@ -90,13 +97,13 @@ def text_to_image(graph: Graph) -> None:
 
 def image_to_image(graph: Graph) -> None:
     """Text to image, starting from a picture."""
-    picture = graph.add("LoadImage", image=EXAMPLE_IMAGE)
+    picture = graph.add(PICTURE, image=EXAMPLE_IMAGE)
     _run(graph, _form(graph, input_image=picture["IMAGE"]), picture=True)
 
 
 def inpaint(graph: Graph) -> None:
     """Image to image where only the mask's white area changes."""
-    picture = graph.add("LoadImage", image=EXAMPLE_IMAGE)
+    picture = graph.add(PICTURE, image=EXAMPLE_IMAGE)
     inputs = _form(graph, input_image=picture["IMAGE"], input_mask=picture["MASK"])
     _run(graph, inputs, picture=True, keep=True)
 
@@ -107,7 +114,7 @@ def every_field(graph: Graph) -> None:
 
 
 def _form(graph: Graph, **pictures: Wire) -> Node:
-    return graph.add("FluxHotswapInputs", prompt=EXAMPLE_PROMPT, seed=EXAMPLE_SEED, **pictures)
+    return graph.add(FORM, prompt=EXAMPLE_PROMPT, seed=EXAMPLE_SEED, **pictures)
 
 
 def _run(graph: Graph, inputs: Node, *, picture: bool = False, keep: bool = False) -> None:
@@ -136,7 +143,7 @@ def _run(graph: Graph, inputs: Node, *, picture: bool = False, keep: bool = Fals
         )["LATENT"]
     pictures = graph.add("VAEDecode", samples=result, vae=models.vae)
     safe = graph.add("FluxHotswapSafety", images=pictures["IMAGE"], request=request)
-    graph.add("FluxHotswapSave", images=safe["images"], request=request)
+    graph.add(SAVE, images=safe["images"], request=request)
 
 
 @dataclass(frozen=True)
@@ -200,6 +207,13 @@ def _note(title: str, about: str) -> str:
     return _NOTE.format(title=title, about=about, files=files)
 
 
+BLUEPRINT: Final = "FLUX Hotswap Run (Replicate LoRA)"
+"""Name of the subgraph that the editor offers like a node. Its search finds the words that begin
+within the first 30 letters."""
+
+BLUEPRINT_ABOUT: Final = (
+    "Everything behind the form: loads FLUX.1, LoRAs and text encoders, samples, decodes, checks."
+)
 RECIPES: Final[tuple[Recipe, ...]] = (
     Recipe(
         "text_to_image",

@@ -1,111 +1,209 @@
-"""A graph as a file of the graph editor, and such a file back as an API prompt."""
+"""A graph as a file of the graph editor: a few nodes, and one subgraph that runs the request."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
-from ..prediction.fill import Prompt
+from ..prediction.spec import FIELDS
 from .graph import Graph, Node, Wire
-from .layout import Placed, buses, groups, note_place, place
-from .nodes_info import InputInfo, NodeInfo
-from .recipes import MODELS, Recipe
+from .layout import ENTRY, HOST, NOTE, SPOTS, Spot, buses, exit_spot, groups, place, view
+from .recipes import FORM, MODELS, PICTURE, SAVE, Recipe
+from .subgraph import ENTRY_SIDE, EXIT_SIDE, Link, Port, Split, split
 
 PACK_ID: Final = "flux-hotswap"
 CORE_ID: Final = "comfy-core"
+RUN_TITLE: Final = "FLUX Hotswap Run"
 
 _SOCKET: Final = 20
 _ROW: Final = 24
 _TEXT: Final = 104
 _MARGIN: Final = 6
 _WIDGETS_MARGIN: Final = 8
-_NOTE_SIZE: Final = (420, 260)
 
 
 def to_ui(graph: Graph, recipe: Recipe) -> dict[str, Any]:
     """Return graph as the editor's workflow file."""
-    links = list(_links(graph))
-    placed = place(graph, {node.id: _height(node) for node in graph.nodes})
-    points, taken = buses(placed, links)
-    note_id = len(graph.nodes) + 1
-    nodes = [_node(placed[node.id], links) for node in graph.nodes]
+    parts = split(graph, SPOTS.keys())
+    run = _run(parts, recipe.name, RUN_TITLE)
+    nodes = [_node(node, SPOTS[node.info.name], parts.outer_links) for node in parts.outer]
+    note_id = parts.host + 1
+    nodes += [_host(parts, run, HOST), _note(recipe, note_id)]
+    shown = [*(SPOTS[node.info.name] for node in parts.outer), HOST, NOTE]
     return {
-        "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"{PACK_ID}/{recipe.name}")),
+        "id": _uuid(recipe.name),
         "revision": 0,
         "last_node_id": note_id,
-        "last_link_id": len(links),
-        "nodes": [*nodes, _note(recipe, note_id, note_place(placed))],
-        "links": links,
-        "groups": groups(placed),
+        "last_link_id": len(parts.outer_links) + len(parts.inner_links),
+        "nodes": nodes,
+        "links": [list(asdict(link).values()) for link in parts.outer_links],
+        "groups": [],
+        "definitions": {"subgraphs": [run]},
         "config": {},
-        "extra": {"title": recipe.title, "reroutes": points, "linkExtensions": taken},
+        "extra": {"title": recipe.title, "ds": view(shown), "linearData": _app(graph)},
         "version": 0.4,
     }
 
 
-def to_prompt(workflow: dict[str, Any], classes: Mapping[str, NodeInfo]) -> Prompt:
-    """Return an editor's workflow file as an API prompt, as the editor's own export would."""
-    origin = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
-    prompt: Prompt = {}
-    for node in workflow["nodes"]:
-        info = classes.get(node["type"])
-        if info is None:  # notes have no class on the server
-            continue
-        inputs: dict[str, Any] = dict(_widget_values(info, node["widgets_values"]))
-        for slot in node["inputs"]:
-            if slot.get("link") is not None:
-                inputs[slot["name"]] = origin[slot["link"]]
-        ordered = {entry.name: inputs[entry.name] for entry in info.inputs if entry.name in inputs}
-        prompt[str(node["id"])] = {
-            "class_type": info.name,
-            "inputs": ordered,
-            "_meta": {"title": node.get("title", info.title)},
+def to_blueprint(graph: Graph, name: str, about: str) -> dict[str, Any]:
+    """Return the subgraph of a graph as a file that the editor offers like a node.
+
+    Args:
+        graph: a workflow's.
+        name: what the editor calls it.
+        about: what it does, for the editor's search.
+    """
+    parts = split(graph, SPOTS.keys())
+    run = _run(parts, name, name) | {"description": about, "category": PACK_ID}
+    alone = _host(parts, run, HOST)
+    for slot in alone["inputs"]:
+        slot["link"] = None
+    for slot in alone["outputs"]:
+        slot["links"] = None
+    return {
+        "id": _uuid(name),
+        "revision": 0,
+        "last_node_id": parts.host,
+        "last_link_id": len(parts.outer_links) + len(parts.inner_links),
+        "nodes": [alone],
+        "links": [],
+        "groups": [],
+        "definitions": {"subgraphs": [run]},
+        "config": {},
+        "extra": {"BlueprintDescription": about},
+        "version": 0.4,
+    }
+
+
+# --- the subgraph ---
+
+
+def _run(parts: Split, key: str, name: str) -> dict[str, Any]:
+    """Return the definition of the subgraph.
+
+    Args:
+        parts: the graph.
+        key: what its ids are made from.
+        name: its name.
+    """
+    links = parts.inner_links
+    placed = place(parts.inner, {node.id: _height(node) for node in parts.inner})
+    points, last = buses(placed, links)
+    return {
+        "id": _uuid(f"{key}/run"),
+        "version": 1,
+        "state": {
+            "lastGroupId": len(groups(placed)),
+            "lastNodeId": parts.host,
+            "lastLinkId": len(parts.outer_links) + len(links),
+            "lastRerouteId": len(points),
+        },
+        "revision": 0,
+        "config": {},
+        "name": name,
+        "inputNode": {"id": ENTRY_SIDE, "bounding": _bounding(ENTRY)},
+        "outputNode": {"id": EXIT_SIDE, "bounding": _bounding(exit_spot(placed))},
+        "inputs": [
+            _port(port, f"{key}/in/{number}", [link.id for link in links if _enters(link, number)])
+            for number, port in enumerate(parts.entries)
+        ],
+        "outputs": [
+            _port(port, f"{key}/out/{number}", [link.id for link in links if _exits(link, number)])
+            for number, port in enumerate(parts.exits)
+        ],
+        "widgets": [],
+        "nodes": [_node(node, placed[node.id].spot, links) for node in parts.inner],
+        "groups": groups(placed),
+        "links": [_inner_link(link, last) for link in links],
+        "reroutes": points,
+        "extra": {},
+    }
+
+
+def _enters(link: Link, port: int) -> bool:
+    return (link.origin, link.origin_slot) == (ENTRY_SIDE, port)
+
+
+def _exits(link: Link, port: int) -> bool:
+    return (link.target, link.target_slot) == (EXIT_SIDE, port)
+
+
+def _port(port: Port, key: str, links: list[int]) -> dict[str, Any]:
+    return {"id": _uuid(key), "name": port.name, "type": port.wire.type, "linkIds": links}
+
+
+def _inner_link(link: Link, last: dict[int, int]) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "id": link.id,
+        "origin_id": link.origin,
+        "origin_slot": link.origin_slot,
+        "target_id": link.target,
+        "target_slot": link.target_slot,
+        "type": link.type,
+    }
+    return shown | ({"parentId": last[link.id]} if link.id in last else {})
+
+
+def _host(parts: Split, run: dict[str, Any], spot: Spot) -> dict[str, Any]:
+    """Return the node that stands for the subgraph."""
+    inputs = [
+        {"name": port.name, "type": port.wire.type, "link": _into(parts, number)}
+        for number, port in enumerate(parts.entries)
+    ]
+    outputs = [
+        {
+            "name": port.name,
+            "type": port.wire.type,
+            "links": _out_of(parts.outer_links, parts.host, number),
         }
-    return prompt
+        for number, port in enumerate(parts.exits)
+    ]
+    properties: dict[str, Any] = {"proxyWidgets": [], "cnr_id": PACK_ID}
+    return _entry(parts.host, run["id"], spot) | {
+        "inputs": inputs,
+        "outputs": outputs,
+        "title": run["name"],
+        "properties": properties,
+        "widgets_values": [],
+    }
 
 
-def _widget_values(info: NodeInfo, values: list[Any]) -> Iterator[tuple[str, Any]]:
-    remaining = iter(values)
-    for entry in info.inputs:
-        if not entry.is_widget:
-            continue
-        yield entry.name, next(remaining)
-        if entry.has_control:
-            next(remaining)
+def _into(parts: Split, port: int) -> int:
+    return next(
+        link.id
+        for link in parts.outer_links
+        if (link.target, link.target_slot) == (parts.host, port)
+    )
 
 
-def _links(graph: Graph) -> Iterator[list[Any]]:
-    """Yield [id, from node, from slot, to node, to slot, type] of each wire."""
-    number = 0
-    for node in graph.nodes:
-        for slot, entry in enumerate(_slots(node)):
-            value = node.inputs.get(entry.name)
-            if isinstance(value, Wire):
-                number += 1
-                yield [number, value.node, value.index, node.id, slot, value.type]
+# --- nodes ---
 
 
-def _slots(node: Node) -> list[InputInfo]:
-    """Return the inputs of a node in the order of its slots: wires first, then widgets."""
-    return sorted(node.info.inputs, key=lambda entry: entry.is_widget)
+def _entry(number: int, kind: str, spot: Spot) -> dict[str, Any]:
+    """Return what every node of the editor has."""
+    return {
+        "id": number,
+        "type": kind,
+        "pos": [spot.left, spot.top],
+        "size": [spot.width, spot.height],
+        "flags": {},
+        "order": number - 1,
+        "mode": 0,
+    }
 
 
-def _node(placed: Placed, links: list[list[Any]]) -> dict[str, Any]:
-    node = placed.node
-    into = {link[4]: link[0] for link in links if link[3] == node.id}
+def _node(node: Node, spot: Spot, links: Sequence[Link]) -> dict[str, Any]:
+    into = {link.target_slot: link.id for link in links if link.target == node.id}
     inputs: list[dict[str, Any]] = []
-    for slot, entry in enumerate(_slots(node)):
+    for slot, entry in enumerate(node.slots):
         shown: dict[str, Any] = {"name": entry.name, "type": entry.type, "link": into.get(slot)}
         if entry.is_widget:
             shown["widget"] = {"name": entry.name}
         inputs.append(shown)
     outputs = [
-        {
-            "name": name,
-            "type": kind,
-            "links": [link[0] for link in links if link[1:3] == [node.id, index]] or None,
-        }
+        {"name": name, "type": kind, "links": _out_of(links, node.id, index)}
         for index, (name, kind) in enumerate(node.info.outputs)
     ]
     is_ours = node.info.name.startswith("FluxHotswap")
@@ -115,14 +213,7 @@ def _node(placed: Placed, links: list[list[Any]]) -> dict[str, Any]:
     }
     if node.info.name in MODELS:
         properties["models"] = [vars(model) for model in MODELS[node.info.name]]
-    return {
-        "id": node.id,
-        "type": node.info.name,
-        "pos": [placed.left, placed.top],
-        "size": [placed.width, placed.height],
-        "flags": {},
-        "order": node.id - 1,
-        "mode": 0,
+    return _entry(node.id, node.info.name, spot) | {
         "inputs": inputs,
         "outputs": outputs,
         "title": node.info.title,
@@ -131,7 +222,15 @@ def _node(placed: Placed, links: list[list[Any]]) -> dict[str, Any]:
     }
 
 
+def _out_of(links: Sequence[Link], origin: int, slot: int) -> list[int] | None:
+    """Return the ids of the links that start at an output."""
+    found = [link.id for link in links if (link.origin, link.origin_slot) == (origin, slot)]
+    return found or None
+
+
 def _values(node: Node) -> Iterator[Any]:
+    if node.info.name == PICTURE:
+        return
     for entry in node.info.inputs:
         if not entry.is_widget:
             continue
@@ -142,15 +241,8 @@ def _values(node: Node) -> Iterator[Any]:
             yield "fixed" if isinstance(node.inputs.get("request"), Wire) else "randomize"
 
 
-def _note(recipe: Recipe, number: int, place: list[int]) -> dict[str, Any]:
-    return {
-        "id": number,
-        "type": "MarkdownNote",
-        "pos": place,
-        "size": list(_NOTE_SIZE),
-        "flags": {},
-        "order": number - 1,
-        "mode": 0,
+def _note(recipe: Recipe, number: int) -> dict[str, Any]:
+    return _entry(number, "MarkdownNote", NOTE) | {
         "inputs": [],
         "outputs": [],
         "title": recipe.title,
@@ -170,3 +262,30 @@ def _height(node: Node) -> int:
         height += _TEXT if entry.options.get("multiline") else _ROW
         height += _ROW if entry.has_control else 0
     return height + (_WIDGETS_MARGIN if widgets else 0)
+
+
+# --- the app ---
+
+
+def _app(graph: Graph) -> dict[str, Any]:
+    """Return which widgets and which result the newest editor shows when a graph is an app.
+
+    They come in the schema's order. Where a picture is connected, its loader's choice of files,
+    with the mask that is painted on it, stands for the two fields.
+    """
+    (form,) = (node for node in graph.nodes if node.info.name == FORM)
+    (save,) = (node for node in graph.nodes if node.info.name == SAVE)
+    loaders = [node for node in graph.nodes if node.info.name == PICTURE]
+    fields = [(str(form.id), field.name) for field in FIELDS]
+    if loaders:
+        pictures = {"image": (str(loaders[0].id), "image"), "mask": None}
+        fields = [pictures.get(name, (number, name)) for number, name in fields]
+    return {"inputs": [list(field) for field in fields if field], "outputs": [str(save.id)]}
+
+
+def _bounding(spot: Spot) -> list[int]:
+    return [spot.left, spot.top, spot.width, spot.height]
+
+
+def _uuid(name: str) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{PACK_ID}/{name}"))

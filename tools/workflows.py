@@ -1,4 +1,7 @@
-"""Writes the shipped workflows: `python -m flux_hotswap.tools.workflows`; `--check` shows drift."""
+"""Writes the shipped workflows and the blueprint: `python -m flux_hotswap.tools.workflows`.
+
+`--check` shows drift.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from .export import as_opened, flat, to_prompt
 from .nodes_info import NodeInfo, read_nodes
-from .recipes import RECIPES
-from .ui import to_prompt, to_ui
+from .recipes import BLUEPRINT, BLUEPRINT_ABOUT, RECIPES
+from .ui import to_blueprint, to_ui
 
-FOLDER = Path(__file__).resolve().parents[1] / "workflows"
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = (ROOT / "workflows", ROOT / "subgraphs")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,20 +28,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     expected = built(read_nodes())
     drifted = 0
     for name, text in expected.items():
-        path = FOLDER / name
+        path = ROOT / name
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue
         drifted += 1
         if check:
-            sys.stderr.write(
-                f"workflows/{name} is out of date; run python -m flux_hotswap.tools.workflows\n"
-            )
+            sys.stderr.write(f"{name} is out of date; run python -m flux_hotswap.tools.workflows\n")
         else:
             path.parent.mkdir(exist_ok=True)
             path.write_text(text, encoding="utf-8", newline="\n")
-    strays = {_relative(path) for path in FOLDER.rglob("*.json")} - expected.keys()
+    strays = {
+        _relative(path) for folder in FOLDERS for path in folder.rglob("*.json")
+    } - expected.keys()
     for name in sorted(strays):
-        sys.stderr.write(f"workflows/{name} is made by no recipe; remove it\n")
+        sys.stderr.write(f"{name} is made by no recipe; remove it\n")
     return int(bool(strays) or (check and drifted > 0))
 
 
@@ -50,19 +55,22 @@ def built(classes: dict[str, NodeInfo]) -> dict[str, str]:
     for recipe in RECIPES:
         graph = recipe.graph(classes)
         prompt, workflow = graph.to_prompt(), to_ui(graph, recipe)
-        if to_prompt(workflow, classes) != prompt:
+        if flat(to_prompt(workflow, classes)) != as_opened(prompt):
             raise ValueError(f"{recipe.name}: the editor's file and the prompt differ")
-        files[f"{recipe.name}.json"] = _text(workflow)
-        files[f"api/{recipe.name}.json"] = _text(prompt)
+        files[f"workflows/{recipe.name}.json"] = _text(workflow)
+        files[f"workflows/api/{recipe.name}.json"] = _text(prompt)
+    blueprint = to_blueprint(RECIPES[-1].graph(classes), BLUEPRINT, BLUEPRINT_ABOUT)
+    files[f"subgraphs/{BLUEPRINT}.json"] = _text(blueprint)
     return files
 
 
 def _text(value: object) -> str:
-    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    # ASCII: ComfyUI 0.3.75 reads a blueprint in whatever encoding the system has.
+    return json.dumps(value, indent=1) + "\n"
 
 
 def _relative(path: Path) -> str:
-    return path.relative_to(FOLDER).as_posix()
+    return path.relative_to(ROOT).as_posix()
 
 
 if __name__ == "__main__":

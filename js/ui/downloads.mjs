@@ -45,6 +45,11 @@ export class Downloads {
     this.onEnd();
   }
 
+  /** The nodes that download. */
+  all() {
+    return [...this.running.keys()];
+  }
+
   /** @param {Node} node */
   of(node) {
     return this.running.get(node);

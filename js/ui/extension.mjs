@@ -66,7 +66,7 @@ export function extension(app, api) {
   function refreshAll() {
     const nodes = allNodes(app.rootGraph ?? app.graph).filter(isOurs);
     for (const node of nodes) attempt(() => refreshNode(node));
-    styleRows(nodes);
+    styleRows(nodes, app.canvas?.graph ?? app.graph);
   }
 
   /** @param {string} id @param {"paste" | "copy"} key @param {Function} act */
@@ -87,6 +87,7 @@ export function extension(app, api) {
       world.downloads.listen();
       // A node that is muted, a wire at a reroute: no hook of our own nodes tells of those.
       api.addEventListener?.("graphChanged", refresh);
+      app.canvas?.canvas?.addEventListener?.("litegraph:set-graph", refresh);
       world.say = await speakerOf(app, api);
       refresh();
     },

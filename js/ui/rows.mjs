@@ -15,7 +15,8 @@ const LORAS = ["lora", "extra_lora"];
  * @param {World} world
  * @returns {HTMLElement[]}
  */
-export function inputRows(node, { say, pictures, sources }) {
+export function inputRows(node, world) {
+  const { say, pictures, sources, downloads } = world;
   const names = [...SHAPE, "go_fast", "model", "num_inference_steps"];
   const values = valuesOf(node, names, pictures);
   const picture = pictures.ofForm(node);
@@ -25,7 +26,8 @@ export function inputRows(node, { say, pictures, sources }) {
     ...stepsLines(values, say),
     ...LORAS.flatMap((name) => sourceLines(sources.about(valueOf(node, name, pictures)), say)),
   ];
-  return lines.map(textRow);
+  const loading = downloads.all().filter((lora) => formOf(lora) === node);
+  return [...lines.map(textRow), ...loading.flatMap((lora) => downloadRows(lora, world))];
 }
 
 /**
@@ -45,16 +47,26 @@ export function latentRows(node, { say, pictures }) {
  * @param {World} world
  * @returns {HTMLElement[]}
  */
-export function loraRows(node, { say, pictures, sources, downloads }) {
+export function loraRows(node, world) {
+  const { say, pictures, sources } = world;
   const form = formOf(node);
   const texts = form
     ? LORAS.map((name) => valueOf(form, name, pictures))
     : [form === null && valueOf(node, "source", pictures)];
   const lines = texts.flatMap((text) => sourceLines(sources.about(text), say)).map(textRow);
+  return [...lines, ...downloadRows(node, world)];
+}
+
+/**
+ * @param {Node} node - a LoRA node
+ * @param {World} world
+ * @returns {HTMLElement[]}
+ */
+function downloadRows(node, { say, downloads }) {
   const download = downloads.of(node);
-  if (!download) return lines;
+  if (!download) return [];
   const { text, share } = downloadLine(download.done, download.most, say);
-  return [...lines, textRow({ text }), progressRow(share, say("cancel"), () => downloads.cancel(node))];
+  return [textRow({ text }), progressRow(share, say("cancel"), () => downloads.cancel(node))];
 }
 
 /**

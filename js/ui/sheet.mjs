@@ -1,5 +1,6 @@
 // How hidden and greyed widgets look in Nodes 2.0, by a style sheet. That of editor 1.32 looks at a
-// widget once, when the node is made, and later ones hardly grey a number.
+// widget once, when the node is made, and later ones hardly grey a number. In App mode the label of a
+// hidden widget would stay.
 // @ts-check
 
 import { widgetOf } from "./nodes.mjs";
@@ -9,11 +10,15 @@ import { widgetOf } from "./nodes.mjs";
 /** @type {HTMLStyleElement | undefined} */
 let sheet;
 
-/** @param {Node[]} nodes - all of ours */
-export function styleRows(nodes) {
+/**
+ * @param {Node[]} nodes - all of ours
+ * @param {unknown} graph - the one that is shown; in another one the same ids may stand
+ */
+export function styleRows(nodes, graph) {
   if (typeof document === "undefined") return;
   if (!sheet) document.head.append((sheet = document.createElement("style")));
-  const text = nodes.flatMap(rulesOf).join("\n");
+  const rules = nodes.flatMap((node) => [...itemRules(node), ...(node.graph === graph ? rowRules(node) : [])]);
+  const text = rules.join("\n");
   if (sheet.textContent !== text) sheet.textContent = text;
 }
 
@@ -21,11 +26,20 @@ export function styleRows(nodes) {
  * @param {Node} node
  * @returns {string[]}
  */
-function rulesOf(node) {
+function rowRules(node) {
   return (node.inputs ?? []).flatMap((input, index) => {
     const widget = input.widget && widgetOf(node, input.widget.name);
     const row = `.lg-node-widget:has([data-slot-key="${node.id}-in-${index}"])`;
     if (widget?.hidden) return [`${row} { display: none }`];
     return widget?.disabled ? [`${row} > :last-child { opacity: 0.6; pointer-events: none }`] : [];
   });
+}
+
+/**
+ * @param {Node} node
+ * @returns {string[]}
+ */
+function itemRules(node) {
+  const hidden = (node.widgets ?? []).filter((widget) => widget.hidden);
+  return hidden.map(({ name }) => `[data-widget-key="${node.graph?.id}:${node.id}:${name}"] { display: none }`);
 }

@@ -15,13 +15,38 @@ from runtime.session import Comfy
 WORKFLOWS = ROOT / "workflows"
 SHOTS = ROOT / "tests" / "browser" / "screenshots"
 INPUTS = "FluxHotswapInputs"
+DECIDED = {
+    "FluxHotswapLoader": {"model", "go_fast"},
+    "FluxHotswapLora": {"source", "scale", "go_fast_multiplier"},
+    "FluxHotswapPrompt": {"text", "model", "guidance"},
+    "FluxHotswapLatent": {"aspect_ratio", "megapixels", "num_outputs"},
+    "FluxHotswapSchedule": {
+        *("model", "steps", "width", "height", "prompt_strength", "has_image"),
+    },
+    "FluxHotswapNoise": {"seed"},
+    "FluxHotswapSafety": {"disable_safety_checker"},
+    "FluxHotswapSave": {"output_format", "output_quality"},
+}
+"""Which widgets a request decides, as far as they are not hidden."""
+CONTROL = "control_after_generate"
 SMALL = {"aspect_ratio": "custom", "width": 256, "height": 256, "num_inference_steps": 1}
 START_MS = 120_000
 WAIT_MS = 20_000
 DRAW_SECONDS = 90
 
+_FINDERS = """
+    window.everyNode = (graph = window.app.graph) =>
+        graph.nodes.flatMap(node => node.subgraph ? [node, ...everyNode(node.subgraph)] : [node])
+    window.nodeOf = type => everyNode().find(node => node.type === type)
+"""
+"""Nodes of the open workflow, those inside subgraphs too."""
+
 # The newest editor asks for what 0.3.75 does not serve, and the registry about every pack.
 _NOT_OURS = ("api.comfy.org", "Failed to load resource", "JobsApiError", "Jobs API", "assets")
+
+
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom in pixels of the page."""
 
 
 def shipped(name: str) -> dict[str, Any]:
@@ -51,6 +76,7 @@ class Editor:
             viewport={"width": 1600, "height": 1000},
             permissions=["clipboard-read", "clipboard-write"],
         )
+        context.add_init_script(_FINDERS)
         editor = cls(context.new_page(), comfy)
         editor.page.on("console", editor._note)
         editor.page.on("pageerror", lambda error: editor.errors.append(str(error)))
@@ -105,8 +131,10 @@ class Editor:
         )
 
     def node_types(self) -> list[str]:
-        """What is on the canvas."""
-        return self.page.evaluate("() => window.app.graph.nodes.map(node => node.type).sort()")
+        """What is in the workflow, without the nodes that stand for a subgraph."""
+        return self.page.evaluate(
+            "() => everyNode().filter(node => !node.subgraph).map(node => node.type).sort()"
+        )
 
     def prompt(self) -> dict[str, Any]:
         """The graph as the editor would queue it."""
@@ -120,7 +148,7 @@ class Editor:
         """Fill in widgets of the first node of a type, as its controls do."""
         self.page.evaluate(
             """([type, values]) => {
-                const node = window.app.graph.nodes.find(node => node.type === type)
+                const node = nodeOf(type)
                 for (const widget of node.widgets) {
                     if (!(widget.name in values)) continue
                     widget.value = values[widget.name]
@@ -142,28 +170,37 @@ class Editor:
             [source, output, target, entry],
         )
 
-    def cut(self, target: int, entry: str) -> None:
-        """Take the wire off an input of a node, by its place in the graph."""
+    def cut(self, node_type: str, entry: str) -> None:
+        """Take the wire off an input of the first node of a type."""
         self.page.evaluate(
-            """([target, entry]) => {
-                const node = window.app.graph.nodes[target]
+            """([type, entry]) => {
+                const node = nodeOf(type)
                 node.disconnectInput(node.inputs.findIndex(slot => slot.name === entry))
             }""",
-            [target, entry],
+            [node_type, entry],
         )
 
-    def place_of(self, node_type: str) -> int:
-        """Where in the graph's list the first node of a type is."""
-        return self.page.evaluate(
-            "type => window.app.graph.nodes.findIndex(node => node.type === type)", node_type
+    def enter(self) -> None:
+        """Open the subgraph on the canvas."""
+        self.page.evaluate(
+            """() => {
+                const host = window.app.graph.nodes.find(node => node.subgraph)
+                window.app.canvas.openSubgraph(host.subgraph, host)
+            }"""
         )
+        self.show(scale=0.45, left=230, top=200)
+
+    def leave(self) -> None:
+        """Show the whole workflow again."""
+        self.page.evaluate("() => window.app.canvas.setGraph(window.app.graph)")
+        self.show()
 
     def greyed(self, node_type: str) -> set[str]:
         """The widgets of the first node of a type that its look shows as unused."""
         return set(
             self.page.evaluate(
                 """type => {
-                    const node = window.app.graph.nodes.find(node => node.type === type)
+                    const node = nodeOf(type)
                     const drawn = document.querySelector(`.lg-node[data-node-id="${node.id}"]`)
                     const row = name => drawn.querySelector(`[data-slot-key="${node.id}-in-${
                         node.inputs.findIndex(slot => slot.widget?.name === name)}"]`)
@@ -178,21 +215,55 @@ class Editor:
             )
         )
 
+    def wait_for_greyed(self, wanted: dict[str, set[str]]) -> dict[str, set[str]]:
+        """What each node greys, without a seed's control, once it is as wanted or stays."""
+        deadline = time.monotonic() + 5
+        while True:
+            found = {node_type: self.greyed(node_type) - {CONTROL} for node_type in wanted}
+            if found == wanted or time.monotonic() > deadline:
+                return found
+            self.page.wait_for_timeout(50)
+
     def shown_widgets(self, node_type: str) -> list[str]:
         """The widgets of the first node of a type that are not hidden."""
         return self.page.evaluate(
-            """type => window.app.graph.nodes.find(node => node.type === type).widgets
+            """type => nodeOf(type).widgets
                 .filter(widget => !widget.hidden).map(widget => widget.name)""",
             node_type,
         )
 
     def height(self, node_type: str) -> float:
         """How tall the first node of a type is."""
-        return self.page.evaluate(
-            "type => window.app.graph.nodes.find(node => node.type === type).size[1]", node_type
-        )
+        return self.page.evaluate("type => nodeOf(type).size[1]", node_type)
 
     # --- what is seen ---
+
+    def look(self) -> str:
+        """The version of the editor and the way it draws nodes, for names of files."""
+        return self.page.evaluate(
+            """() => window.__COMFYUI_FRONTEND_VERSION__ +
+                (document.querySelector('.lg-node') ? '_nodes2' : '')"""
+        )
+
+    def boxes(self) -> dict[str, Box]:
+        """Where the page shows each node of the open graph, title included, by its title."""
+        found = self.page.evaluate(
+            """() => {
+                const {graph, canvas, ds: {scale, offset}} = window.app.canvas
+                const {left, top} = canvas.getBoundingClientRect()
+                const onPage = ([x, y]) =>
+                    [left + (x + offset[0]) * scale, top + (y + offset[1]) * scale]
+                return graph.nodes.map(node => {
+                    const drawn = document.querySelector(`.lg-node[data-node-id="${node.id}"]`)
+                    const box = drawn?.getBoundingClientRect()
+                    const [x, y] = node.pos
+                    const corners = [[x, y - 30], [x + node.size[0], y + node.size[1]]]
+                    return [node.title, box ? [box.left, box.top, box.right, box.bottom]
+                        : corners.flatMap(onPage)]
+                })
+            }"""
+        )
+        return {title: tuple(box) for title, box in found}
 
     def show(self, scale: float = 0.9, left: int = 90, top: int = 120) -> None:
         """Bring the origin of the canvas to a place of the page."""
@@ -234,8 +305,8 @@ class Editor:
         """Click a node with the right button."""
         place = self.page.evaluate(
             """type => {
-                const {canvas, graph} = window.app
-                const node = graph.nodes.find(node => node.type === type)
+                const {canvas} = window.app
+                const node = nodeOf(type)
                 const box = canvas.canvas.getBoundingClientRect()
                 const {scale, offset} = canvas.ds
                 const x = (node.pos[0] + 120 + offset[0]) * scale
@@ -249,6 +320,10 @@ class Editor:
         """Choose an entry of a node's menu."""
         self.open_menu(node_type)
         self.page.get_by_text(entry, exact=True).first.click(timeout=WAIT_MS)
+
+    def command(self, name: str) -> None:
+        """Carry out a command of the editor."""
+        self.page.evaluate("name => window.app.extensionManager.command.execute(name)", name)
 
     def queue(self) -> None:
         """Queue the open graph."""

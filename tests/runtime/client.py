@@ -112,8 +112,9 @@ class Result:
         return [image for shown in self.outputs.values() for image in shown.get("images", [])]
 
     def shown(self, key: str) -> list[Any]:
-        """All values that nodes showed under `key`."""
-        return [value for shown in self.outputs.values() for value in shown.get(key, [])]
+        """All values that nodes showed under `key`; our own nodes show JSON texts."""
+        found = [value for shown in self.outputs.values() for value in shown.get(key, [])]
+        return [json.loads(value) for value in found] if key.startswith("flux_hotswap") else found
 
 
 class Client:

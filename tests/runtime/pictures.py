@@ -34,6 +34,7 @@ THUMBNAILS = ROOT / "workflows"
 NODES = ROOT / "js" / "docs" / "images"
 SIDE = 512
 QUALITY = 82
+SAVE = "FluxHotswapSave"
 FIELDS = "FluxHotswapFields"
 """The one node of ours that no workflow has."""
 
@@ -214,7 +215,7 @@ def png(picture: Image.Image) -> bytes:
 
 
 def shoot_nodes(server: ComfyServer, client: Client) -> None:
-    """Take a picture of each of our nodes in the graph of all fields, and of the whole of it."""
+    """Take a picture of each of our nodes in the graph of all fields, and those of the README."""
     NODES.mkdir(exist_ok=True)
     path = find_browser()
     if path is None:
@@ -228,9 +229,11 @@ def shoot_nodes(server: ComfyServer, client: Client) -> None:
         editor.set_widgets(INPUTS, lora="fofr/flux-pixar-cars", megapixels="0.25")
         editor.wait_for_line("Replicate: fofr/flux-pixar-cars")
         editor.page.set_viewport_size({"width": 1400, "height": 1800})
-        for kind in sorted(
-            {kind for kind in editor.node_types() if kind.startswith("FluxHotswap")}
-        ):
+        inside = set(editor.node_types()) - {INPUTS, SAVE}
+        for kind in (INPUTS, SAVE):
+            shoot_node(editor, kind, NODES / f"{kind}.webp")
+        editor.enter()
+        for kind in sorted(kind for kind in inside if kind.startswith("FluxHotswap")):
             shoot_node(editor, kind, NODES / f"{kind}.webp")
         editor.clear()
         editor.add(INPUTS, (0, 0))
@@ -243,19 +246,19 @@ def shoot_nodes(server: ComfyServer, client: Client) -> None:
 
 
 def shoot_readme(editor: Editor) -> None:
-    """Take the README's pictures: the whole graph, and the form with its lines."""
+    """Take the README's pictures: a template as it opens, and the form with its lines."""
     page = editor.page
-    page.set_viewport_size({"width": 2300, "height": 1000})
+    page.set_viewport_size({"width": 1440, "height": 1000})
     editor.load(shipped("text_to_image.json"))
     editor.set_widgets(INPUTS, lora="fofr/flux-pixar-cars", aspect_ratio="3:2")
     editor.wait_for_line("1216 × 832")
-    editor.show(scale=0.56, left=100, top=195)
-    save(page, ROOT / "docs" / "images" / "editor.png", (60, 95, 1900, 720))
+    editor.show(scale=0.78, left=170, top=150)
+    save(page, ROOT / "docs" / "images" / "editor.png", (140, 95, 906, 790))
     fields = {"aspect_ratio": "custom", "width": 1216, "height": 704, "model": "schnell"}
     editor.set_widgets(INPUTS, **fields)
     editor.wait_for_line("bf16: custom size")
     editor.show(scale=1, left=160, top=-100)
-    save(page, ROOT / "docs" / "images" / "form.png", (110, 120, 560, 800))
+    save(page, ROOT / "docs" / "images" / "form.png", (110, 120, 460, 800))
 
 
 def save(page: Page, path: Path, box: tuple[int, int, int, int]) -> None:
@@ -273,13 +276,15 @@ def save(page: Page, path: Path, box: tuple[int, int, int, int]) -> None:
 def shoot_node(editor: Editor, kind: str, path: Path) -> None:
     """Take a picture of the first node of a kind."""
     left, top, width, height = editor.page.evaluate(
-        """([kind, around]) => {
-            const {canvas, graph} = window.app
-            const node = graph.nodes.find(node => node.type === kind)
+        """async ([kind, around]) => {
+            const {canvas} = window.app
+            const node = nodeOf(kind)
             const drawn = document.querySelector(`.lg-node[data-node-id="${node.id}"]`)
+            node.setSize([node.size[0], node.computeSize()[1]])
             canvas.ds.scale = 1
             canvas.ds.offset = [300 - node.pos[0], 300 - node.pos[1]]
             canvas.setDirty(true, true)
+            await new Promise(done => setTimeout(done, 500))
             const box = canvas.canvas.getBoundingClientRect()
             return [box.left + 300 - around, box.top + 260 - around / 2,
                 node.size[0] + 2 * around, drawn.offsetHeight + 10 + around]

@@ -95,6 +95,16 @@ def test_what_ran(comfy: Comfy) -> None:
     assert first["sha256"] != second["sha256"]
 
 
+def test_nothing_but_pictures_is_counted(comfy: Comfy) -> None:
+    """Later versions of ComfyUI count every dict in a list of outputs as one picture."""
+    result = comfy.run(graph())
+    lists = [values for shown in result.outputs.values() for values in shown.values()]
+    counted = [value for values in lists for value in values if isinstance(value, dict)]
+    assert counted == result.images()
+    assert len(counted) == 1
+    assert result.shown("flux_hotswap_plan") != [] != result.shown("flux_hotswap")
+
+
 def test_what_ran_on_a_picture(comfy: Comfy) -> None:
     buffer = BytesIO()
     Image.new("RGB", (100, 60), "red").save(buffer, "PNG")
@@ -170,7 +180,7 @@ def test_two_branches_keep_their_own_record(comfy: Comfy) -> None:
             branch[key]["inputs"] |= {"source": "record-2.safetensors", "scale": 2}
     both = comfy.run(prompt).outputs
     told = {
-        node: [lora["strength"] for lora in shown["flux_hotswap"][0]["loras"]]
+        node: [lora["strength"] for lora in json.loads(shown["flux_hotswap"][0])["loras"]]
         for node, shown in both.items()
         if "flux_hotswap" in shown
     }

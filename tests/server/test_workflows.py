@@ -14,9 +14,9 @@ from runtime.client import ExecutionError
 from runtime.session import Comfy
 
 from flux_hotswap.prediction.fill import Prompt, fill_prompt
+from flux_hotswap.tools.export import as_opened, flat, to_prompt
 from flux_hotswap.tools.nodes_info import read_nodes
 from flux_hotswap.tools.recipes import EXAMPLE_IMAGE, RECIPES
-from flux_hotswap.tools.ui import to_prompt
 
 FOLDER = Path(__file__).parent.parent.parent / "workflows"
 NAMES = [recipe.name for recipe in RECIPES]
@@ -52,7 +52,7 @@ def example_picture(comfy: Comfy) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_editors_file_is_the_prompt(name: str) -> None:
     workflow = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
-    assert to_prompt(workflow, read_nodes()) == load(name)
+    assert flat(to_prompt(workflow, read_nodes())) == as_opened(load(name))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -71,7 +71,8 @@ def test_a_workflow_runs_as_shipped(comfy: Comfy, name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_real_files_are_named_with_their_links(name: str) -> None:
     workflow = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
-    models = [model for node in workflow["nodes"] for model in node["properties"].get("models", [])]
+    nodes = workflow["definitions"]["subgraphs"][0]["nodes"]
+    models = [model for node in nodes for model in node["properties"].get("models", [])]
     assert {model["name"] for model in models} == {
         "flux1-dev.safetensors",
         "flux1-schnell.safetensors",
@@ -80,7 +81,7 @@ def test_real_files_are_named_with_their_links(name: str) -> None:
         "t5xxl_fp16.safetensors",
     }
     assert all(model["url"].endswith("/" + model["name"]) for model in models)
-    widgets = [str(value) for node in workflow["nodes"] for value in node.get("widgets_values", [])]
+    widgets = [str(value) for node in nodes for value in node["widgets_values"]]
     assert all(model["name"] in widgets for model in models)
 
 

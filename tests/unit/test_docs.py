@@ -326,7 +326,7 @@ def test_archive_holds_what_an_installed_pack_needs() -> None:
     kept = set(archived())
     tops = ("__init__.py", "LICENSE", "README.md", "pyproject.toml", "requirements.txt")
     assert kept >= set(tops)
-    needed = ("prediction/", "ops/", "nodes/", "lora_fetch/", "js/")
+    needed = ("prediction/", "ops/", "nodes/", "lora_fetch/", "js/", "subgraphs/")
     needed_files = {name for name in files if name.startswith(needed)}
     needed_files |= {
         name for name in files if re.fullmatch(r"workflows/(api/)?\w+\.(json|jpg)", name)

@@ -89,7 +89,7 @@ def test_every_field_is_an_input_of_one_node() -> None:
 
 def test_the_files_are_what_the_builder_writes() -> None:
     for name, text in built(read_nodes()).items():
-        assert (FOLDER / name).read_text(encoding="utf-8") == text, name
+        assert (FOLDER.parent / name).read_text(encoding="utf-8") == text, name
 
 
 def test_the_editor_accepts_the_ids() -> None:
