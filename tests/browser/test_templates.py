@@ -75,7 +75,7 @@ def test_a_template_opens_readable(laptop: Editor, name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_template_queues_what_the_api_prompt_says(editor: Editor, name: str) -> None:
     editor.load(shipped(f"{name}.json"))
-    editor.wait_for_line("bf16: image input" if name in WITH_PICTURE else "fp8")
+    editor.wait_for_line("bf16: image input" if name in WITH_PICTURE else "go_fast")
     if name in WITH_PICTURE:
         editor.set_widgets("LoadImage", image=EXAMPLE_IMAGE)
     queued, expected = flat(editor.prompt()), shipped(f"api/{name}.json")
