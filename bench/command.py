@@ -20,9 +20,10 @@ SHORT: dict[str, tuple[str, ...]] = {
     "save": ("--runs", "1"),
     "fetch": ("--runs", "1", "--size", "8"),
     "lora": ("--runs", "1"),
-    "fp8_load": ("--runs", "1"),
-    "fp8_lora": ("--runs", "1"),
-    "fp8_error": (),
+    "int8_load": ("--runs", "1"),
+    "int8_lora": ("--runs", "1"),
+    "int8_error": (),
+    "strength": (),
     "gpu_step": ("--small",),
     "branches": (),
 }

@@ -83,15 +83,15 @@ def core(**options: Any) -> Loader:
 
 def ours(state: dict[str, Tensor]) -> Any:
     """Quantise in memory and load as our loader does."""
-    convert, layout, rows = (
-        inside.pack(f"ops.fp8.{name}") for name in ("convert", "layout", "rows")
-    )
+    convert, layout = (inside.pack(f"ops.checkpoint.{name}") for name in ("convert", "layout"))
+    int8 = inside.pack("ops.int8")
     targets = layout.targets({name: tuple(t.shape) for name, t in state.items()})
     for target in convert.quantised(targets, modulation=False):
-        values, scale = rows.quantise_rows(state[target.name])
+        weight = state[target.name].float()
+        values, scale = int8.quantise(weight, int8.group_of(weight.shape[1]))
         state[target.name], state[convert.scale_name(target.name)] = values, scale
-    matmul, _ = inside.pack("engine.models").fastest()
-    return inside.pack("engine.fp8_load").build(state, matmul, "random")
+    matmul = inside.pack("engine.trial").any_matmul()
+    return inside.pack("engine.checkpoint").build(state, matmul, "random")
 
 
 LOADERS: dict[str, Loader] = {
@@ -257,7 +257,7 @@ def main() -> None:
             found = {
                 name: measure(name, size, device, lora) for name in options.only or list(LOADERS)
             }
-        route = inside.pack("engine.models").fastest()[1]
+        route = str(inside.pack("engine.trial").choose(0, None))
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     report = {
         "machine": common.machine("torch") | {"device": name},

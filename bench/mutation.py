@@ -38,9 +38,7 @@ TESTS = {
     "prediction/schedule.py": ["tests/unit/test_schedule.py", VECTORS],
     "prediction/plan.py": ["tests/unit/test_plan.py", VECTORS],
     "prediction/request.py": ["tests/unit/test_request.py", "tests/unit/test_request_drawn.py"],
-    "ops/fp8/rows.py": ["tests/ops/test_fp8_rows.py"],
-    "ops/fp8/packed.py": ["tests/ops/test_fp8_side.py", "tests/ops/test_fp8_matmul.py"],
-    "ops/fp8/matmul.py": ["tests/ops/test_fp8_matmul.py"],
+    "ops/int8.py": ["tests/ops/test_int8.py"],
 }
 """The fast tests of each file."""
 

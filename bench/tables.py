@@ -127,8 +127,8 @@ def lora(report: Report) -> Iterator[Table]:
     )
 
 
-def fp8_lora(report: Report) -> Iterator[Table]:
-    """Applying LoRAs in fp8."""
+def int8_lora(report: Report) -> Iterator[Table]:
+    """Applying LoRAs with go_fast."""
     steps = [key for key in report if key not in ("machine", "setup")]
     yield Table(
         [
@@ -140,8 +140,8 @@ def fp8_lora(report: Report) -> Iterator[Table]:
     )
 
 
-def fp8_load(report: Report) -> Iterator[Table]:
-    """Loading in fp8: time until ready, and peak memory."""
+def int8_load(report: Report) -> Iterator[Table]:
+    """Loading with go_fast: time until ready, and peak memory."""
     rows: list[tuple[str, ...]] = []
     for way, found in report["medians"].items():
         spread = extent([run["ready"] for run in report["runs"][way]])
@@ -159,8 +159,8 @@ def fp8_load(report: Report) -> Iterator[Table]:
     yield Table(rows, heads=heads, title=f"Goal: {goal}")
 
 
-def fp8_error(report: Report) -> Iterator[Table]:
-    """Errors of fp8, and what of a LoRA arrives."""
+def int8_error(report: Report) -> Iterator[Table]:
+    """Errors of int8, and what of a LoRA arrives."""
     rows = [
         (what, number(errors["ours"]), f"{number(value)} ({peer})",
          f"{errors['ours'] / value:.2f}", "below 1", "")
@@ -179,8 +179,26 @@ def fp8_error(report: Report) -> Iterator[Table]:
         )
         for row in report["loras"]
     ]
-    title = "How much of a LoRA arrives: the gain (1 is right, goal 0.98 to 1.02) and the noise"
+    title = "How much of a LoRA arrives: gain (goal in float32: 0.98 to 1.02) and noise"
     yield Table(arrived, heads=("size of its change", *ways), title=title)
+
+
+def strength(report: Report) -> Iterator[Table]:
+    """How strong a LoRA arrives."""
+    rows = [
+        (
+            f"{row['size']:.2%}, {row['scale']:g}",
+            f"{row['hosted']:.3f}",
+            f"{row['ours']:.3f}",
+            f"{row['ours'] / row['hosted']:.2f}",
+            f"{row['whole']:.3f}",
+            f"{row['whole'] / row['hosted']:.2f}",
+        )
+        for row in report["rows"]
+    ]
+    heads = ("size of the change, scale", "hosted", "ours", "ours / it", "whole", "whole / it")
+    each = f"{report['one_layer']['seconds_median'] * 1e3:.0f} ms for a layer of 3072x3072"
+    yield Table(rows, heads=heads, title=f"What arrives of a LoRA; computed in {each}")
 
 
 def gpu_step(report: Report) -> Iterator[Table]:

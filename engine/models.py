@@ -138,13 +138,13 @@ def load_fast(path: Path, *, modulation: bool) -> tuple[ModelPatcher, Route]:
         CheckpointError: the file cannot be used.
     """
     from .checkpoint import look_at
-    from .trial import choose
+    from .trial import VARIABLE, choose
 
     checkpoint = look_at(path)
     if checkpoint.quantised_as:
         names = " and ".join(checkpoint.quantised_as)
         return load_flux(path), Route(FAST, names, "as the file is, run by ComfyUI")
-    choice = choose(2 * checkpoint.values)
+    choice = choose(2 * checkpoint.values, os.environ.get(VARIABLE))
     if choice.engine == "bf16":
         return load_flux(path), Route(FAST, "bf16", choice.reason)
     made = _load_int8(checkpoint, modulation, matmul=choice.engine == "int8")

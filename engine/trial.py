@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -64,18 +63,19 @@ def decide(times: Mapping[str, float], *, bf16_fits: bool) -> Choice:
     return Choice("storage", f"{why}; bf16 does not fit into its memory")
 
 
-def choose(size: int) -> Choice:
+def choose(size: int, fixed: str | None) -> Choice:
     """Return how go_fast computes on ComfyUI's device.
 
     Args:
         size: bytes of the model in bf16.
+        fixed: what the administrator's variable says, None if it is not set.
 
     Raises:
         SettingsError: an administrator's variable says something else than `CHOICES`.
     """
     import comfy.model_management as management
 
-    fixed = os.environ.get(VARIABLE, "").strip().lower() or "auto"
+    fixed = (fixed or "").strip().lower() or "auto"
     if fixed not in CHOICES:
         raise SettingsError(f"{VARIABLE} is {fixed!r:.60}: write one of {', '.join(CHOICES)}.")
     device: torch.device = management.get_torch_device()

@@ -49,23 +49,20 @@ def test_the_rule(trial: Any, times: dict[str, float], fits: bool, engine: str, 
     assert words in choice.reason
 
 
-def test_a_cpu_stores_only(trial: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(trial.VARIABLE, raising=False)
-    choice = trial.choose(SIZE)
+def test_a_cpu_stores_only(trial: Any) -> None:
+    choice = trial.choose(SIZE, None)
     assert (choice.engine, choice.reason) == ("storage", "CPU has no int8 matmul")
 
 
 @pytest.mark.parametrize("fixed", ["int8", "storage", "bf16", " INT8 "])
-def test_an_administrator_fixes_it(trial: Any, monkeypatch: Any, fixed: str) -> None:
-    monkeypatch.setenv(trial.VARIABLE, fixed)
-    choice = trial.choose(SIZE)
+def test_an_administrator_fixes_it(trial: Any, fixed: str) -> None:
+    choice = trial.choose(SIZE, fixed)
     assert (choice.engine, choice.reason) == (fixed.strip().lower(), f"{trial.VARIABLE} says so")
 
 
-def test_nonsense_is_named(trial: Any, monkeypatch: Any) -> None:
-    monkeypatch.setenv(trial.VARIABLE, "turbo")
+def test_nonsense_is_named(trial: Any) -> None:
     with pytest.raises(ValueError, match="FLUX_HOTSWAP_ENGINE is 'turbo': write one of auto, int8"):
-        trial.choose(SIZE)
+        trial.choose(SIZE, "turbo")
 
 
 def test_the_plain_back_end_is_no_fast_one(trial: Any) -> None:

@@ -8,7 +8,7 @@ import re
 import pytest
 from runtime.pages import page
 
-from flux_hotswap.engine import fetching, fp8_cache, models
+from flux_hotswap.engine import fetching, kept, models, trial
 from flux_hotswap.files import header, tar
 from flux_hotswap.files.settings import Settings
 from flux_hotswap.files.tokens import FILE_VARIABLE, default_file
@@ -46,12 +46,12 @@ def square_where_gpus_differ() -> int:
 
 NEAR = f"{round(square_where_gpus_differ(), -1)}x{round(square_where_gpus_differ(), -1)}"
 FOLDER = f"models/{models.FOLDERS[0]}/{models.CACHE_FOLDER}"
-CACHE = f"{fp8_cache.DEFAULT_SIZE // GIB}G"
+CACHE = f"{kept.DEFAULT_SIZE // GIB}G"
 
 PHRASES = [
     (INPUTS, f"{len(PRESETS)} shapes, or `custom`"),
     (INPUTS, f"schnell needs only {SCHNELL_STEPS} steps"),
-    (INPUTS, f"times {GO_FAST_MULTIPLIER:g} on the fp8 route"),
+    (INPUTS, f"times {GO_FAST_MULTIPLIER:g} with `go_fast`"),
     (INPUTS, f"nearest multiple of {GRID}"),
     (LATENT, f"shrunk to fit {IMAGE_LIMIT}x{IMAGE_LIMIT}"),
     (LATENT, f"rounded up to a multiple of {GRID}"),
@@ -59,7 +59,7 @@ PHRASES = [
     (LATENT, f"latent of {LATENT_CHANNELS} channels"),
     (LOADER, f"files in `models/{models.FOLDERS[0]}` and `models/{models.FOLDERS[1]}`"),
     (LOADER, f"`{FOLDER}`"),
-    (LOADER, f"`{fp8_cache.SIZE}` sets how much it may take, `{CACHE}` if it is not set"),
+    (LOADER, f"`{kept.SIZE}` sets how much it may take, `{CACHE}` if it is not set"),
     (LORA, f"`models/{fetching.LORAS}/{store.FOLDER}`"),
     (LORA, f"after {RULES.recheck_after / 3600:g} hours"),
     (LORA, f"applied {GO_FAST_MULTIPLIER:g} times as strongly"),
@@ -102,11 +102,12 @@ PHRASES = [
     (GO_FAST, f"`{FOLDER}`"),
     (
         GO_FAST,
-        f"`{fp8_cache.SIZE}` sets how much all of them may take (`{CACHE}` if it is not set)",
+        f"`{kept.SIZE}` sets how much all of them may take (`{CACHE}` if it is not set)",
     ),
-    (GO_FAST, f"is {GO_FAST_MULTIPLIER:g} on the fp8 route"),
+    (GO_FAST, f"`go_fast_multiplier`, {GO_FAST_MULTIPLIER:g} by default"),
+    (GO_FAST, f"`{trial.VARIABLE}`"),
     ("README.md", f"`{FOLDER}`"),
-    ("README.md", f"up to {fp8_cache.DEFAULT_SIZE // GIB} GB in all"),
+    ("README.md", f"up to {kept.DEFAULT_SIZE // GIB} GB in all"),
     ("README.md", f"`models/{weights.FOLDER}`"),
 ]
 

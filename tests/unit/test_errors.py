@@ -30,7 +30,6 @@ ALLOWED: dict[str, str] = {
     "ops/safety/weights.py FileNotFoundError": "caught there, as what a download raises",
     "engine/weights.py OSError": "what `locate_or_fetch` wants of a download that failed",
     "prediction/parameters.py ValueError": "a record that our own nodes did not make",
-    "prediction/parameters.py TypeError": "a record that our own nodes did not make",
 }
 """What is raised on purpose and is no error of the tree, with the reason."""
 

@@ -36,7 +36,7 @@ def bench(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_result_has_its_section() -> None:
-    assert {"cost", "save", "fetch", "lora", "fp8_load", "fp8_lora", "fp8_error"} <= set(NAMES)
+    assert {"cost", "save", "fetch", "lora", "int8_load", "int8_lora", "int8_error"} <= set(NAMES)
     text = page.PAGE.read_text(encoding="utf-8")
     for name in NAMES:
         assert f"\n## {name}\n" in text
@@ -179,7 +179,7 @@ def test_times() -> None:
 
 def test_every_script_with_results_is_listed() -> None:
     known = command.benches()
-    assert set(known) >= {"cost", "save", "fetch", "lora", "fp8_load", "fp8_lora", "gpu_step"}
+    assert set(known) >= {"cost", "save", "fetch", "lora", "int8_load", "int8_lora", "gpu_step"}
     assert not {"command", "common", "page", "tables", "file_server"} & set(known)
     assert set(page.RENDER) <= set(known)
     assert set(command.SHORT) <= set(known)

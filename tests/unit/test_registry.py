@@ -11,7 +11,7 @@ from runtime.archive import archived
 from runtime.environment import ROOT
 from runtime.pages import code_words, first_cells, page, section
 
-from flux_hotswap.engine import fp8_cache, models
+from flux_hotswap.engine import kept, models, trial
 from flux_hotswap.engine.fetching import LORAS
 from flux_hotswap.files.settings import Settings, parse_size
 from flux_hotswap.lora_fetch import cli, store
@@ -47,7 +47,7 @@ def read_variables() -> set[str]:
     asked = Asked()
     Settings.from_environment(asked, login=lambda: None)
     assert cli.main(["list"], asked) == 1, "no folder is named"
-    return asked.names | {fp8_cache.SIZE}
+    return asked.names | {kept.SIZE, trial.VARIABLE}
 
 
 def test_reviewers_find_every_variable() -> None:
@@ -71,13 +71,14 @@ def test_reviewers_find_every_module_that_reads_the_environment() -> None:
     (line,) = re.findall(r"^Read in (.*?), and handed on", section(REGISTRY, "Environment"), re.M)
     assert {name for name, uses in found.items() if uses} == code_words(line)
     asking = [use for uses in found.values() for use in uses if re.match(r"os\.\w+[.(\[]", use)]
-    assert asking == ["os.environ.get"], "read_variables knows of no other"
-    assert "os.environ.get(SIZE)" in shipped_code()["engine/models.py"]
+    assert asking == ["os.environ.get"] * 2, "read_variables knows of no other"
+    for name in ("SIZE", "VARIABLE"):
+        assert f"os.environ.get({name})" in shipped_code()["engine/models.py"]
 
 
 FOLDERS = {
     f"models/{LORAS}/{store.FOLDER}": (Settings().cache_bytes, Settings().max_bytes),
-    f"models/{models.FOLDERS[0]}/{models.CACHE_FOLDER}": (fp8_cache.DEFAULT_SIZE,),
+    f"models/{models.FOLDERS[0]}/{models.CACHE_FOLDER}": (kept.DEFAULT_SIZE,),
     f"models/{weights.FOLDER}": (sum(file.size for file in weights.FILES.values()),),
 }
 """Where the pack writes beside the output folder, and what that takes, in bytes."""
@@ -120,7 +121,8 @@ def test_reviewers_find_every_module_that_connects() -> None:
         r"HTTPAdapter|create_connection|urlopen|ClientSession|requests\.(get|post)"
     )
     found = {name for name, text in shipped_code().items() if opening.search(text)}
-    assert found == {"files/net.py"}
+    assert found == {"files/net.py", "files/proxy.py"}
+    assert found <= code_words(REGISTRY)
 
 
 def test_reviewers_find_every_route() -> None:

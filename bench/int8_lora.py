@@ -1,10 +1,11 @@
-"""Time to apply, change and remove a LoRA on a model in fp8: our node and LoraLoaderModelOnly.
+"""Time to apply, change and remove a LoRA on a model in 8 bit: our node and LoraLoaderModelOnly.
 
-    python bench/fp8_lora.py       # about 2 minutes; 2 GB of disk, 6 GB of memory
+    python bench/int8_lora.py      # about 2 minutes; 2 GB of disk, 6 GB of memory
 
 From the call of the node until the model is ready to sample, on a checkpoint of FLUX's widths with
 one block of each kind and a LoRA of rank 16 on every linear layer of the blocks.
-LoraLoaderModelOnly runs on ComfyUI's own fp8 model and on ours. Writes bench/results/fp8_lora.json.
+LoraLoaderModelOnly runs on ComfyUI's own fp8 model and on ours. Writes
+bench/results/int8_lora.json.
 """
 
 from __future__ import annotations
@@ -87,13 +88,13 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--output", type=Path, default=common.RESULTS / "fp8_lora.json")
+    parser.add_argument("--output", type=Path, default=common.RESULTS / "int8_lora.json")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="bench-fp8-") as scratch, torch.inference_mode():
+    with tempfile.TemporaryDirectory(prefix="bench-int8-") as scratch, torch.inference_mode():
         models = Path(scratch)
         for name in ("diffusion_models", "loras", "checkpoints"):
             (models / name).mkdir()
-        inside.start("--cpu", "--supports-fp8-compute", models=models)
+        inside.start("--cpu", models=models)
         path = checkpoints.write(models / "diffusion_models" / "flux.safetensors", 1, 1)
         lora = models / "loras" / "lora.safetensors"
         gpu_step.write_lora(lora, SIZE)

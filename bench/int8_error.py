@@ -1,16 +1,17 @@
-"""How far fp8 is from float32, and how much of a LoRA arrives in it.
+"""How far 8 bit is from float32, and how much of a LoRA arrives in it.
 
-    python bench/fp8_error.py      # a few minutes; 3 GB of disk, 8 GB of memory
+    python bench/int8_error.py      # a few minutes; 3 GB of disk, 8 GB of memory
 
 Three tables: the output of whole models, single layers of FLUX's real shapes with outliers in their
-input, and LoRAs of several sizes on such a layer. The peers are ComfyUI's `fp8_e4m3fn_fast`, one
-scale for a whole tensor, and LoRAs merged into fp8 weights in three ways. All run on the CPU with
-the same `torch._scaled_mm` as on a GPU. Writes bench/results/fp8_error.json.
+input, and LoRAs of several sizes on such a layer. The peers are ComfyUI's `fp8_e4m3fn_fast`, fp8
+with one scale, and LoRAs merged into int8 weights in two ways. All on the CPU, with comfy-kitchen's
+plain kernels. Writes bench/results/int8_error.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -63,18 +64,20 @@ def models(path: Path) -> dict[str, Callable[[], Any]]:
     """Return the loaders of every way to run a checkpoint; float32 first."""
     import comfy.sd
 
-    loader = inside.pack("engine.models")
+    loader, variable = inside.pack("engine.models"), inside.pack("engine.trial").VARIABLE
 
     def core(**options: Any) -> Any:
         return comfy.sd.load_diffusion_model(str(path), model_options=options)
 
-    def ours(modulation: bool) -> Any:
+    def ours(modulation: bool, engine: str) -> Any:
+        os.environ[variable] = engine
         return loader.load_fast(path, modulation=modulation)[0]
 
     return {
         "float32": lambda: core(dtype=torch.float32),
-        "ours": lambda: ours(False),
-        "ours, modulation in fp8": lambda: ours(True),
+        "ours": lambda: ours(False, "int8"),
+        "ours, modulation in int8": lambda: ours(True, "int8"),
+        "ours, storage": lambda: ours(False, "storage"),
         "fp8_e4m3fn_fast": lambda: core(dtype=FP8, fp8_optimizations=True),
         "fp8_e4m3fn": lambda: core(dtype=FP8),
     }
@@ -122,20 +125,23 @@ def by_tensor(values: Tensor, scale: Tensor | float) -> Tensor:
 
 def layer_errors(height: int, width: int) -> dict[str, float]:
     """Return the relative error of one layer's output."""
-    rows, matmul, packed = (inside.pack(f"ops.fp8.{name}") for name in ("rows", "matmul", "packed"))
+    int8, multiply = inside.pack("ops.int8"), inside.pack("engine.trial").any_matmul()
     tokens, matrix = activations(width), weight(height, width)
     wanted = tokens @ matrix.T
-    values, scale = rows.quantise_rows(matrix)
-    ours = matmul.multiply(matmul.by_hand, tokens, packed.unpack(values, width, scale), None, None)
+    turned = int8.quantise(matrix, int8.LARGEST_GROUP)
+    plain = int8.quantise(matrix, 1)
     scaled = (
         by_tensor(tokens, tokens.abs().max() / 448) @ by_tensor(matrix, matrix.abs().max() / 448).T
     )
     core = by_tensor(tokens, 1.0) @ by_tensor(matrix, 1.0).T
-    return {
-        "ours": round(distance(ours, wanted), 5),
-        "one scale for a tensor": round(distance(scaled, wanted), 5),
-        "fp8_e4m3fn_fast's arithmetic": round(distance(core, wanted), 5),
+    ways = {
+        "ours": multiply(tokens, *turned, None, int8.LARGEST_GROUP),
+        "ours, storage": int8.multiply_stored(tokens, *turned, None, int8.LARGEST_GROUP),
+        "int8 without turning": multiply(tokens, *plain, None, 1),
+        "fp8, one scale for a tensor": scaled,
+        "fp8_e4m3fn_fast's arithmetic": core,
     }
+    return {name: round(distance(made, wanted), 5) for name, made in ways.items()}
 
 
 # --- LoRAs ---
@@ -151,46 +157,40 @@ def lora(height: int, width: int, rank: int, rms: float) -> tuple[Tensor, Tensor
 
 def gains(height: int, width: int) -> list[dict[str, Any]]:
     """Return for LoRAs of several sizes how much of each arrives, and the noise it brings."""
-    rows, matmul, packed, side = (
-        inside.pack(f"ops.fp8.{name}") for name in ("rows", "matmul", "packed", "side")
-    )
+    int8, beside = inside.pack("ops.int8"), inside.pack("ops.lora.beside")
+    group, multiply = int8.LARGEST_GROUP, inside.pack("engine.trial").any_matmul()
     generator = torch.Generator().manual_seed(4)
     tokens = torch.randn(TOKENS, width, generator=generator)
     matrix = torch.randn(height, width, generator=generator) * 0.02
-    values, scale = rows.quantise_rows(matrix)
-    stored = rows.dequantise_rows(values, scale, torch.float32)
+    stored = int8.quantise(matrix, group)
+    real = int8.dequantise(*stored, group)
 
-    def output(taken: Any, down: Tensor | None = None) -> Tensor:
-        return matmul.multiply(matmul.by_hand, tokens, taken, None, down)
+    def output(steps: tuple[Tensor, Tensor], dtype: torch.dtype = torch.float32) -> Tensor:
+        return multiply(tokens.to(dtype), *steps, None, group)
 
-    def quantised(changed: Tensor) -> Tensor:
-        made, own = rows.quantise_rows(changed)
-        return output(packed.unpack(made, width, own))
-
-    def beside(up: Tensor, down: Tensor) -> Tensor:
-        columns, first = side.columns(side.Factors(up, down), scale)
-        return output(packed.unpack(packed.pack(values, scale, columns), width, scale), first)
+    def ours(up: Tensor, down: Tensor, dtype: torch.dtype) -> Tensor:
+        factors = beside.Factors(up, down).to(tokens.device, dtype)
+        return beside.add_change(output(stored, dtype), tokens.to(dtype), factors).float()
 
     def evenly(changed: Tensor) -> Tensor:
-        own = rows.row_scales(rows.largest_of_rows(changed))
-        made = rows.quantise_rows_evenly(changed, own, 7)
-        return output(packed.unpack(made, width, own))
+        return output((int8.quantise_evenly(changed, stored[1], group, 7), stored[1]))
 
-    before = output(packed.unpack(values, width, scale))
     found = []
     for rms in RMS:
         for rank in RANKS:
             up, down = lora(height, width, rank, rms)
             change = up @ down
+            half = output(stored, torch.bfloat16).float()
+            whole = output(stored)
             ways = {
-                "ours: beside the weight": beside(up, down),
-                "merged before quantising": quantised(matrix + change),
-                "merged into fp8, by chance (the core)": evenly(stored + change),
-                "merged into fp8, to the nearest": quantised(stored + change),
+                "ours: beside the weight, float32": (ours(up, down, torch.float32), whole),
+                "ours: beside the weight, bf16": (ours(up, down, torch.bfloat16), half),
+                "merged before quantising": (output(int8.quantise(matrix + change, group)), whole),
+                "merged into int8, by chance": (evenly(real + change), whole),
             }
             wanted = tokens @ change.T
             row: dict[str, Any] = {"rms of the weight's": rms, "rank": rank}
-            for name, made in ways.items():
+            for name, (made, before) in ways.items():
                 moved = made - before
                 gain = float((moved * wanted).sum() / (wanted * wanted).sum())
                 noise = float((moved - gain * wanted).norm() / wanted.norm())
@@ -217,13 +217,13 @@ def show(report: dict[str, Any]) -> None:
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--output", type=Path, default=common.RESULTS / "fp8_error.json")
+    parser.add_argument("--output", type=Path, default=common.RESULTS / "int8_error.json")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="bench-fp8-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="bench-int8-") as scratch:
         folder = Path(scratch)
         for name in ("diffusion_models", "loras", "checkpoints"):
             (folder / name).mkdir()
-        inside.start("--cpu", "--supports-fp8-compute", models=folder)
+        inside.start("--cpu", models=folder)
         small = folder / "diffusion_models" / "small.safetensors"
         small.symlink_to(small_models() / "diffusion_models" / "flux1-dev.safetensors")
         wide = checkpoints.write(folder / "diffusion_models" / "wide.safetensors", 1, 1)

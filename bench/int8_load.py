@@ -1,11 +1,11 @@
-"""Time and memory of loading FLUX in fp8: ours, and ComfyUI's UNETLoader in each of its ways.
+"""Time and memory of loading FLUX in 8 bit: ours, and ComfyUI's UNETLoader in each of its ways.
 
-    python bench/fp8_load.py       # about 5 minutes; 6 GB of disk, 8 GB of memory; Linux
+    python bench/int8_load.py      # about 5 minutes; 6 GB of disk, 8 GB of memory; Linux
 
 A checkpoint of FLUX's real widths with two blocks of each kind is loaded by a fresh process every
 time. The files are in the system's cache, as they are after the first start. "Ready" is until the
 weights can be used: every page of them was read. Memory is what the system counts at the peak,
-mapped files included, beyond what the process had before. Writes bench/results/fp8_load.json.
+mapped files included, beyond what the process had before. Writes bench/results/int8_load.json.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import checkpoints  # noqa: E402 - after the path
 
 DOUBLE = SINGLE = 2
 SOURCE, READY = "flux.safetensors", "flux-e4m3.safetensors"
-KEPT = "flux_hotswap_fp8"
+KEPT = "flux_hotswap_int8"
 
 WAYS = {
     "ours, first time": SOURCE,
@@ -79,7 +79,7 @@ def work(way: str, models: Path) -> None:
     inside.start("--cpu", models=models)
     import comfy.sd  # noqa: F401 - part of what an idle ComfyUI has
 
-    for name in ("engine.models", "engine.fp8_load", "engine.fp8_linear", "engine.fp8_cache"):
+    for name in ("engine.models", "engine.checkpoint", "engine.int8_linear", "engine.kept"):
         inside_pack(name)
     before = memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the most so far is now
@@ -101,7 +101,7 @@ def measure(way: str, models: Path) -> dict[str, float]:
         shutil.rmtree(models / "diffusion_models" / KEPT, ignore_errors=True)
     environment = common.environment()
     if way == "ours, nothing kept":
-        environment["FLUX_HOTSWAP_FP8_CACHE"] = "0"
+        environment["FLUX_HOTSWAP_INT8_CACHE"] = "0"
     command = [sys.executable, __file__, "--work", way, "--models", str(models)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -140,14 +140,14 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--output", type=Path, default=common.RESULTS / "fp8_load.json")
+    parser.add_argument("--output", type=Path, default=common.RESULTS / "int8_load.json")
     parser.add_argument("--work", help=argparse.SUPPRESS)
     parser.add_argument("--models", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
         work(options.work, options.models)
         return
-    with tempfile.TemporaryDirectory(prefix="bench-fp8-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="bench-int8-") as scratch:
         models = Path(scratch)
         make_files(models)
         runs: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
