@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from flux_hotswap.prediction.spec import FIELDS
 from flux_hotswap.tools.layout import room
 from flux_hotswap.tools.subgraph import ENTRY_SIDE, EXIT_SIDE
 
@@ -145,6 +146,20 @@ def test_outside_are_form_picture_run_and_save(path: Path) -> None:
     numbers = [node["id"] for node in [*workflow["nodes"], *run["nodes"]]]
     assert len(set(numbers)) == len(numbers), "the editor's export is the prompt by these ids"
     assert len(numbers) > 14
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
+def test_a_workflow_is_an_app_with_the_fields_in_order(path: Path) -> None:
+    workflow = read(path)
+    by_title = {node["title"]: str(node["id"]) for node in workflow["nodes"]}
+    form, picture = by_title["FLUX Hotswap Inputs"], by_title.get("Load Image")
+    wanted = [[form, field.name] for field in FIELDS]
+    if picture:  # with the mask that is painted on it
+        wanted[1:3] = [[picture, "image"]]
+    assert [name for _, name in wanted[:2]] == ["prompt", "image"]
+    app = workflow["extra"]["linearData"]
+    assert app == {"inputs": wanted, "outputs": [by_title["FLUX Hotswap Save"]]}
+    assert "linearMode" not in workflow["extra"], "it opens as a graph"
 
 
 @pytest.mark.parametrize("path", BLUEPRINTS, ids=lambda path: path.stem)
