@@ -37,7 +37,7 @@ def test_the_demo_fetches_a_lora(capsys: pytest.CaptureFixture[str], tmp_path: P
     assert lora["matched"] == lora["keys"] == len(load(data))
     assert lora["strength"] == 1.125  # 0.75 times 1.5 with go_fast
     assert f"running: {LORA}" in said
-    assert answer["route"] == "fast"
+    assert answer["route"] == "int8 storage"
     assert list(answer) == ["output", "seed", "route", "width", "height", "loras", "seconds"]
     (picture,) = map(Path, answer["output"])
     assert picture.parent == tmp_path
