@@ -41,7 +41,8 @@ from flux_hotswap.files.settings import Settings
 from flux_hotswap.lora_fetch.store import Store
 
 OWN_ERRORS = {
-    "RequestError", "ImageError", "MissingFileError", "HotswapError", "SaveError",
+    "RequestError", "ImageError", "MissingFileError", "CheckpointError", "LoraError", "InputError",
+    "SaveError",
     "BadFileError", "NoRoomError", "NotAuthorisedError", "NotFoundError", "OfflineError",
     "RefusedError", "SourceError", "StoreError", "UnsafeError",
 }  # fmt: skip

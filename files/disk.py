@@ -6,16 +6,20 @@ import contextlib
 import errno
 import hashlib
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
 from ..errors import NoRoomError, StoreError
 
-__all__ = ["BLOCK", "disk_errors", "hash_of", "write_whole"]
+__all__ = ["BLOCK", "FLUSH", "Behind", "disk_errors", "hash_of", "write_whole"]
 
 BLOCK: Final = 2**20
 """Bytes that are read at once."""
+
+FLUSH: Final = 32 * 2**20
+"""So many bytes are written before the disk is asked to keep them, beside the writing."""
 
 _TRIES: Final = 20
 _PAUSE: Final = 0.01
@@ -86,3 +90,38 @@ def _replaced(fresh: Path, target: Path) -> bool:
     except PermissionError:
         return False
     return True
+
+
+class Behind:
+    """Does one thing at a time in a thread while the caller goes on.
+
+    Hashing and flushing let go of the interpreter, so they run beside the next read and write.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._pool: ThreadPoolExecutor | None = None
+        self._last: Future[object] | None = None
+
+    def start(self, call: Callable[..., object], *args: object) -> None:
+        """Begin a call when the one before has ended; what that one raised is raised here."""
+        self.wait()
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(1, self._name)
+        self._last = self._pool.submit(call, *args)
+
+    def idle(self) -> bool:
+        """Whether nothing runs."""
+        return self._last is None or self._last.done()
+
+    def wait(self) -> None:
+        """Wait for the last call; what it raised is raised here."""
+        last, self._last = self._last, None
+        if last is not None:
+            last.result()
+
+    def close(self) -> None:
+        """Let the last call end, and the thread; what the call raised no longer matters."""
+        if self._pool is not None:
+            self._pool.shutdown()
+        self._pool = self._last = None

@@ -12,12 +12,11 @@ import os
 import shutil
 import stat
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, TypeAlias, cast
 
 from ..errors import BadFileError
-from .disk import BLOCK, disk_errors, write_whole
+from .disk import BLOCK, FLUSH, Behind, disk_errors, write_whole
 from .header import looks_like
 from .note import MAX_NOTE, Note, read_note
 from .tar import check_start
@@ -27,7 +26,6 @@ __all__ = ["FileSink", "Part", "Room"]
 Room: TypeAlias = Callable[[int, int], None]
 """(bytes to come, bytes of the same file that are here); raises NoRoomError."""
 
-FLUSH = 32 * 2**20
 START = 512
 """Bytes that tell what a file is."""
 
@@ -86,41 +84,6 @@ class Part:
         self._note_path.unlink(missing_ok=True)
 
 
-class _Behind:
-    """Does one thing at a time in a thread while the caller goes on.
-
-    Hashing and flushing let go of the interpreter, so they run beside the next read and write.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._pool: ThreadPoolExecutor | None = None
-        self._last: Future[object] | None = None
-
-    def start(self, call: Callable[..., object], *args: object) -> None:
-        """Begin a call when the one before has ended; what that one raised is raised here."""
-        self.wait()
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(1, self._name)
-        self._last = self._pool.submit(call, *args)
-
-    def idle(self) -> bool:
-        """Whether nothing runs."""
-        return self._last is None or self._last.done()
-
-    def wait(self) -> None:
-        """Wait for the last call; what it raised is raised here."""
-        last, self._last = self._last, None
-        if last is not None:
-            last.result()
-
-    def close(self) -> None:
-        """Let the last call end, and the thread; what the call raised no longer matters."""
-        if self._pool is not None:
-            self._pool.shutdown()
-        self._pool = self._last = None
-
-
 class FileSink:
     """Writes the file's bytes in order and hashes them on the way.
 
@@ -144,8 +107,8 @@ class FileSink:
         self._hash = hashlib.sha256()
         self._head = b""
         self._file: BinaryIO | None = None
-        self._hashing = _Behind("lora-hash")
-        self._flushing = _Behind("lora-flush")
+        self._hashing = Behind("lora-hash")
+        self._flushing = Behind("lora-flush")
         self._unflushed = 0
 
     def resume(self, have: int) -> None:

@@ -6,17 +6,19 @@ LoRA's tar (links, devices, paths that climb out) make the whole tar refused.
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import os
 import re
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import BinaryIO, NoReturn, cast
 
 from ..errors import BadFileError, RefusedError
 from .disk import BLOCK as CHUNK
-from .disk import disk_errors
+from .disk import FLUSH, Behind, disk_errors
 
 __all__ = ["Member", "check_start", "find_member", "unpack"]
 
@@ -64,23 +66,40 @@ def unpack(path: Path, *, label: str, max_bytes: int) -> tuple[int, str]:
         RefusedError: it holds something unsafe or too large.
         StoreError: the disk does not let us.
     """
-    digest = hashlib.sha256()
     with disk_errors(path), path.open("r+b", buffering=0) as file:
         member = find_member(file, label=label, max_bytes=max_bytes)
-        done, buffer = 0, bytearray(CHUNK)
+        digest = _move(file, member)
+        file.truncate(member.size)
+        os.fsync(file.fileno())
+    return member.size, digest
+
+
+def _move(file: BinaryIO, member: Member) -> str:
+    """Move a file to the start of its tar, and let the disk keep up; its SHA-256."""
+    digest, flushing = hashlib.sha256(), Behind("tar-flush")
+    raw = cast("io.RawIOBase", file)
+    buffer = bytearray(CHUNK)
+    done = flushed = 0
+    try:
         while done < member.size:
             # What is read lies behind what is written: an entry has at least its own head before.
             file.seek(member.start + done)
-            got = file.readinto(memoryview(buffer)[: member.size - done])
+            got = raw.readinto(memoryview(buffer)[: member.size - done])
+            if not got:
+                raise OSError(errno.EIO, "it became shorter while it was read")
             piece = memoryview(buffer)[:got]
             digest.update(piece)
             file.seek(done)
             while piece:
                 piece = piece[file.write(piece) :]
             done += got
-        file.truncate(member.size)
-        os.fsync(file.fileno())
-    return member.size, digest.hexdigest()
+            if done - flushed >= FLUSH and flushing.idle():
+                flushed = done
+                flushing.start(os.fsync, file.fileno())
+        flushing.wait()
+    finally:
+        flushing.close()
+    return digest.hexdigest()
 
 
 def find_member(file: BinaryIO, *, label: str, max_bytes: int) -> Member:

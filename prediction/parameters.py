@@ -48,10 +48,10 @@ def parameters(record: Mapping[str, Any]) -> str:
     Args:
         record: what ran, by key; keys may be missing or None, others than these are not read.
             prompt, model (dev or schnell), checkpoint and version are texts. loras is a list of
-            mappings with file, sha256 and strength, the one that was used. steps is how many ran,
-            start_step how many were skipped before them; width, height and seed are whole too.
-            mode is txt2img, img2img or inpaint; prompt_strength counts in the last two. guidance
-            is a number.
+            mappings with file, sha256 and strength, or arrives where less of that does. steps is
+            how many ran, start_step how many were skipped before them; width, height and seed are
+            whole too. mode is txt2img, img2img or inpaint; prompt_strength counts in the last two.
+            guidance is a number.
 
     Raises:
         TypeError: a value has another type.
@@ -121,7 +121,7 @@ def _loras(record: Mapping[str, Any]) -> list[_Lora]:
         lora = cast("Mapping[str, Any]", entry)
         digits = _autov2(lora)
         name = _unique(_name(_text(lora, "file")) or "lora", digits, owners)
-        strength = _number(lora, "strength")
+        strength = _number(lora, "arrives" if "arrives" in lora else "strength")
         tag = "" if strength is None else f"<lora:{name}:{_plain(strength)}>"
         found.append(_Lora(name, tag, digits))
     return found

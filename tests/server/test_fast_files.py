@@ -166,7 +166,7 @@ def test_a_quantised_file_is_the_cores_to_run(
     assert site.times_quantised() == before
     assert 0 < error(drawn, full) < 0.5
     lora = site.put_lora("one", seed=3)
-    changed = site.draw(name, loras=[(lora, {"go_fast_multiplier": 1.0})])
+    changed = site.draw(name, loras=[(lora, {"go_fast_multiplier": 1.0, "go_fast_lora": "whole"})])
     wanted = site.draw(go_fast=False, loras=[(lora, {})])
     assert error(changed - drawn, wanted - full) < 0.5
 

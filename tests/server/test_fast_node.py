@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -287,10 +288,19 @@ def test_a_size_of_nothing_and_of_nonsense() -> None:
 
 def test_a_lora_with_go_fast_is_one_and_a_half_times_as_strong(site: Site) -> None:
     name = site.put_lora("one", seed=3)
-    by_default = site.draw(loras=[(name, {"scale": 0.5})])
+    site.draw(loras=[(name, {"scale": 0.5})])
     assert site.reports[0] == STORAGE
+    told = next(line for line in site.reports[1].splitlines() if line.startswith("strength"))
+    assert re.fullmatch(
+        r"strength: 0\.75 \(0\.5 times 1\.5 with go_fast\), of which arrives 0\.\d+ as on the "
+        r"hosted model, [\d.]+ to [\d.]+ by layer",
+        told,
+    )
+    by_default = site.draw(loras=[(name, {"scale": 0.5, "go_fast_lora": "whole"})])
     assert "strength: 0.75 (0.5 times 1.5 with go_fast)" in site.reports[1].splitlines()
-    asked = site.draw(loras=[(name, {"scale": 0.75, "go_fast_multiplier": 1.0})])
+    asked = site.draw(
+        loras=[(name, {"scale": 0.75, "go_fast_multiplier": 1.0, "go_fast_lora": "whole"})]
+    )
     assert "strength: 0.75" in site.reports[1].splitlines()
     assert torch.equal(by_default, asked)
     site.draw(loras=[(name, {"scale": 0.5})], go_fast=False)
@@ -299,8 +309,14 @@ def test_a_lora_with_go_fast_is_one_and_a_half_times_as_strong(site: Site) -> No
 
 def test_a_lora_draws_what_it_draws_in_bf16(site: Site, fast: Tensor, full: Tensor) -> None:
     used = [
-        (site.put_lora("one", seed=3), {"scale": 1.0, "go_fast_multiplier": 1.0}),
-        (site.put_lora("two", seed=4), {"scale": -0.5, "go_fast_multiplier": 1.0}),
+        (
+            site.put_lora("one", seed=3),
+            {"scale": 1.0, "go_fast_multiplier": 1.0, "go_fast_lora": "whole"},
+        ),
+        (
+            site.put_lora("two", seed=4),
+            {"scale": -0.5, "go_fast_multiplier": 1.0, "go_fast_lora": "whole"},
+        ),
     ]
     for count in (1, 2):
         wanted = site.draw(loras=used[:count], go_fast=False)

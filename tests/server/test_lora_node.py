@@ -144,9 +144,13 @@ def test_the_multiplier_is_for_go_fast_alone(
     site: Site, route: str, inputs: dict[str, Any], strength: float, shown: str
 ) -> None:
     name = site.put("small", SMALL)
-    assert site.run(name, route=route, **inputs).line("strength") == f"strength: {shown}"
-    probed = site.run(name, route=route, probe=True, **inputs)
+    whole = inputs | {"go_fast_lora": "whole"}
+    assert site.run(name, route=route, **whole).line("strength") == f"strength: {shown}"
+    probed = site.run(name, route=route, probe=True, **whole)
     assert probed.report == f"False 0 1 [{strength}]"
+    hosted = site.run(name, route=route, **inputs).line("strength")
+    assert hosted.startswith(f"strength: {shown}")
+    assert ("arrives" in hosted) == (route == "fast")
 
 
 # --- what is reported ---
@@ -272,7 +276,7 @@ def test_a_file_that_does_not_fit_is_refused(
 ) -> None:
     with pytest.raises(ExecutionError) as failed:
         site.run(site.put("bad", state))
-    assert failed.value.exception_type.endswith("HotswapError")
+    assert failed.value.exception_type.endswith("LoraError")
     assert words in failed.value.message
 
 
@@ -297,7 +301,7 @@ def test_the_fetchers_errors_arrive_as_they_are(site: Site) -> None:
         site.run("not-there.safetensors", linked=True)
     assert failed.value.node_type == "FluxHotswapLora"
     assert failed.value.message.startswith("source: not-there.safetensors: there is no such file")
-    assert failed.value.exception_type.endswith("HotswapError")
+    assert failed.value.exception_type.endswith("NotFoundError")
 
 
 # --- fetching and caching ---
@@ -381,6 +385,6 @@ def downloads(site: Site, link: str) -> int:
 
 
 def test_nothing_unexpected_is_in_the_log(site: Site) -> None:
-    expected = ("HotswapError", "NotFoundError")
+    expected = ("LoraError", "NotFoundError")
     log = tracebacks(site.server.log_text())
     assert [block for block in log if not any(name in block for name in expected)] == []
