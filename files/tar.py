@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
+import itertools
 import os
 import re
 import tarfile
@@ -76,19 +77,19 @@ def unpack(path: Path, *, label: str, max_bytes: int) -> tuple[int, str]:
 
 def _move(file: BinaryIO, member: Member) -> str:
     """Move a file to the start of its tar, and let the disk keep up; its SHA-256."""
-    digest, flushing = hashlib.sha256(), Behind("tar-flush")
+    digest, hashing, flushing = hashlib.sha256(), Behind("tar-hash"), Behind("tar-flush")
     raw = cast("io.RawIOBase", file)
-    buffer = bytearray(CHUNK)
+    buffers = itertools.cycle((bytearray(CHUNK), bytearray(CHUNK)))  # one is still being hashed
     done = flushed = 0
     try:
         while done < member.size:
             # What is read lies behind what is written: an entry has at least its own head before.
             file.seek(member.start + done)
-            got = raw.readinto(memoryview(buffer)[: member.size - done])
+            got = raw.readinto(memoryview(buffer := next(buffers))[: member.size - done])
             if not got:
                 raise OSError(errno.EIO, "it became shorter while it was read")
             piece = memoryview(buffer)[:got]
-            digest.update(piece)
+            hashing.start(digest.update, piece)
             file.seek(done)
             while piece:
                 piece = piece[file.write(piece) :]
@@ -96,8 +97,10 @@ def _move(file: BinaryIO, member: Member) -> str:
             if done - flushed >= FLUSH and flushing.idle():
                 flushed = done
                 flushing.start(os.fsync, file.fileno())
+        hashing.wait()
         flushing.wait()
     finally:
+        hashing.close()
         flushing.close()
     return digest.hexdigest()
 
