@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from ...files.disk import write_whole
+
 FORMAT: Final = 2
 """Changes when the same source would be quantised otherwise."""
 
@@ -89,9 +91,7 @@ def read_record(path: Path) -> Record | None:
 def write_record(path: Path, record: Record) -> None:
     """Write the record of a cached file, which from then on is whole."""
     target = _record_path(path)
-    part = target.with_suffix(".part")
-    part.write_text(json.dumps(asdict(record), indent=1), encoding="utf-8")
-    part.replace(target)
+    write_whole(target, json.dumps(asdict(record), indent=1), by=target.with_suffix(".part"))
 
 
 def touch(path: Path) -> None:
