@@ -70,8 +70,8 @@ DIFFERENCES: Final[tuple[Difference, ...]] = (
         "LoRA strength",
         "Differs between the routes by mistake: squared for a single LoRA in bf16, times 1.5 only "
         "on the main LoRA in fp8.",
-        "The scale itself in bf16, times 1.5 for both LoRAs with go_fast. The same LoRA twice "
-        "adds up, as there.",
+        "The scale itself in bf16, times 1.5 for both LoRAs with go_fast; of that as much arrives "
+        "as there, where rounding takes a part (go_fast_lora). The same LoRA twice adds up.",
     ),
     Difference(
         "pixels to 8 bit",
