@@ -148,7 +148,7 @@ def test_all(pytest: Sequence[str]) -> int:
             others_status = beside.wait()
         told.seek(0)
         say("--- the tests without a ComfyUI ---")
-        print(told.read(), flush=True)
+        print(told.read(), end="", flush=True)
     return status or others_status
 
 

@@ -37,15 +37,17 @@ from runtime.server import ComfyServer
 from soak_requests import Case, Requests
 from soak_trend import LONG, WARM_UP, grown, thinned, trend
 
+import flux_hotswap.errors as errors
 from flux_hotswap.files.settings import Settings
 from flux_hotswap.lora_fetch.store import Store
 
 OWN_ERRORS = {
-    "RequestError", "ImageError", "MissingFileError", "CheckpointError", "LoraError", "InputError",
-    "SaveError",
-    "BadFileError", "NoRoomError", "NotAuthorisedError", "NotFoundError", "OfflineError",
-    "RefusedError", "SourceError", "StoreError", "UnsafeError",
-}  # fmt: skip
+    name
+    for name, kind in vars(errors).items()
+    if isinstance(kind, type) and issubclass(kind, errors.HotswapError)
+} - {"CancelledError"}
+"""What a request may be answered with; a cancel is none, and asyncio has one of that name."""
+
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "FLUX_HOTSWAP_ALLOW_HOSTS": "127.0.0.1",
@@ -53,6 +55,10 @@ ENVIRONMENT = {
     # and a leak would hide in that.
     "MALLOC_MMAP_THRESHOLD_": "65536",
     "MALLOC_TRIM_THRESHOLD_": "65536",
+    # torch keeps the code it made for each of the last 1024 shapes: for two convolutions 8 MB with
+    # 100 sizes. A leak would hide in that too.
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "0",
+    "LRU_CACHE_CAPACITY": "1",
 }
 
 PATIENCE = 600.0

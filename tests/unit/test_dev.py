@@ -1,0 +1,31 @@
+"""The commands of dev.py that decide something."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+import dev
+
+# Stands for pytest: says which half it is and ends as the table wants.
+HALF = """
+import sys
+served = not any(word.startswith("--ignore=") for word in sys.argv)
+print("with a ComfyUI" if served else "without one", len(sys.argv) - 3)
+sys.exit(int(sys.argv[1] if served else sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("served", "others", "status"),
+    [(0, 0, 0), (1, 0, 1), (0, 1, 1), (2, 1, 2)],
+    ids=["both pass", "a server test fails", "another fails", "both fail"],
+)
+def test_all_tests_pass_if_both_halves_do(
+    served: int, others: int, status: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert dev.test_all([sys.executable, "-c", HALF, str(served), str(others)]) == status
+    out, err = capfd.readouterr()
+    assert out.splitlines() == ["with a ComfyUI 2", "without one 3"]
+    assert "without a ComfyUI" in err
