@@ -92,4 +92,4 @@ def test_what_costs_too_much_is_refused_at_once(uri: str, problem: str) -> None:
     for look in (check_data_uri, read_data_uri):
         with pytest.raises(ValueError, match=problem):
             look(uri)
-    assert time.perf_counter() - begun < 0.5
+    assert time.process_time() - begun < 0.5
