@@ -144,7 +144,7 @@ def test_the_multiplier_is_for_go_fast_alone(
     site: Site, route: str, inputs: dict[str, Any], strength: float, shown: str
 ) -> None:
     name = site.put("small", SMALL)
-    whole = inputs | {"go_fast_lora": "whole"}
+    whole: dict[str, Any] = inputs | {"go_fast_lora": "whole"}
     assert site.run(name, route=route, **whole).line("strength") == f"strength: {shown}"
     probed = site.run(name, route=route, probe=True, **whole)
     assert probed.report == f"False 0 1 [{strength}]"
