@@ -17,7 +17,7 @@ SHOTS = ROOT / "tests" / "browser" / "screenshots"
 INPUTS = "FluxHotswapInputs"
 DECIDED = {
     "FluxHotswapLoader": {"model", "go_fast"},
-    "FluxHotswapLora": {"source", "scale", "go_fast_multiplier"},
+    "FluxHotswapLora": {"source", "scale", "go_fast_multiplier", "go_fast_lora"},
     "FluxHotswapPrompt": {"text", "model", "guidance"},
     "FluxHotswapLatent": {"aspect_ratio", "megapixels", "num_outputs"},
     "FluxHotswapSchedule": {
