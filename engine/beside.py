@@ -1,13 +1,13 @@
 """LoRAs on a model whose weights are quantised: beside them where they are two factors.
 
-A forward hook on each layer adds what the LoRA makes. It is there while the clone that carries the
-LoRA is loaded, and goes without a trace.
+A forward hook on each layer adds what the LoRA makes. The LoRA is there while the clone that
+carries it is loaded, and goes without a trace.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from ..ops.lora.beside import Factors, add_change, stack
@@ -60,11 +60,13 @@ def quantised_layers(model: Any) -> dict[str, Any]:
     import torch
 
     whole = (torch.float32, torch.bfloat16, torch.float16)
-    return {
-        name: layer
-        for name, layer in model.named_modules()
-        if hasattr(layer, "in_features") and stored_dtype(layer.weight) not in whole
-    }
+    layers = linear_layers(model)
+    return {n: layer for n, layer in layers.items() if stored_dtype(layer.weight) not in whole}
+
+
+def linear_layers(model: Any) -> dict[str, Any]:
+    """Return the linear layers of a model, by their names."""
+    return {name: layer for name, layer in model.named_modules() if hasattr(layer, "in_features")}
 
 
 def stored_dtype(weight: Tensor) -> torch.dtype:
@@ -121,15 +123,12 @@ class Carried:
 
     def attach(self, model: ModelPatcher) -> None:
         """Attach them to the layers; ComfyUI calls this when the clone is loaded."""
-        layers = dict(model.model.named_modules())
         hooks = attached(model.model)
         hooks.remove()
         hooks.holder = id(model)
         dtype = model.model.manual_cast_dtype or model.model.get_dtype()
         for name, parts in self.sides.items():
-            layer = layers[name]
-            factors = stack(parts, layer.out_features)
-            hooks.add(name, layer, factors.to(model.load_device, dtype))
+            hooks.add(name, parts, model.load_device, dtype)
 
     def detach(self, model: ModelPatcher) -> None:
         """Detach them, unless another clone's are there."""
@@ -139,10 +138,13 @@ class Carried:
 
 
 def attached(network: Any) -> Hooks:
-    """Return the hooks of a model, which all its clones share."""
+    """Return the hooks of a model, which all its clones share; put on its layers now if need be.
+
+    A loader calls this, so that the hooks are there before anything is compiled.
+    """
     found = getattr(network, INJECTION, None)
     if found is None:
-        found = Hooks()
+        found = Hooks(linear_layers(network))
         setattr(network, INJECTION, found)
     return found
 
@@ -150,49 +152,62 @@ def attached(network: Any) -> Hooks:
 class Hooks:
     """What is attached to the layers of one model.
 
+    The hooks stay on the layers: torch.compile does not look again for one that comes later.
+
+    Args:
+        layers: those that may get a LoRA, by their names.
+
     Attributes:
         holder: which clone attached it; None if nothing is.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, layers: Mapping[str, Any]) -> None:
         self.holder: int | None = None
-        self._handles: list[Any] = []
-        self._beside: dict[str, Beside] = {}
+        self._hooks = {name: Beside(layer.out_features) for name, layer in layers.items()}
+        for name, layer in layers.items():
+            layer.register_forward_hook(self._hooks[name])
 
-    def add(self, name: str, layer: Any, factors: Factors) -> None:
-        """Attach factors to a layer."""
-        self._beside[name] = beside = Beside(factors)
-        self._handles.append(layer.register_forward_hook(beside))
+    def add(
+        self, name: str, parts: Sequence[Factors], device: torch.device, dtype: torch.dtype
+    ) -> None:
+        """Attach LoRAs to a layer."""
+        hook = self._hooks[name]
+        hook.factors = stack(parts, hook.height).to(device, dtype)
 
     def remove(self) -> None:
-        """Take all hooks off; say so if a layer ran without its own, which must not happen."""
-        for handle in self._handles:
-            handle.remove()
-        ran = [name for name, beside in self._beside.items() if beside.ran]
-        if ran and len(ran) < len(self._beside):
-            missed = [name for name in self._beside if name not in ran]
+        """Detach all; say so if a layer ran without its own, which must not happen."""
+        used = {name: hook for name, hook in self._hooks.items() if hook.factors is not None}
+        missed = [name for name, hook in used.items() if not hook.ran]
+        if 0 < len(missed) < len(used):
             log.error(
                 "The LoRA did not reach %s and %d more layers: this ComfyUI computes them without "
                 "calling them. Turn go_fast off, and report it.",
                 *(missed[0], len(missed) - 1),
             )
-        self._handles.clear()
-        self._beside.clear()
+        for hook in used.values():
+            hook.factors, hook.ran = None, False
         self.holder = None
 
 
 class Beside:
     """The hook of one layer.
 
+    Args:
+        height: of the layer's weight.
+
     Attributes:
+        factors: what is attached; None for nothing.
         ran: whether the layer was called with it.
     """
 
-    def __init__(self, factors: Factors) -> None:
-        self.factors = factors
+    def __init__(self, height: int) -> None:
+        self.height = height
+        self.factors: Factors | None = None
         self.ran = False
 
     def __call__(self, _layer: Any, given: tuple[Tensor, ...], made: Tensor) -> Tensor:
         """Return the layer's result with the LoRA's."""
+        if self.factors is None:
+            return made
         self.ran = True
         return add_change(made, given[0], self.factors)

@@ -100,9 +100,15 @@ def load(path: Path, *, go_fast: bool, modulation: str) -> tuple[ModelPatcher, R
     Raises:
         CheckpointError: the file cannot be used.
     """
-    if not go_fast:
-        return load_flux(path), Route("bf16", "bf16", "go_fast off")
-    return load_fast(path, modulation=modulation == "int8")
+    from .beside import attached, quantised_layers
+
+    if go_fast:
+        made, route = load_fast(path, modulation=modulation == "int8")
+    else:
+        made, route = load_flux(path), Route("bf16", "bf16", "go_fast off")
+    if quantised_layers(made.model):
+        attached(made.model)
+    return made, route
 
 
 def load_flux(path: Path) -> ModelPatcher:

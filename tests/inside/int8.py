@@ -338,6 +338,22 @@ def test_a_layer_compiles_without_a_break(
         assert error(compiled(tokens).float(), layer(tokens).float()) < 1e-2
 
 
+def test_a_lora_that_comes_after_compiling_arrives(comfy: Any, route: Route, models: Path,
+                                                   lora: Path) -> None:  # fmt: skip
+    """And goes again: what was compiled looks at what is attached each time."""
+    path = models / "diffusion_models" / DEV
+    patcher, _ = inside.pack("engine.models").load(path, go_fast=True, modulation="bf16")
+    adapted = with_lora(patcher, lora, 1.0)
+    wanted = [run(comfy, model) for model in (patcher, adapted)]
+    network = load(comfy, patcher)
+    torch.compiler.reset()
+    for block in [*network.double_blocks, *network.single_blocks]:
+        block.compile(backend="eager", dynamic=False)
+    for model, made in ((patcher, 0), (adapted, 1), (patcher, 0)):
+        assert error(run(comfy, model), wanted[made]) < 1e-5
+    torch.compiler.reset()
+
+
 # --- files ---
 
 
