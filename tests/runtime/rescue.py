@@ -1,8 +1,8 @@
-"""Make torchvision and torchaudio importable on a machine without CUDA. Standard library only.
+"""Make importable what ComfyUI imports and FLUX does not need. Standard library only.
 
 The torchvision wheels need the CUDA build of torch and fail to import beside a CPU build; newer
-ComfyUI imports torchaudio whatever it runs. FLUX needs neither, so the first gets the operators it
-misses and the second may be empty. Both only where the real ones cannot be imported.
+ComfyUI imports torchaudio whatever it runs, and each version av. The first gets the operators it
+misses, the others may be empty. All only where the real ones cannot be imported.
 """
 
 from __future__ import annotations
@@ -76,8 +76,12 @@ class _Finder(importlib.abc.MetaPathFinder):
         return spec
 
 
+_EMPTY = {"torchaudio", "av"}
+"""What may be missing."""
+
+
 class _EmptyModule(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Stands in for a torchaudio that is not installed; asked last, after every real finder."""
+    """Stands in for what is not installed; asked last, after every real finder."""
 
     def find_spec(
         self,
@@ -85,12 +89,20 @@ class _EmptyModule(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         path: Sequence[str] | None,  # noqa: ARG002 - the import system gives it
         target: ModuleType | None = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
-        if fullname.partition(".")[0] != "torchaudio":
+        if fullname.partition(".")[0] not in _EMPTY:
             return None
         return ModuleSpec(fullname, self, is_package=True)
 
     def exec_module(self, module: ModuleType) -> None:
         module.__version__ = "0"  # type: ignore[attr-defined]
+        module.__getattr__ = _empty_class  # type: ignore[method-assign]
+
+
+def _empty_class(name: str) -> type:
+    """A class to import and to name in annotations; every module of `_EMPTY` has any of them."""
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return type(name, (), {})
 
 
 def _define_schemas() -> None:
