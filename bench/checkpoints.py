@@ -1,4 +1,4 @@
-"""FLUX checkpoints with random weights, of any width and depth, written for benchmarks."""
+"""FLUX checkpoints and LoRAs with random weights, of any width and depth, for benchmarks."""
 
 from __future__ import annotations
 
@@ -85,3 +85,29 @@ def write(path: Path, double: int, single: int, *, width: int = WIDTH) -> Path:
         save_file(weights(double, single, width=width), part)
         part.replace(path)
     return path
+
+
+def write_lora(
+    path: Path, double: int, single: int, *, rank: int, width: int = WIDTH, modulation: bool = True
+) -> None:
+    """Write a LoRA of every linear layer in the blocks, small as trained ones are.
+
+    Args:
+        path: the file.
+        double: number of double blocks.
+        single: number of single blocks.
+        rank: of it.
+        width: of the model.
+        modulation: whether the modulation layers are among them.
+    """
+    generator = torch.Generator().manual_seed(3)
+    state: dict[str, Tensor] = {}
+    for name, shape in shapes(double, single, width=width):
+        modulates = "mod.lin" in name or "modulation.lin" in name
+        if "blocks." in name and name.endswith(".weight") and (modulation or not modulates):
+            module = f"diffusion_model.{name.removesuffix('.weight')}"
+            up = torch.randn(shape[0], rank, generator=generator) * 1e-3
+            down = torch.randn(rank, shape[1], generator=generator) * shape[1] ** -0.5
+            state[f"{module}.lora_B.weight"] = up.to(torch.bfloat16)
+            state[f"{module}.lora_A.weight"] = down.to(torch.bfloat16)
+    save_file(state, path)

@@ -24,7 +24,8 @@ SHORT: dict[str, tuple[str, ...]] = {
     "int8_lora": ("--runs", "1"),
     "int8_error": (),
     "strength": (),
-    "gpu_step": ("--small",),
+    "traffic": (),
+    "gpu_kit": ("--small",),
     "branches": (),
 }
 """Arguments of the short form, where it is not --short."""

@@ -22,11 +22,10 @@ import common
 sys.path[:0] = [str(common.ROOT / "tests"), str(Path(__file__).parent)]
 
 import checkpoints  # noqa: E402 - after the path
-import gpu_step  # noqa: E402
 import torch  # noqa: E402
 from runtime import inside  # noqa: E402
 
-SIZE = gpu_step.Size(1, 1, checkpoints.WIDTH, 256, 64, 1, 1)
+RANK = 16
 STEPS = ("apply", "change the strength", "remove")
 
 
@@ -97,7 +96,7 @@ def main() -> None:
         inside.start("--cpu", models=models)
         path = checkpoints.write(models / "diffusion_models" / "flux.safetensors", 1, 1)
         lora = models / "loras" / "lora.safetensors"
-        gpu_step.write_lora(lora, SIZE)
+        checkpoints.write_lora(lora, 1, 1, rank=RANK)
         entries = contestants(path, lora)
         runs: dict[str, list[dict[str, float]]] = {name: [] for name in entries}
         for _ in range(options.runs + 1):
@@ -115,7 +114,7 @@ def main() -> None:
                 f"   ours takes {values['time_of_ours']:.2f} of it"
             )
         steps[step] = found
-    setup = {"double": 1, "single": 1, "rank": gpu_step.RANK, "runs": options.runs}
+    setup = {"double": 1, "single": 1, "rank": RANK, "runs": options.runs}
     common.write(options.output, {"machine": common.machine("torch"), "setup": setup} | steps)
 
 

@@ -32,7 +32,8 @@ RENDER: dict[str, Callable[[Report], Iterator[Table]]] = {
     "int8_lora": tables.int8_lora,
     "int8_error": tables.int8_error,
     "strength": tables.strength,
-    "gpu_step": tables.gpu_step,
+    "traffic": tables.traffic,
+    "gpu_kit": tables.gpu_kit,
     "drawing": quality.drawing,
     "branches": quality.branches,
     "mutation": quality.mutation,
@@ -56,7 +57,10 @@ names something else.
 and writes this page anew. `--short` tries one in a short form and writes neither.
 """
 
-NO_GPU = "No GPU has measured this yet. It needs one with 40 GB of memory."
+CURRENT = "_current"
+"""At the end of the name of results that came from a ComfyUI of today instead of the pinned one."""
+
+NO_GPU = "No GPU has measured this yet. It needs one with 80 GB of memory."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,12 +81,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def page(results: Path) -> str:
     """Return the page that the files of a folder give."""
     found = {path.stem: path for path in sorted(results.glob("*.json"))}
-    names = [*RENDER, *(name for name in found if name not in RENDER)]
+    ordered = [name for known in RENDER for name in (known, f"{known}{CURRENT}")]
+    names = [*ordered, *(name for name in found if name not in ordered)]
     parts = [HEAD]
     for name in names:
         if name in found:
             parts.append(section(name, load(found[name])))
-        elif name == "gpu_step":
+        elif name == "gpu_kit":
             parts.append(f"## {name}\n\n{about(name)}\n\n{NO_GPU}\n\n{again(name)}\n")
     return "\n".join(parts)
 
@@ -102,11 +107,13 @@ def section(name: str, report: Report) -> str:
 
 def rendered(name: str, report: Report) -> list[Table]:
     """Return the tables of one benchmark."""
-    return list(RENDER.get(name, tables.values)(report))
+    return list(RENDER.get(name.removesuffix(CURRENT), tables.values)(report))
 
 
 def about(name: str) -> str:
     """Return the first line of a benchmark's own description; nothing if it has no script."""
+    if name.endswith(CURRENT):
+        return f"The same as {name.removesuffix(CURRENT)}, on a ComfyUI of today."
     script = BENCH / f"{name}.py"
     if not script.is_file():
         return ""
@@ -115,6 +122,9 @@ def about(name: str) -> str:
 
 def again(name: str) -> str:
     """Return how to measure once more; nothing if there is no script."""
+    if name.endswith(CURRENT):
+        script = f"bench/{name.removesuffix(CURRENT)}.py"
+        return f"Again: `COMFYUI_DIR=... python {script} --output bench/results/{name}.json`."
     return f"Again: `python3 dev.py bench {name}`." if (BENCH / f"{name}.py").is_file() else ""
 
 

@@ -163,7 +163,7 @@ def int8_error(report: Report) -> Iterator[Table]:
     """Errors of int8, and what of a LoRA arrives."""
     rows = [
         (what, number(errors["ours"]), f"{number(value)} ({peer})",
-         f"{errors['ours'] / value:.2f}", "below 1", "")
+         f"{errors['ours'] / value:.2f}", "" if peer == "bf16" else "below 1", "")
         for kind in ("models", "layers")
         for what, errors in report[kind].items()
         for peer, value in errors.items()
@@ -201,23 +201,28 @@ def strength(report: Report) -> Iterator[Table]:
     yield Table(rows, heads=heads, title=f"What arrives of a LoRA; computed in {each}")
 
 
-def gpu_step(report: Report) -> Iterator[Table]:
-    """A step on a GPU."""
-    mine = report["models"]["ours"]
+def traffic(report: Report) -> Iterator[Table]:
+    """What a step moves and launches."""
     rows = [
-        duel(case, mine[case], cases[case], peer, goal_of_step(peer, case))
-        for peer, cases in report["models"].items()
-        for case in cases
-        if peer != "ours" and case in mine and "seconds" in mine[case]
+        (name, f"{number(found['gigabytes'])} GB", str(found["launches"]))
+        for name, found in report["ways"].items()
     ]
-    yield Table(rows)
+    share = report["with_lora"]
+    rows.append(("with the LoRA, of that without", number(share["gigabytes"]),
+                 number(share["launches"])))  # fmt: skip
+    title = f"Goal: a LoRA moves at most {report['setup']['most']} of the bytes without one"
+    yield Table(rows, heads=("a step", "moved", "launches"), title=title)
 
 
-def goal_of_step(peer: str, case: str) -> str:
-    """Return the goal of a step: 1.6 times as fast as bf16, 1.8 times when both are compiled."""
-    if peer == "bf16":
-        return "at most 0.56" if case.startswith("compiled") else "at most 0.63"
-    return "at most 1.0"
+def gpu_kit(report: Report) -> Iterator[Table]:
+    """What a GPU measured, with what was predicted."""
+    marks = {True: "yes", False: "no", None: ""}
+    rows = [
+        (entry["stage"], entry["what"], f"{entry['value']} {entry['unit']}".strip(),
+         entry["predicted"], marks[entry["holds"]])
+        for entry in report["measurements"]
+    ]  # fmt: skip
+    yield Table(rows, heads=("stage", "what", "measured", "predicted", "holds"))
 
 
 # --- everything else ---

@@ -20,7 +20,7 @@ from PIL import Image
 from flux_hotswap.prediction.fill import fill_prompt, workflow_for
 
 from .client import Client
-from .comfyui import find_comfyui
+from .comfyui import ComfyUI, find_comfyui
 from .environment import ROOT
 from .models import trained_models
 from .server import ComfyServer
@@ -40,13 +40,20 @@ DEFAULTS: dict[str, Any] = {
 class Studio:
     """A ComfyUI of its own with the trained small FLUX."""
 
-    def __init__(self) -> None:
-        """Nothing runs before the `with`."""
+    def __init__(self, comfyui: ComfyUI | None = None, **options: Any) -> None:
+        """Nothing runs before the `with`.
+
+        Args:
+            comfyui: what to run; the one of the tests if it is not given.
+            options: of `ComfyServer`.
+        """
+        self._comfyui, self._options = comfyui, options
         self._stack = ExitStack()
 
     def __enter__(self) -> Studio:
         base = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
-        server = ComfyServer(find_comfyui(), models=trained_models(), base=base)
+        comfyui = self._comfyui or find_comfyui()
+        server = ComfyServer(comfyui, models=trained_models(), base=base, **self._options)
         self.server = self._stack.enter_context(server)
         self.client = Client(self.server.url)
         return self

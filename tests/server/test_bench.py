@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from runtime.environment import ROOT
 
-from bench import page
+from bench import gpu_kit, page
+from bench.gpu.stages import STAGES
 
 
 @pytest.mark.skipif(
@@ -45,3 +47,36 @@ def test_the_short_form_prints_its_table_and_leaves_the_results() -> None:
     assert page.plain(table) in done.stdout
     assert f"{found['open']['ours']['mb_per_second']:.0f} MB/s" in done.stdout
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_the_kit_of_the_gpu_in_its_small_form(tmp_path: Path) -> None:
+    """Every stage runs on a CPU, each leaves its lines, and nothing is other than it must be."""
+    target = tmp_path / "gpu_kit.json"
+    command = [sys.executable, "bench/gpu_kit.py", "--small", "--output", str(target)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    found = page.load(target)
+    wrong = [entry for entry in found["measurements"] if entry["holds"] is False]
+    assert not wrong, wrong
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert {entry["stage"] for entry in found["measurements"]} == {s.name for s in STAGES}
+    lines = (tmp_path / "kit.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == len(found["measurements"])
+    assert len(done.stdout.splitlines()) <= gpu_kit.ROWS
+    (table,) = page.rendered("gpu_kit", found)
+    assert len(table.rows) == len(lines)
+
+
+def test_a_stage_that_hangs_or_dies_is_a_line_of_the_kit(tmp_path: Path) -> None:
+    """What it measured before stays."""
+    lines = tmp_path / "kit.jsonl"
+    lines.touch()
+    short = [replace(stage, seconds=1) for stage in STAGES[:2]]
+    gpu_kit.run(short, lines, budget=1.2)
+    assert [entry["value"] for entry in gpu_kit.read(lines)][-2:] == [
+        "ended after 1 s",
+        "skipped: no time is left",
+    ]
+    gpu_kit.run_group([replace(STAGES[0], name="unknown")], 60, lines, tmp_path, small=True)
+    last = gpu_kit.read(lines)[-1]
+    assert last["value"].startswith("failed with 2: ")
+    assert last["holds"] is False

@@ -67,7 +67,7 @@ def test_a_changed_result_is_drift(
 def test_results_that_are_not_there_are_left_out(tmp_path: Path) -> None:
     text = page.page(tmp_path)
     assert "## save" not in text
-    assert text.endswith(f"{page.NO_GPU}\n\nAgain: `python3 dev.py bench gpu_step`.\n")
+    assert text.endswith(f"{page.NO_GPU}\n\nAgain: `python3 dev.py bench gpu_kit`.\n")
 
 
 def test_a_ratio_is_that_of_the_medians() -> None:
@@ -179,7 +179,8 @@ def test_times() -> None:
 
 def test_every_script_with_results_is_listed() -> None:
     known = command.benches()
-    assert set(known) >= {"cost", "save", "fetch", "lora", "int8_load", "int8_lora", "gpu_step"}
+    assert set(known) >= {"cost", "save", "fetch", "lora", "int8_load", "int8_lora", "gpu_kit"}
+    assert "traffic" in known
     assert not {"command", "common", "page", "tables", "file_server"} & set(known)
     assert set(page.RENDER) <= set(known)
     assert set(command.SHORT) <= set(known)
