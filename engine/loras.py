@@ -257,7 +257,9 @@ def read(path: Path) -> tuple[dict[str, Tensor], Fit]:
     try:
         state = convert(raw)
     except ValueError as error:
-        raise LoraError(f"{path.name} cannot be used: {error}") from error
+        raise LoraError(
+            f"{path.name} cannot be used: {error}. Ask its author for a whole file"
+        ) from error
     fit = Fit.of(raw, state)
     alphas = adapter_alphas(header.read(path).metadata, state)
     state |= {name: torch.tensor(alpha) for name, alpha in alphas.items()}

@@ -193,7 +193,9 @@ def _split(url: str) -> SplitResult:
         usable = False
         parts = urlsplit("")
     if not usable:
-        raise RefusedError("A server's answer leads to an address that is no web address.")
+        raise RefusedError(
+            "A server's answer leads to an address that is no web address. Check the source."
+        )
     return parts
 
 

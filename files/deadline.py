@@ -76,12 +76,13 @@ def _shut_in_time(sock: socket.socket | None) -> Generator[None, None, None]:
         yield
         return
     late = threading.Event()
+    below = cast("socket.socket", getattr(sock, "socket", sock))  # a proxy's encryption in between
 
     def shut() -> None:
         late.set()
         with suppress(OSError):  # it has ended by itself
             # Below any encryption, which belongs to the thread that reads.
-            socket.socket.shutdown(sock, socket.SHUT_RDWR)
+            socket.socket.shutdown(below, socket.SHUT_RDWR)
 
     timer = threading.Timer(max(0.0, until - time.monotonic()), shut)
     timer.daemon = True

@@ -195,7 +195,8 @@ class Download:
         total = self._part.note.total
         if total is not None and self._sink.position < total:
             raise OfflineError(
-                f"{self._label}: the transfer ended after {self._sink.position} of {total} bytes."
+                f"{self._label}: the transfer ended after {self._sink.position} of {total} bytes. "
+                "Try again."
             )
         return True
 
@@ -209,7 +210,9 @@ class Download:
             here, total = self._sink.position, self._part.note.total
             self._limit(here + len(chunk))
             if total is not None and here + len(chunk) > total:
-                raise BadFileError(f"{self._label}: the server sends more than it says. Try later.")
+                raise BadFileError(
+                    f"{self._label}: the server sends more than it says. Try again later."
+                )
             if total is None:
                 self._unannounced(len(chunk), here)
             self._sink.write(chunk)
@@ -287,7 +290,7 @@ class Download:
         )
         if start != position or changed:
             self._sink.restart()
-            raise OfflineError(f"{self._label}: the file changed at its source. Starting again.")
+            raise OfflineError(f"{self._label}: the file changed at its source. Try again.")
 
     def _nothing_more(self, answer: Answer) -> bool:
         """The server says that there is nothing after what is here: right, or start again."""
@@ -295,7 +298,7 @@ class Download:
         if self._sink.position and total == str(self._sink.position):
             return True
         self._sink.restart()
-        raise OfflineError(f"{self._label}: the server refuses to go on. Starting again.")
+        raise OfflineError(f"{self._label}: the server refuses to go on. Try again.")
 
     def _failure(self, answer: Answer) -> FetchError:
         moved = origin(answer.url) != origin(self._remote.url)
@@ -346,7 +349,7 @@ class Download:
         try:
             self._collect(pieces)
             if sink.position < total:
-                raise OfflineError(f"{self._label}: the connections ended early.")
+                raise OfflineError(f"{self._label}: the connections ended early. Try again.")
         finally:
             pieces.close()
             sink.resume(sink.position)

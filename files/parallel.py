@@ -70,7 +70,7 @@ class Pieces:
                     at += len(chunk)
                     yield len(chunk)
                 if at < end:
-                    raise OfflineError(f"{self._label}: a connection ended early.")
+                    raise OfflineError(f"{self._label}: a connection ended early. Try again.")
             except OfflineError as error:
                 if self._give_back(piece[0], at, end):
                     raise
@@ -86,7 +86,8 @@ class Pieces:
         with self._client.request("GET", self._url, headers=headers) as answer:
             if not self._fits(answer, at, end):
                 raise OfflineError(
-                    f"{self._label}: the server does not send pieces (HTTP {answer.status})."
+                    f"{self._label}: the server does not send pieces (HTTP {answer.status}). Try "
+                    "again."
                 )
             yield from answer.chunks(stop)
 

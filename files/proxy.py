@@ -6,7 +6,7 @@ there: only names and addresses that cannot be public are refused here.
 
 from __future__ import annotations
 
-import ipaddress
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -20,8 +20,12 @@ from .deadline import POOLS
 __all__ = ["VARIABLE", "ProxyAdapter", "check_by_name", "proxy_of"]
 
 VARIABLE: Final = "FLUX_HOTSWAP_PROXY"
-_HERE: Final = ("localhost", "local", "internal", "home.arpa")
+_HERE: Final = (
+    *("localhost", "localdomain", "local", "internal", "intranet", "private", "lan", "home"),
+    *("corp", "home.arpa"),
+)
 """Names, and ends of names, that mean this machine or the network it is in."""
+_NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 
 def proxy_of(environ: Mapping[str, str]) -> str | None:
@@ -53,18 +57,24 @@ def check_by_name(target: Target) -> Target:
     Raises:
         RefusedError: it cannot be.
     """
-    host = target.host
-    try:
-        ipaddress.ip_address(host)
-        private = not is_public(host)
-    except ValueError:
-        private = "." not in host or any(host == end or host.endswith(f".{end}") for end in _HERE)
-    if private:
+    if not _may_be_public(target.host):
         raise RefusedError(
-            f"{host} is not fetched: it is not on the public internet. If you run that server, add "
-            f"{host} to FLUX_HOTSWAP_ALLOW_HOSTS; it is then asked without the proxy."
+            f"{target.host} is not fetched: it is not on the public internet. If you run that "
+            f"server, add {target.host} to FLUX_HOTSWAP_ALLOW_HOSTS; it is then asked without the "
+            "proxy."
         )
     return target
+
+
+def _may_be_public(host: str) -> bool:
+    try:
+        plain = host.encode("idna").decode("ascii").lower()  # 127\u30020.0.1 is 127.0.0.1
+    except UnicodeError:
+        return False
+    labels = plain.split(".")
+    if ":" in plain or _NUMBER.fullmatch(labels[-1]):  # 127.1 and 0x7f.1 are addresses too
+        return is_public(plain)
+    return len(labels) > 1 and not f".{plain}".endswith(tuple(f".{end}" for end in _HERE))
 
 
 class ProxyAdapter(HTTPAdapter):

@@ -127,7 +127,9 @@ class Settings:
         base = cls()
         hub = environ.get("HF_ENDPOINT", "").strip().rstrip("/") or base.endpoints.hub
         if not hub.startswith(("https://", "http://")):
-            raise SettingsError("HF_ENDPOINT must be a web address such as https://huggingface.co")
+            raise SettingsError(
+                "HF_ENDPOINT is no web address. Write it as in https://huggingface.co"
+            )
         endpoints = Endpoints(hub=hub, civitai_twin=CIVITAI_TWIN)
         return cls(
             endpoints=endpoints,

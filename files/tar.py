@@ -243,12 +243,15 @@ class _Look:
         _bad(self._label, why)
 
     def _refuse(self, why: str) -> NoReturn:
-        raise RefusedError(f"{self._label}: the tar is refused: {why}.")
+        raise RefusedError(
+            f"{self._label}: the tar is refused: {why}. Take the .safetensors file out of it by "
+            "hand and put it into your loras folder."
+        )
 
 
 def _bad(label: str, why: str) -> NoReturn:
     raise BadFileError(
-        f"{label}: the tar cannot be used: {why}. It must hold one .safetensors file."
+        f"{label}: the tar cannot be used: {why}. Give one that holds one .safetensors file."
     )
 
 

@@ -82,7 +82,10 @@ def load(
             token = (login() or "").strip()
         if token:
             if _SHAPE.fullmatch(token) is None:
-                raise SettingsError(f"{names[0]} is not a token: it holds spaces or odd signs.")
+                raise SettingsError(
+                    f"{names[0]} is not a token: it holds spaces or odd signs. Copy it again, or "
+                    "remove it."
+                )
             found[origin(url)] = token
     return Tokens(found)
 
@@ -116,7 +119,8 @@ def _read(path: Path, *, must_exist: bool) -> dict[str, str]:
         return {}
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(
-            f"{path} cannot be read as a file of tokens ({type(error).__name__})."
+            f"{path} cannot be read as a file of tokens ({type(error).__name__}). Check its "
+            "permissions, and that it is plain text."
         ) from None
     return dict(_pair(path, number, line) for number, line in enumerate(lines, 1) if _holds(line))
 
@@ -129,5 +133,5 @@ def _holds(line: str) -> bool:
 def _pair(path: Path, number: int, line: str) -> tuple[str, str]:
     match = _LINE.fullmatch(line.strip())
     if match is None:
-        raise SettingsError(f"{path}, line {number}: expected NAME=value, as in HF_TOKEN=hf_...")
+        raise SettingsError(f"{path}, line {number}: write NAME=value there, as in HF_TOKEN=hf_...")
     return match[1], match[2].strip().strip("\"'")

@@ -118,7 +118,9 @@ def _address(text: str) -> Address:
         parts = urlsplit(text)
         host, port = _host(parts), parts.port
     except ValueError:
-        raise NotThisWayError("this is not a web address") from None
+        raise NotThisWayError(
+            "this is not a web address. Write https://host/folder/name.safetensors"
+        ) from None
     if "@" in parts.netloc:
         raise NotThisWayError(
             "an address must not carry a user name or password. Put a token into the environment"

@@ -225,8 +225,8 @@ class Store:
         ]
         close = difflib.get_close_matches(source.name, names, n=3, cutoff=0.5)
         raise NotFoundError(
-            f"{source.name}: there is no such file in your loras folders. For a file of Hugging "
-            "Face write hf:owner/name/file.safetensors"
+            f"{source.name}: there is no such file in your loras folders. Write "
+            "hf:owner/name/file.safetensors for one of Hugging Face"
             + (". Did you mean one of these?" if close else ""),
             choices=[LocalFile(name).canonical() for name in close],
         )

@@ -64,7 +64,7 @@ def encode(
         SaveError: the shape, the format, the quality or a side cannot be saved.
     """
     if image.ndim != 3:
-        raise SaveError(f"image has shape {list(image.shape)}; one picture is [H,W,C].")
+        raise SaveError(f"image has shape {list(image.shape)}; give one picture, [H,W,C].")
     (encoded,) = encode_batch(image[None], fmt, quality, meta.pack(metadata))
     for warning in encoded.warnings:
         logger.warning("%s", warning)
@@ -143,14 +143,17 @@ def _check(images: ImageBHWC, fmt: Format, quality: int) -> None:
     if fmt not in FORMATS:
         raise SaveError(f"output_format is {fmt!r}; choose one of {', '.join(FORMATS)}.")
     if isinstance(quality, bool) or not isinstance(quality, int) or not 0 <= quality <= 100:
-        raise SaveError(f"output_quality is {quality!r}; it must be a whole number from 0 to 100.")
+        raise SaveError(f"output_quality is {quality!r}; give a whole number from 0 to 100.")
     if images.ndim != 4 or not 1 <= images.shape[-1] <= 4 or not images.is_floating_point():
         raise SaveError(
             f"images has shape {list(images.shape)} and type {images.dtype}; pictures are "
             "[B,H,W,C] floats with 1 to 4 channels. Connect an IMAGE output."
         )
     if 0 in images.shape:
-        raise SaveError(f"images has shape {list(images.shape)}: there is no picture to save.")
+        raise SaveError(
+            f"images has shape {list(images.shape)}: there is no picture to save. Connect an IMAGE "
+            "output that has one."
+        )
     height, width = images.shape[1:3]
     if max(height, width) > MAX_SIDE[fmt]:
         raise SaveError(

@@ -116,7 +116,7 @@ def resize_picture(image: Tensor, width: int, height: int) -> Tensor:
     """
     if image.ndim != 4 or image.shape[-1] not in (1, 3, 4) or 0 in image.shape:
         raise ImageError(
-            f"image: needs the shape [B,H,W,C] with 1, 3 or 4 channels, not {list(image.shape)}"
+            f"image: give the shape [B,H,W,C] with 1, 3 or 4 channels, not {list(image.shape)}"
         )
     pixels = _to_bytes(image[0])
     grey = pixels.shape[-1] == 1
@@ -141,7 +141,7 @@ def grid_mask(mask: Tensor, width: int, height: int) -> Tensor:
         ImageError: not a mask tensor.
     """
     if mask.ndim not in (2, 3) or 0 in mask.shape:
-        raise ImageError(f"mask: needs the shape [B,H,W], not {list(mask.shape)}")
+        raise ImageError(f"mask: give the shape [B,H,W], not {list(mask.shape)}")
     single = mask if mask.ndim == 2 else mask[0]
     grey = Image.fromarray(_to_bytes(single))
     if grey.size != (width, height):

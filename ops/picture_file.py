@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ..errors import ImageError
 
@@ -262,12 +262,16 @@ def _try(kind: str, data: bytes, name: str) -> tuple[Image.Image | None, int, st
     try:
         picture.tile = []  # what has been decoded so far is all that there is
         picture.load()
+        if kind == "TIFF":
+            picture.load_end()  # turns it, as at the end of a whole one
     except Exception:  # noqa: BLE001 - nothing has been
         return None, pixels, problem
     return picture, pixels, problem
 
 
 def _words(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):  # whose words name an object in memory
+        return "its head is damaged"
     return f"{error}" or type(error).__name__
 
 

@@ -139,7 +139,7 @@ def _unique(name: str, digits: str, owners: dict[str, str]) -> str:
 def _autov2(lora: Mapping[str, Any]) -> str:
     sha256 = _text(lora, "sha256").lower()
     if sha256 and not _SHA256.fullmatch(sha256):
-        raise ValueError(f"sha256 of a LoRA is {sha256!r:.80}; it must be 64 hexadecimal digits")
+        raise ValueError(f"sha256 of a LoRA is {sha256!r:.80}; give 64 hexadecimal digits")
     return sha256[:_AUTOV2]
 
 
@@ -182,4 +182,4 @@ def _number(record: Mapping[str, Any], key: str) -> float | None:
 
 
 def _wrong(key: str, value: object, wanted: str) -> TypeError:
-    return TypeError(f"{key!r} of the record is {value!r:.80}; it must be {wanted}")
+    return TypeError(f"{key!r} of the record is {value!r:.80}; give {wanted}")

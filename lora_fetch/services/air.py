@@ -27,9 +27,9 @@ def site_and_name(rest: str) -> tuple[str, str]:
     match = _AIR.fullmatch(rest)
     if match is None:
         raise NotThisWayError(
-            "an AIR looks like urn:air:flux1:lora:civitai:<model number>@<version number>"
+            "write an AIR as urn:air:flux1:lora:civitai:<model number>@<version number>"
         )
     kind = match[1].lower()
     if kind not in _LORA_TYPES:
-        raise NotThisWayError(f"this AIR names a {kind}, and a LoRA is needed")
+        raise NotThisWayError(f"this AIR names a {kind}. Give one of a LoRA")
     return match[2].lower(), match[3]

@@ -34,6 +34,7 @@ _WANT = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 _LOGIN = re.compile(r"/login/?$")
 _PAGE = re.compile(r"/(?:models|model-versions|join|pricing|purchase)(?:/|$)")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+_GONE = {"Archived": "archived", "TakenDown": "taken down"}
 _FLUX = re.compile(r"flux[ ._-]*(\d*)", re.IGNORECASE)
 _LORA_TYPES = {"lora", "locon", "dora", "lycoris"}
 
@@ -120,7 +121,9 @@ def _named(rest: str) -> CivitAI:
 def _air(rest: str) -> CivitAI:
     site, name = air.site_and_name(rest)
     if site != "civitai":
-        raise NotThisWayError(f"AIRs of {site!r} are not understood, only civitai and huggingface")
+        raise NotThisWayError(
+            f"AIRs of {site!r} are not understood. Give one of civitai or huggingface"
+        )
     return _named(re.split(r"[:.]", name, maxsplit=1)[0])
 
 
@@ -140,12 +143,14 @@ def _numbered(model: str | None, version: str | None, values: dict[str, str]) ->
             "CIVITAI_API_TOKEN in the environment"
         )
     if values.get("format", "SafeTensor").lower() != "safetensor":
-        raise NotThisWayError("only the SafeTensor format is taken: the others can run code")
+        raise NotThisWayError(
+            "only the SafeTensor format is taken: the others can run code. Choose that on the page"
+        )
     numbers = [model, version, values.get("fileId")]
     for number in numbers:
         if number is not None and _NUMBER.fullmatch(number) is None:
             raise NotThisWayError(
-                "a model, version or file of civitai is a number, as in "
+                "write each model, version or file of civitai as a number, as in "
                 "https://civitai.com/models/12345?modelVersionId=678"
             )
     if model is None and version is None:
@@ -214,7 +219,9 @@ def _version(source: CivitAI, api: Api) -> dict[str, Any]:
     version = table(_ask(f"/api/v1/model-versions/{source.version}", api))
     owner = version.get("modelId")
     if not isinstance(version.get("id"), int):
-        raise NotFoundError(f"{source.shown()}: CivitAI describes no such version.")
+        raise NotFoundError(
+            f"{source.shown()}: CivitAI describes no such version. Check the number."
+        )
     if source.model and owner != source.model:
         raise NotFoundError(
             f"{source.shown()}: version {source.version} belongs to model {owner}. Check the "
@@ -230,7 +237,10 @@ def _newest_first(source: CivitAI, api: Api) -> list[dict[str, Any]]:
     _is_lora(source, model)
     versions = [v for v in rows(model.get("modelVersions")) if isinstance(v.get("id"), int)]
     if not versions:
-        raise NotFoundError(f"{source.shown()}: the model has no published version.")
+        raise NotFoundError(
+            f"{source.shown()}: the model has no published version. Check the number, or take "
+            "another model."
+        )
     flux = [v for v in versions if _is_flux1(str(v.get("baseModel") or ""))]
     return flux or versions
 
@@ -256,8 +266,11 @@ def _ask(path: str, api: Api) -> object:
 
 def _is_lora(source: CivitAI, model: dict[str, Any]) -> None:
     mode, kind = model.get("mode"), str(model.get("type") or "")
-    if mode in ("Archived", "TakenDown"):
-        raise NotFoundError(f"{source.shown()}: CivitAI has {mode.lower()} this model.")
+    if mode in _GONE:
+        raise NotFoundError(
+            f"{source.shown()}: CivitAI has {_GONE[mode]} this model. Take another one, or put the "
+            "file into your loras folder if you have it."
+        )
     if kind and kind.lower() not in _LORA_TYPES:
         raise NotFoundError(
             f"{source.shown()} is a {kind} on CivitAI, not a LoRA. Give the page of a LoRA."
@@ -274,14 +287,17 @@ def _file(source: CivitAI, version: dict[str, Any]) -> dict[str, Any]:
     sound.sort(key=lambda file: not file.get("primary"))
     if not sound:
         raise NotFoundError(
-            f"{source.shown()}: this version has no such .safetensors file. Its files:"
-            + ("" if files else " none"),
+            f"{source.shown()}: this version has no such .safetensors file. "
+            + ("Choose one of its files:" if files else "Take another version: it has no file."),
             choices=_listed(source, version, files),
         )
     file = sound[0]
     for scan in ("pickleScanResult", "virusScanResult"):
         if file.get(scan) == "Danger":
-            raise RefusedError(f"{source.shown()}: CivitAI's scan calls {file.get('name')} unsafe.")
+            raise RefusedError(
+                f"{source.shown()}: CivitAI's scan calls {file.get('name')} unsafe. Take another "
+                "LoRA."
+            )
     return file
 
 
@@ -343,7 +359,9 @@ class _AskedCivitAI(AskedLink):
             )
         if "disabled" in words.lower():
             return NotAuthorisedError(
-                f"{shown}: its creator disabled downloads{words}.", status=status
+                f"{shown}: its creator disabled downloads{words}. Ask them for the file, or take "
+                "another LoRA.",
+                status=status,
             )
         if status == UNAUTHORISED:
             return self._login(answer, f"HTTP {status}{words}")

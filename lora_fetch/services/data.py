@@ -55,7 +55,7 @@ def _whole(text: str) -> DataURI | None:
         return None
     head, comma, body = text[5:].partition(",")
     if not comma:
-        raise SourceError("data: needs a comma before the bytes, as in data:;base64,AAAA")
+        raise SourceError("data: needs a comma before the bytes. Write data:;base64,AAAA")
     if len(body) > MAX_DATA * 2:
         raise SourceError(f"data: is for small files, below {MAX_DATA // 2**20} MB. Use a link.")
     try:

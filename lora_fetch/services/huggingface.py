@@ -127,11 +127,13 @@ def _read(rest: str) -> HuggingFace:
     if not revision and rest_of and rest_of[0] in HUB_TABS:
         verb, revision, rest_of = _tab(rest_of)
     if not (_WORD.fullmatch(owner) and _WORD.fullmatch(name)) or ".." in owner + name:
-        raise NotThisWayError("a repository is named owner/name, with letters, digits, '-._'")
+        raise NotThisWayError("write the repository as owner/name, with letters, digits, '-._'")
     path = _clean("/".join(rest_of))
     found = HuggingFace(f"{owner}/{name}", _clean(revision) or None, path or None)
     if (verb in _FILE_TABS and not found.is_file) or (path.lower().endswith(_WEIGHTS)):
-        raise NotThisWayError("only a .safetensors file can be taken from a repository")
+        raise NotThisWayError(
+            "only a .safetensors file can be taken from a repository. Name one: hf:owner/name/file"
+        )
     return found
 
 
@@ -148,7 +150,9 @@ def _clean(text: str) -> str:
     """Undo the percent signs of an address, and refuse what could climb out of a folder."""
     text = "/".join(part for part in unquote(text).split("/") if part not in ("", "."))
     if not text.isprintable() or "\\" in text or ".." in text.split("/"):
-        raise NotThisWayError("the path in the repository holds '..' or odd signs")
+        raise NotThisWayError(
+            "the path in the repository holds '..' or odd signs. Copy it from the file's page"
+        )
     return text
 
 
@@ -200,7 +204,10 @@ def _pick(source: HuggingFace, api: Api) -> str:
             return choose(source, files)
         url = urljoin(url, after[0])
         if origin(url) not in services:
-            raise OfflineError(f"{source.shown()}: the list of files leads away from the hub.")
+            raise OfflineError(
+                f"{source.shown()}: the list of files leads away from the hub. Name the file: "
+                f"{replace(source, path=None).canonical()}/<file>"
+            )
     raise NotFoundError(
         f"{source.shown()} has too many files to choose from. Name one: "
         f"{replace(source, path=None).canonical()}/<file>"
@@ -247,7 +254,11 @@ class _AskedHub(AskedLink):
                 "one at https://huggingface.co/settings/tokens, and check the name."
             )
         else:
-            remedy = "Your HF_TOKEN does not reach it." if sent else f"{_set_token(answer)}."
+            remedy = (
+                ("Your HF_TOKEN does not reach it: use one of an account that may read it.")
+                if sent
+                else f"{_set_token(answer)}."
+            )
         remedy = remedy[:1].upper() + remedy[1:]
         return NotAuthorisedError(
             f"{self.shown}: Hugging Face refuses (HTTP {status}{words}). {remedy}", status=status

@@ -139,7 +139,9 @@ def _page(address: Address) -> Link:
     if name.endswith(".safetensors") or address.site == DRIVE:
         return Link(url, sha256)
     if path.lower().endswith(OTHER_FILES):
-        raise NotThisWayError("only .safetensors files and plain .tar files are taken")
+        raise NotThisWayError(
+            "only .safetensors files and plain .tar files are taken. Use one of those"
+        )
     raise NotThisWayError(
         f"the address on {address.host} must end in .safetensors (or .tar). Copy the address of "
         "the download itself, not of a page"

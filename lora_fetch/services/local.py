@@ -47,7 +47,9 @@ def _bare(text: str) -> LocalFile | None:
     if is_path(text) or text.lower().endswith(".safetensors"):
         return _read(text)
     if names_file(text):
-        raise NotThisWayError("only .safetensors files are taken: the others can run code")
+        raise NotThisWayError(
+            "only .safetensors files are taken: the others can run code. Use one of those"
+        )
     return None
 
 
@@ -60,7 +62,7 @@ def _read(text: str) -> LocalFile:
         )
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if ".." in parts or not name.lower().endswith(".safetensors"):
-        raise NotThisWayError("a local file is named like folder/name.safetensors, without '..'")
+        raise NotThisWayError("write a local file as folder/name.safetensors, without '..'")
     return LocalFile("/".join(parts))
 
 

@@ -120,13 +120,13 @@ def _read(segments: list[str], *, link: bool) -> Replicate:
     owner, name, version = _parts(parts, link=link)
     if not (_OWNER.fullmatch(owner) and _WORD.fullmatch(name)):
         raise NotThisWayError(
-            "a Replicate model is named owner/name, owner/name:version or owner/name/version; "
-            "hf:owner/name is the form for Hugging Face"
+            "write a Replicate model as owner/name, owner/name:version or owner/name/version, and "
+            "one of Hugging Face as hf:owner/name"
         )
     if version is not None and _VERSION.fullmatch(version) is None:
         raise NotThisWayError(
-            f"read as the Replicate model {owner}/{name}, whose version would be {version!r}; a "
-            "version is 6 to 64 hexadecimal digits. A file in a Hugging Face repository is "
+            f"read as the Replicate model {owner}/{name}, whose version would be {version!r}; give "
+            "one of 6 to 64 hexadecimal digits. Write a file in a Hugging Face repository as "
             "hf:owner/name/file.safetensors"
         )
     return Replicate(owner, name, version.lower() if version else None)

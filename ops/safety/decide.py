@@ -70,7 +70,10 @@ def act(images: ImageBHWC, verdicts: Sequence[Verdict], action: Action) -> Image
     if action not in ACTIONS:
         raise SafetyError(f"on_unsafe is {action!r}; choose one of {', '.join(ACTIONS)}.")
     if len(verdicts) != len(images):
-        raise SafetyError(f"{len(images)} pictures but {len(verdicts)} verdicts; nothing passes.")
+        raise SafetyError(
+            f"{len(images)} pictures but {len(verdicts)} verdicts; nothing passes. Choose another "
+            "checker."
+        )
     hits = [index for index, verdict in enumerate(verdicts) if verdict.unsafe]
     if not hits or action == "flag":
         return images

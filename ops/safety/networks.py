@@ -126,7 +126,9 @@ class Falcon(nn.Module):
         """
         logits = self(_input(self, for_falcon(picture)))[0].float()
         if not bool(torch.isfinite(logits).all()):
-            raise SafetyError("The second network's output is not a number.")
+            raise SafetyError(
+                "The second network's output is not a number. Choose another checker."
+            )
         return LABELS[int(logits.argmax())]
 
 

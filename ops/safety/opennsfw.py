@@ -41,7 +41,10 @@ class OpenNsfw:
                 providers=["CPUExecutionProvider"], threshold=THRESHOLD
             )
         except package.OpenNSFWError as error:
-            raise SafetyError(f"{PACKAGE} cannot load its network: {error}") from error
+            raise SafetyError(
+                f"{PACKAGE} cannot load its network: {error}. Install it again, or choose the "
+                "checker hosted. No picture passes unchecked."
+            ) from error
 
     def __call__(self, picture: Image.Image) -> Verdict:
         """Judge an RGB picture."""

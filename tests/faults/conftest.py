@@ -35,7 +35,13 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.fixture
-def secure(certificate: tuple[Path, Path], server: Callable[..., Server]) -> Server:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*certificate)
+def context(certificate: tuple[Path, Path]) -> ssl.SSLContext:
+    """What a server that is lora.test encrypts with."""
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    made.load_cert_chain(*certificate)
+    return made
+
+
+@pytest.fixture
+def secure(context: ssl.SSLContext, server: Callable[..., Server]) -> Server:
     return server(tls=context)

@@ -6,14 +6,17 @@ import base64
 import logging
 import select
 import socket
+import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fetch.servers import Server, lora, sha256
+from fetch.servers import Request, Server, lora, sha256
+from fetch.services import redirect
 from fetch.world import World
 
 from flux_hotswap.errors import OfflineError, RefusedError, SettingsError
@@ -38,11 +41,12 @@ class Proxy:
         status: what it answers; 200 opens the tunnel.
     """
 
-    def __init__(self, port: int, credentials: str = "") -> None:
+    def __init__(self, port: int, credentials: str = "", tls: ssl.SSLContext | None = None) -> None:
         self.asked: list[str] = []
         self.status = 200
         self._to = port
         self._credentials = credentials
+        self._tls = tls
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._serve, daemon=True).start()
@@ -61,8 +65,8 @@ class Proxy:
             threading.Thread(target=self._tunnel, args=(client,), daemon=True).start()
 
     def _tunnel(self, client: socket.socket) -> None:
-        with suppress(ConnectionError):
-            self._lead(client)
+        with suppress(ConnectionError, ssl.SSLError):
+            self._lead(self._tls.wrap_socket(client, server_side=True) if self._tls else client)
 
     def _lead(self, client: socket.socket) -> None:
         head = b""
@@ -81,7 +85,8 @@ class Proxy:
         with client, socket.create_connection(("127.0.0.1", self._to)) as server:
             pairs = {client: server, server: client}
             while True:
-                for ready in select.select(list(pairs), [], [], 10)[0]:
+                held = isinstance(client, ssl.SSLSocket) and client.pending()
+                for ready in [client] if held else select.select(list(pairs), [], [], 10)[0]:
                     data = ready.recv(65536)
                     if not data:
                         return
@@ -179,19 +184,90 @@ def test_hosts_that_are_vouched_for_are_asked_directly(
     assert proxy.asked == []
 
 
-@pytest.mark.parametrize(
-    "host",
-    [
-        *("127.0.0.1", "10.0.0.1", "[::1]", "169.254.169.254", "localhost", "a.localhost"),
-        *("router", "printer.local", "metadata.google.internal"),
-    ],
-)
+PRIVATE = [
+    *("127.0.0.1", "127.1", "0x7f.1", "0x7f.0.0.1", "0177.0.0.1", "2130706433", "169.254.43518"),
+    *(
+        "127\u30020\u30020\u30021",
+        "\uff11\uff12\uff17.0.0.1",
+        "127.0.0.1.",
+        "10.0.0.1",
+        "192.168.0.1",
+    ),
+    *("169.254.169.254", "[::1]", "[fe80::1]", "[::ffff:10.0.0.1]", "localhost", "a.localhost"),
+    *("LOCALHOST.", "router", "router.lan", "printer.local", "metadata.google.internal"),
+    *("nas.home.arpa", "wiki.corp", "a..example"),
+]
+
+
+@pytest.mark.parametrize("host", PRIVATE)
 def test_what_cannot_be_public_is_refused_all_the_same(
     proxied: World, proxy: Proxy, host: str
 ) -> None:
     with pytest.raises(RefusedError, match="not on the public internet"):
         link(proxied, f"https://{host}/a.png")
     assert proxy.asked == []
+
+
+@pytest.mark.parametrize("host", [host for host in PRIVATE if host.isascii()])
+def test_nor_does_a_redirect_lead_there(
+    proxied: World, proxy: Proxy, secure: Server, host: str
+) -> None:
+    secure.routes["/a.png"] = redirect(f"https://{host}/a.png")
+    with pytest.raises(RefusedError, match="not on the public internet"):
+        link(proxied, f"https://{HOST}/a.png")
+    assert proxy.asked == [f"{HOST}:443"]
+
+
+@pytest.mark.parametrize(
+    "host", ["1.example", "8.8.8.8", "xn--bcher-kva.example", "m\xfcnchen.example"]
+)
+def test_what_may_be_public_is_asked_of_it(proxied: World, proxy: Proxy, host: str) -> None:
+    proxy.status = 403
+    with pytest.raises(OfflineError, match=f"{host} cannot be reached through the proxy"):
+        link(proxied, f"https://{host}/a.png")
+    assert len(proxy.asked) == 1
+
+
+@pytest.fixture
+def encrypted(
+    proxied: World, secure: Server, context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[World]:
+    """A world whose proxy speaks https itself, so that there is encryption within encryption.
+
+    Its certificate is lora.test's, so it is called by that name; that one name leads here.
+    """
+    outer = Proxy(secure.port, tls=context)
+    look_up = socket.getaddrinfo
+    here = {HOST: "127.0.0.1"}
+    monkeypatch.setattr("socket.getaddrinfo", lambda h, *a, **k: look_up(here.get(h, h), *a, **k))
+    proxied.use(proxy=f"https://{HOST}:{outer.address.rpartition(':')[2]}")
+    yield proxied
+    outer.close()
+
+
+def test_a_proxy_that_speaks_https(encrypted: World, secure: Server) -> None:
+    secure.file("/a.safetensors", DATA)
+    assert link(encrypted, f"https://{HOST}/a.safetensors") == DATA
+
+
+@pytest.mark.parametrize("kind", ["proxied", "encrypted"])
+def test_a_head_that_drips_has_an_end(
+    kind: str, request: pytest.FixtureRequest, secure: Server
+) -> None:
+    world: World = request.getfixturevalue(kind)
+    told = threading.Event()
+
+    def drip(asked: Request) -> None:
+        while not told.wait(0.05):
+            asked.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    secure.fallback = drip
+    world.use(answer_seconds=0.5)
+    begun = time.monotonic()
+    with pytest.raises(OfflineError, match="timed out"):
+        link(world, f"https://{HOST}/a.png")
+    told.set()
+    assert time.monotonic() - begun < 5
 
 
 def test_only_https_goes_through_it(proxied: World, proxy: Proxy) -> None:

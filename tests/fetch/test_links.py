@@ -217,7 +217,7 @@ def test_a_listed_file_of_a_repository(world: World, revision: str, name: str) -
 
 def test_a_listed_file_of_a_version(world: World) -> None:
     civitai(world)
-    with pytest.raises(NotFoundError, match="Its files:") as caught:
+    with pytest.raises(NotFoundError, match="Choose one of its files:") as caught:
         world.fetch("civitai:12345@678?fp=fp8")
     lines = [line.split("  (")[0] for line in str(caught.value).splitlines()[1:]]
     assert lines[1:] == ["  civitai:12345@678?fileId=9", "  civitai:12345@678?fileId=10"]

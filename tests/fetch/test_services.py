@@ -230,11 +230,11 @@ def test_civitai_other_file(world: World, query: str, number: str) -> None:
 
 
 CIVITAI_ANSWERS: list[tuple[str, dict[str, Any], dict[str, Any], type[FetchError], str]] = [
-    ("civitai:12345", {"mode": "TakenDown"}, {}, NotFoundError, "takendown"),
+    ("civitai:12345", {"mode": "TakenDown"}, {}, NotFoundError, "taken down"),
     ("civitai:12345", {"type": "Checkpoint"}, {}, NotFoundError, "is a Checkpoint"),
     ("civitai:12345", {"modelVersions": []}, {}, NotFoundError, "no published version"),
     ("civitai:12345", {"modelVersions": 5}, {}, NotFoundError, "no published version"),
-    ("civitai:12345", {}, {"files": []}, NotFoundError, "Its files: none"),
+    ("civitai:12345", {}, {"files": []}, NotFoundError, "it has no file"),
     ("civitai:12345?fileId=5", {}, {}, NotFoundError, "fileId=9"),
     ("civitai:1@678", {}, {}, NotFoundError, "belongs to model 12345"),
     ("civitai:@678", {}, {"model": {"type": "Checkpoint"}}, NotFoundError, "not a LoRA"),

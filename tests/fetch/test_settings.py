@@ -171,7 +171,7 @@ def test_file_that_is_missing_or_unreadable(tmp_path: Path) -> None:
     private(tmp_path / "latin", "").write_bytes(b"HF_TOKEN=\xff")
     with pytest.raises(SettingsError, match="cannot be read"):
         make({}, tmp_path / "latin")
-    with pytest.raises(SettingsError, match="line 2: expected NAME=value") as caught:
+    with pytest.raises(SettingsError, match="line 2: write NAME=value") as caught:
         make({}, private(tmp_path / "odd", "# x\nhf_secret\n"))
     assert "hf_secret" not in str(caught.value)
 

@@ -180,7 +180,7 @@ def test_refused(shape: tuple[int, ...], fmt: Format, quality: int, match: str) 
 
 
 def test_one_picture_has_three_axes() -> None:
-    with pytest.raises(SaveError, match=r"one picture is \[H,W,C\]"):
+    with pytest.raises(SaveError, match=r"give one picture, \[H,W,C\]"):
         encode(torch.zeros(1, 4, 4, 3), "png", 80)
 
 

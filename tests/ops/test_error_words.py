@@ -98,7 +98,7 @@ ROWS: list[tuple[type[HotswapError], Callable[[Path], Any], str, str]] = [
         NotFoundError,
         lambda path: store(path).local(parse("a.safetensors")),  # type: ignore[arg-type]
         "a.safetensors: there is no such file",
-        "write hf:owner/name",
+        "Write hf:owner/name",
     ),
     (
         RefusedError,

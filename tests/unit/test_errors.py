@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,65 @@ def test_what_is_raised_is_in_the_tree() -> None:
     }
     assert outside == ALLOWED.keys() & outside, "neither in the tree nor on the list"
     assert ALLOWED.keys() == outside, "on the list, and raised no more"
+
+
+REMEDY = re.compile(
+    r"(?:^|[.;:,(] |, or )(?:or |then )?(?:add|accept|ask|buy|check|choose|connect|copy|delete|"
+    r"download|encode|free|give|install|load|make|name|open|put|raise|remove|run|save|set|share|take|try|"
+    r"unset|use|wait|write)\b",
+    re.IGNORECASE,
+)
+"""A message tells somebody to do something."""
+HANDS_ON = {"remedy", "hint", "error", "why", "reason", "describe", "refusal", "wrong", "unpinned"}
+HANDS_ON |= {"_forms", "_missing", "_what_it_is"}
+"""Names of what a message ends with, where the remedy is in there."""
+NO_REMEDY = {
+    "The fetch was cancelled. What has arrived is kept for the next try.": "it was asked for",
+    "it lacks {}{}": "`engine.checkpoint` names the file and says what to choose",
+    "{} is no matrix": "as above",
+    "it needs {} GB, {} allows {} GB": "`Kept.open` goes on without, and says what to do",
+    "it needs {} GB, and {} GB are free": "as above",
+    "it names {} twice, the second time as {}": "of keys; `engine.loras` names the file",
+    "it knows {} labels instead of {}": "`_broken` names the file and says what to do",
+    "it is not made for pictures of {}x{}": "as above",
+    "its width {} is not a multiple of {}": "as above",
+}
+
+
+def words_of(node: ast.expr) -> tuple[str, set[str]]:
+    """A message with {} for values, and the names that it takes them from."""
+    if isinstance(node, ast.Constant):
+        return str(node.value), set()
+    if isinstance(node, ast.JoinedStr):
+        parts = [words_of(part) for part in node.values]
+        return "".join(text for text, _ in parts), set().union(*(names for _, names in parts))
+    names = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+    names |= {part.attr for part in ast.walk(node) if isinstance(part, ast.Attribute)}
+    fixed = [part.value for part in ast.walk(node) if isinstance(part, ast.Constant)]
+    inside = " ".join(text for text in fixed if isinstance(text, str))
+    return inside if isinstance(node, (ast.BinOp, ast.IfExp)) else "{}", names
+
+
+def messages() -> Iterator[tuple[str, str]]:
+    """Where each error is made, and what it says; a RequestError always has a remedy."""
+    for path in modules():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+                continue
+            if node.func.id not in TREE.keys() - {"RequestError"}:
+                continue
+            parts = [words_of(argument) for argument in node.args]
+            if not any(names & HANDS_ON for _, names in parts):
+                where = f"{path.relative_to(ROOT).as_posix()}:{node.lineno}"
+                yield where, " ".join(text for text, _ in parts)
+
+
+def test_every_message_says_what_to_do() -> None:
+    said = list(messages())
+    assert len(said) > 90, "the walk finds few of them"
+    without = {text for _, text in said if not REMEDY.search(text)}
+    assert without - NO_REMEDY.keys() == set()
+    assert NO_REMEDY.keys() - without == set(), "on the list, and said no more"
 
 
 def test_the_root_itself_is_never_raised() -> None:
