@@ -16,6 +16,7 @@ from .step import SMALL, Size, Step, with_lora, write_lora
 SIZE = Size(4, 8, checkpoints.WIDTH, 512, 512, 3, 1)
 
 
+@torch.inference_mode()
 def run(kit: Kit) -> None:
     """Load cold and warm; then compare a half loaded model with the whole one."""
     kit.start_comfyui()
@@ -38,10 +39,9 @@ def run(kit: Kit) -> None:
     # Without those of bf16 layers: merged they are rounded, left behind they are not.
     lora = write_lora(kit.scratch / "lora-of-files.safetensors", size, modulation=False)
     step = Step(size, kit.device)
-    with torch.inference_mode():
-        for adapted in (False, True):
-            model = with_lora("int8", patcher, lora) if adapted else patcher
-            half_loaded(kit, model, step, "with a LoRA" if adapted else "without a LoRA")
+    for adapted in (False, True):
+        model = with_lora("int8", patcher, lora) if adapted else patcher
+        half_loaded(kit, model, step, "with a LoRA" if adapted else "without a LoRA")
     free(kit, patcher)
 
 
