@@ -62,7 +62,7 @@ def view(spots: Sequence[Spot]) -> dict[str, Any]:
     Nodes 2.0 of editor 1.32 draws all larger; the newest editor finds a scale and offset itself.
     """
     left = min(spot.left for spot in spots)
-    return {"scale": 0.76, "offset": [170 - left, 225]}
+    return {"scale": 0.76, "offset": [170 - left, 200]}
 
 
 # --- inside ---

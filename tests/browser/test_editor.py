@@ -36,7 +36,7 @@ def test_a_saved_graph_comes_back_with_the_same_sizes(editor: Editor) -> None:
     editor.wait_for_line("512 × 1024")
     height = editor.height(INPUTS)
     graph = editor.page.evaluate("() => window.app.graph.serialize()")
-    assert len(graph["nodes"][0]["widgets_values"]) == 23, "the lines are no value"
+    assert len(graph["nodes"][0]["widgets_values"]) == 24, "the lines are no value"
     for _ in range(2):
         editor.load(graph)
         editor.wait_for_line("512 × 1024")

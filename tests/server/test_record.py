@@ -276,9 +276,10 @@ def test_the_file_holds_it(comfy: Comfy, output_format: str) -> None:
     assert texts["parameters"].startswith("a star\n")
     assert "Steps: 2, Sampler: Euler" in last
     assert "Seed: 15, Size: 512x512, Model: flux1-dev" in last
-    short = record(result)["loras"][0]["sha256"][:10]
-    assert f"record-1: {short}" in last
-    assert "<lora:record-1:0.75>" in texts["parameters"]
+    first = record(result)["loras"][0]
+    assert f"record-1: {first['sha256'][:10]}" in last
+    assert 0.7 < first["arrives"] < first["strength"] == 0.75
+    assert f"<lora:record-1:{first['arrives']:.4g}>" in texts["parameters"]
 
 
 def test_a_jpg_without_room_for_the_graph(comfy: Comfy) -> None:
