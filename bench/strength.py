@@ -22,6 +22,7 @@ sys.path.insert(0, str(common.ROOT))
 import torch
 from torch import Tensor
 
+from flux_hotswap.ops.hosted.change import LoraChange
 from flux_hotswap.ops.hosted.merge import Part, merge
 from flux_hotswap.ops.hosted.quantise import (
     E4M3,
@@ -31,7 +32,7 @@ from flux_hotswap.ops.hosted.quantise import (
     scale_for,
     widen,
 )
-from flux_hotswap.ops.hosted.strength import Base, LoraChange, arriving
+from flux_hotswap.ops.hosted.strength import Base, arriving
 from flux_hotswap.ops.int8 import dequantise, group_of
 from flux_hotswap.ops.int8 import quantise as to_int8
 
@@ -68,8 +69,9 @@ def from_int8(matrix: Tensor) -> Base:
     def on_grid(numbers: Tensor) -> Tensor:
         return widen(quantise(numbers, hosted, E4M3_MAX, E4M3)) / hosted
 
-    def read(index: Tensor) -> Tensor:
-        return on_grid(dequantise(values[index], scale[index], group).to(torch.bfloat16))
+    def read(index: Tensor, columns: slice) -> Tensor:
+        rows = dequantise(values[index], scale[index], group).to(torch.bfloat16)
+        return on_grid(rows[:, columns])
 
     return Base(read, on_grid(largest), matrix.shape[1])
 

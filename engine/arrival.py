@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from ..ops.hosted.strength import Base, Change
+    from ..ops.hosted.change import Change
+    from ..ops.hosted.merge import Part
+    from ..ops.hosted.strength import Base
 
 KEPT: Final = 32
 """So many results are kept for a model; the oldest go first."""
@@ -126,8 +128,8 @@ class Known:
         def on_grid(values: Tensor) -> Tensor:
             return widen(quantise(values, scale, E4M3_MAX, E4M3)) / scale
 
-        def read(index: Tensor) -> Tensor:
-            return on_grid(rows.read(index).cpu())
+        def read(index: Tensor, columns: slice) -> Tensor:
+            return on_grid(rows.read(index)[:, columns].cpu())
 
         return Base(read, on_grid(largest), rows.values.shape[1])
 
@@ -223,13 +225,12 @@ def change_of(patches: Sequence[tuple[Any, Any]], shape: tuple[int, ...]) -> Cha
     """
     import torch
 
-    from ..ops.hosted.merge import Part
-    from ..ops.hosted.strength import DenseChange, LoraChange
+    from ..ops.hosted.change import DenseChange, LoraChange
 
     fused = len(patches) > 1 or patches[0][1] is not None
     parts: list[Part] = []
     for patch, offset in patches:
-        part = _part(patch, offset, fused)
+        part = part_of(patch, offset, fused)
         if part is None:
             break
         parts.append(part)
@@ -244,8 +245,10 @@ def change_of(patches: Sequence[tuple[Any, Any]], shape: tuple[int, ...]) -> Cha
     return DenseChange(comfy.lora.calculate_weight(entries, zeros, "weight", torch.float32))
 
 
-def _part(patch: Any, offset: Any, fused: bool) -> Any:
+def part_of(patch: Any, offset: Any, fused: bool) -> Part | None:
     """Return a plain LoRA as the hosted engine reads it; None for anything else."""
+    import torch
+
     from ..ops.hosted.merge import Part
 
     if getattr(patch, "name", "") != "lora" or (offset is not None and offset[0] != 0):
@@ -254,6 +257,8 @@ def _part(patch: Any, offset: Any, fused: bool) -> Any:
     if mid is not None or dora is not None or any(value is not None for value in reshape):
         return None
     up, down = up.flatten(start_dim=1), down.flatten(start_dim=1)
+    if up.dtype != down.dtype or up.dtype not in (torch.float16, torch.bfloat16):
+        up, down = up.to(torch.float32), down.to(torch.float32)
     start = 0 if offset is None else offset[1]
     return Part(up, down, start, None if alpha is None else float(alpha), fused)
 

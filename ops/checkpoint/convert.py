@@ -157,20 +157,20 @@ def convert(
     """
     chosen = {target.name for target in quantised(targets, modulation=modulation)}
     order = [t for t in targets if t.name in chosen] + [t for t in targets if t.name not in chosen]
-    total = sum(_source_bytes(source, target) for target in targets)
+    total = sum(source_bytes(source, target) for target in targets)
     done = 0
     scales: dict[str, list[Tensor]] = {}
     with source.path.open("rb", buffering=0) as file:
         for target in order:
-            for rows in _rows_of(file, source, target):
+            for rows in rows_of(file, source, target):
                 on_progress(done, total)
                 done += rows.nbytes
                 if target.name not in chosen:
-                    _check_finite(source, target, rows.abs().amax())
+                    check_finite(source, target, rows.abs().amax())
                     sink.write(target.name, rows.to(torch.bfloat16))
                     continue
                 values, scale = quantise(rows.to(device, torch.float32), group_of(rows.shape[1]))
-                _check_finite(source, target, scale)
+                check_finite(source, target, scale)
                 sink.write(target.name, values.cpu())
                 scales.setdefault(target.name, []).append(scale.cpu())
     on_progress(total, total)
@@ -178,12 +178,13 @@ def convert(
         sink.write(scale_name(name), torch.cat(parts))
 
 
-def _source_bytes(source: Source, target: Target) -> int:
+def source_bytes(source: Source, target: Target) -> int:
+    """Return how many bytes are read for a tensor of the result."""
     dtype = source.dtype(target.pieces[0].name) or torch.float32
     return Made(target.name, target.shape, dtype).size
 
 
-def _rows_of(file: BinaryIO, source: Source, target: Target) -> Iterator[Tensor]:
+def rows_of(file: BinaryIO, source: Source, target: Target) -> Iterator[Tensor]:
     """Yield a tensor of the result in slices, in the dtype that it has in the file."""
     for piece in target.pieces:
         entry, dtype = source.tensors[piece.name], source.dtype(piece.name)
@@ -214,7 +215,7 @@ def _slices(file: BinaryIO, source: Source, piece: Piece, dtype: torch.dtype) ->
         yield torch.frombuffer(buffer, dtype=dtype).reshape(count, *rest)
 
 
-def _check_finite(source: Source, target: Target, sizes: Tensor) -> None:
+def check_finite(source: Source, target: Target, sizes: Tensor) -> None:
     """Refuse weights whose largest magnitudes, or what follows from them, are not finite."""
     if not torch.isfinite(sizes).all():
         raise CheckpointError(

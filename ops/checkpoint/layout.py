@@ -120,20 +120,47 @@ def _what_it_is(shapes: Iterable[str]) -> str:
     return "its tensors are those of another model"
 
 
-def _check(found: list[Target]) -> None:
-    names = {target.name for target in found}
-    wanted = {f"{name}{end}" for name in _ENDS for end in (".weight", ".bias")}
-    if any(name.startswith("guidance_in.") for name in names):
-        wanted |= {f"{name}{end}" for name in _GUIDANCE for end in (".weight", ".bias")}
-    for kind, linears, norms in (
+class Names(NamedTuple):
+    """The layers of a FLUX.1 model, by their published names.
+
+    Attributes:
+        outside: the linear layers before and behind the blocks.
+        linears: the linear layers in blocks.
+        norms: the RMS norms.
+    """
+
+    outside: list[str]
+    linears: list[str]
+    norms: list[str]
+
+
+def names_of(tensors: Iterable[str]) -> Names:
+    """Return the layers that a model must have of which these tensors are some.
+
+    Args:
+        tensors: their published names. They tell how many blocks there are, at least one of each
+            kind, and whether the model is told the guidance.
+    """
+    found = set(tensors)
+    guided = any(name.startswith("guidance_in.") for name in found)
+    linears: list[str] = []
+    norms: list[str] = []
+    for kind, in_block, in_norms in (
         ("double_blocks", _DOUBLE, _DOUBLE_NORMS),
         ("single_blocks", _SINGLE, _SINGLE_NORMS),
     ):
-        indexes = _indexes(names, kind)
-        for index in range(max(1, len(indexes))):  # behind a gap, blocks are missing
-            block = f"{kind}.{index}."
-            wanted |= {f"{block}{name}{end}" for name in linears for end in (".weight", ".bias")}
-            wanted |= {f"{block}{name}.scale" for name in norms}
+        for index in range(max(1, len(_indexes(found, kind)))):  # behind a gap, blocks are missing
+            linears += [f"{kind}.{index}.{name}" for name in in_block]
+            norms += [f"{kind}.{index}.{name}" for name in in_norms]
+    return Names(sorted(_ENDS | (_GUIDANCE if guided else set())), linears, norms)
+
+
+def _check(found: list[Target]) -> None:
+    names = {target.name for target in found}
+    layers = names_of(names)
+    both = (*layers.outside, *layers.linears)
+    wanted = {f"{name}{end}" for name in both for end in (".weight", ".bias")}
+    wanted |= {f"{name}.scale" for name in layers.norms}
     if missing := sorted(wanted - names):
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise NotFluxError(f"it lacks {missing[0]}{more}")

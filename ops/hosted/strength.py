@@ -1,4 +1,4 @@
-"""How much of a LoRA is left in the hosted engine's weights.
+"""How much of a LoRA is left in the hosted engine's weights. All of it on the CPU.
 
 There a LoRA is merged into a weight that lies on e4m3's grid, and the sum is rounded to the grid
 again: small changes fall back, larger ones become whole steps. With W the weight on its grid, D the
@@ -14,32 +14,33 @@ number of the whole sum, which bounds on the rows find without looking at most o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import torch
 from torch import Tensor
 
-from .merge import Part
+from ...errors import LoraError
+from .change import ALL, Change
 from .quantise import E4M3, E4M3_MAX, Quantised, quantise, scale_for, widen
 
-ACCURACY: Final = 0.004
-"""Standard error that a sample is enlarged for, in units of S."""
+ACCURACY: Final = 0.005
+"""Standard error of S that a sample is enlarged for."""
 
+_FEWEST: Final = 64
+"""Rows of the first sample, by which the next is measured out."""
+_WIDEST: Final = 3072
+"""Columns of a row that are computed, at most."""
 _SMALL: Final = 2**18
 """Weights of so many elements are computed whole."""
-_FIRST: Final = 2**17
-"""Elements of the first sample, by which the next is measured out."""
-_FEWEST: Final = 32
-"""Rows of the first sample, at least."""
+_MOST: Final = 2**20
+"""Elements of all samples of one weight, which bounds the time."""
 _BLOCK: Final = 2**17
 """Elements computed at once, few enough for a core's cache."""
-_MOST: Final = 2**22
-"""Elements of the largest sample."""
-_TINY: Final = 2.0**-60
 _SLACK: Final = 1 + 2**-6
 """Makes up for the roundings that bounds leave out."""
+_TINY: Final = 2.0**-60
 
 
 @dataclass(frozen=True)
@@ -47,112 +48,30 @@ class Base:
     """A weight on the hosted engine's grid.
 
     Attributes:
-        read: gives the rows of an index [n] as [n,K] float32.
+        read: gives some columns of the rows of an ascending index [n], as [n,columns] float32.
         largest: [N] float32, for each row at least its largest magnitude.
         columns: K.
     """
 
-    read: Callable[[Tensor], Tensor]
+    read: Callable[[Tensor, slice], Tensor]
     largest: Tensor
     columns: int
 
     @staticmethod
-    def of(weight: Quantised) -> Base:
-        """Return the base that a quantised weight is."""
-
-        def read(index: Tensor) -> Tensor:
-            return widen(weight.data[index]) * weight.reciprocal
-
-        return Base(read, largest_of_rows(weight), weight.data.shape[1])
-
-
-def largest_of_rows(weight: Quantised) -> Tensor:
-    """Return the largest magnitude of each row, [N] float32."""
-    blocks = weight.data.view(torch.uint8).split(max(_BLOCK // weight.data.shape[1], 1))
-    # Without the sign, codes are in the order of their values.
-    codes = torch.cat([block.bitwise_and(0x7F).amax(dim=1) for block in blocks])
-    return codes.view(E4M3).to(torch.float32) * weight.reciprocal
-
-
-class Change(Protocol):
-    """What is added to a weight, row by row."""
-
-    share: Tensor
-    """[N] float32, about how much of the change lies in each row; in any unit."""
-    largest: Tensor
-    """[N] float32, for each row at least its largest magnitude as the hosted engine adds it."""
-
-    def read(self, index: Tensor, coefficient: float) -> tuple[Tensor, Tensor]:
-        """Return the change of rows, and what the hosted engine adds for it.
+    def of(weight: Quantised, largest: Tensor | None = None) -> Base:
+        """Return the base that a quantised weight is.
 
         Args:
-            index: [n], ascending.
-            coefficient: that the change is added with.
-
-        Returns:
-            Both [n,K] float32; the first without the coefficient.
+            weight: [N,K].
+            largest: what `largest_of_rows` gives for it, where that was kept.
         """
-        ...
 
+        def read(index: Tensor, columns: slice) -> Tensor:
+            data = weight.data.view(torch.uint8)[index, columns].view(E4M3)
+            return widen(data) * weight.reciprocal
 
-class LoraChange:
-    """The change of a LoRA's factors.
-
-    Args:
-        parts: each on rows of its own.
-        rows: N of the weight.
-        columns: K of the weight.
-
-    Raises:
-        LoraError: a part is made for another size.
-    """
-
-    def __init__(self, parts: Sequence[Part], rows: int, columns: int) -> None:
-        self._parts = tuple(parts)
-        self._downs = [part.down.to(torch.float32) * part.hosted_ratio for part in parts]
-        self._columns = columns
-        self._lost: Tensor | None = None
-        self.share, self.largest = torch.zeros(rows), torch.zeros(rows)
-        for part, down in zip(self._parts, self._downs, strict=True):
-            part.fit(rows, columns)
-            own = slice(part.start, part.stop)
-            if part.ratio != part.hosted_ratio:
-                self._lost = torch.ones(rows, 1) if self._lost is None else self._lost
-                self._lost[own] = part.ratio / part.hosted_ratio
-            up = part.up.to(torch.float32).square().sum(dim=1)
-            column = down.square().sum(dim=0)
-            self.share[own] = up * column.sum()
-            self.largest[own] = (up * column.amax()).sqrt()  # by Cauchy and Schwarz
-
-    def read(self, index: Tensor, coefficient: float) -> tuple[Tensor, Tensor]:
-        """See `Change.read`."""
-        product = torch.zeros(len(index), self._columns)
-        added = torch.zeros(len(index), self._columns)
-        for part, down in zip(self._parts, self._downs, strict=True):
-            first, last = torch.searchsorted(index, torch.tensor((part.start, part.stop))).tolist()
-            up = part.up[index[first:last] - part.start].to(torch.float32)
-            # Summed in float32 and rounded once, as a product of the factors' dtype is.
-            torch.mm(up, down, out=product[first:last])
-            added[first:last] = product[first:last].to(part.up.dtype) * coefficient
-        return product if self._lost is None else product * self._lost[index], added
-
-
-class DenseChange:
-    """A change that is no product of two factors.
-
-    Args:
-        change: [N,K] of any dtype.
-    """
-
-    def __init__(self, change: Tensor) -> None:
-        self._change = change
-        self.share = torch.linalg.vector_norm(change.to(torch.float32), dim=1).square()
-        self.largest = change.abs().amax(dim=1).to(torch.float32)
-
-    def read(self, index: Tensor, coefficient: float) -> tuple[Tensor, Tensor]:
-        """See `Change.read`."""
-        change = self._change[index].to(torch.float32)
-        return change, change * coefficient
+        found = largest_of_rows(weight) if largest is None else largest
+        return Base(read, found, weight.data.shape[1])
 
 
 @dataclass(frozen=True)
@@ -172,31 +91,47 @@ class Arrival:
     elements: int
 
 
+def largest_of_rows(weight: Quantised) -> Tensor:
+    """Return the largest magnitude of each row, [N] float32."""
+    blocks = weight.data.view(torch.uint8).split(max(_BLOCK // weight.data.shape[1], 1))
+    # Without the sign, codes are in the order of their values.
+    codes = torch.cat([block.bitwise_and(0x7F).amax(dim=1) for block in blocks])
+    return codes.view(E4M3).to(torch.float32) * weight.reciprocal
+
+
 def arriving(
     base: Base, change: Change, coefficient: float, *, accuracy: float = ACCURACY
 ) -> Arrival:
     """Return what is left of a change.
 
     Args:
-        base: the weight.
+        base: the weight, [N,K].
         change: to the weight.
         coefficient: that the hosted engine adds the change with: 1.5 times the LoRA's scale.
-        accuracy: the largest standard error of S; 0 computes all rows.
+        accuracy: the standard error of S to aim at; 0 computes all rows.
+
+    Raises:
+        LoraError: the change holds NaN or infinity.
     """
+    if not torch.isfinite(change.largest).all():
+        raise LoraError(
+            "A LoRA's factors hold NaN or infinity. The file is damaged, or its training went "
+            "astray: fetch it again, or use another one."
+        )
     scale = scale_for(merged_largest(base, change, coefficient), E4M3_MAX)
     if not change.share.any():  # nothing is added, at whatever strength
         return Arrival(coefficient, 0.0, float(scale), 0)
     rows = len(base.largest)
-    if rows * base.columns <= _SMALL or accuracy <= 0:
-        effect, whole = _measure(base, change, coefficient, scale, torch.arange(rows)).sum(dim=1)
-        return Arrival(float(effect / whole), 0.0, float(scale), rows * base.columns)
-    return _sampled(base, change, coefficient, scale, accuracy)
+    if accuracy > 0 and rows * base.columns > _SMALL:
+        return _sampled(base, change, coefficient, scale, accuracy)
+    effect, whole = _measure(base, change, coefficient, scale, torch.arange(rows)).sum(dim=1)
+    return Arrival(float(effect / whole), 0.0, float(scale), rows * base.columns)
 
 
 def merged_largest(base: Base, change: Change, coefficient: float) -> Tensor:
-    """Return the largest magnitude of the whole sum, or a number up to 1 if it is below 1.
+    """Return the largest magnitude of the whole sum, or 1 if that is larger.
 
-    Scales do not tell numbers below 1 apart, so that the rows are only looked at whose bound is
+    Scales do not tell numbers up to 1 apart, so that the rows are only looked at whose bound is
     above 1, and above the largest number found so far.
     """
     bounds = base.largest + change.largest * abs(coefficient) * _SLACK
@@ -208,24 +143,29 @@ def merged_largest(base: Base, change: Change, coefficient: float) -> Tensor:
             break
         index = index.sort().values
         added = change.read(index, coefficient)[1]
-        found = torch.maximum(found, _sum(base.read(index), added).abs().amax())
+        found = torch.maximum(found, _sum(base.read(index, ALL), added).abs().amax())
     return found
 
 
 def _sum(weight: Tensor, added: Tensor) -> Tensor:
-    """The merged rows before they are rounded to e4m3; float32 holding bf16."""
+    """The merged rows in bf16, before they are rounded to e4m3."""
     return (weight.to(torch.bfloat16).to(torch.float32) + added).to(torch.bfloat16)
 
 
 def _measure(
-    base: Base, change: Change, coefficient: float, scale: Tensor, index: Tensor
+    base: Base,
+    change: Change,
+    coefficient: float,
+    scale: Tensor,
+    index: Tensor,
+    columns: slice = ALL,
 ) -> Tensor:
     """<effect, D> and <D, D> of each row of an ascending index, [2,n] float64."""
     reciprocal = scale.reciprocal()
     found: list[Tensor] = []
     for rows in index.split(max(_BLOCK // base.columns, 1)):
-        weight = base.read(rows)
-        delta, added = change.read(rows, coefficient)
+        weight = base.read(rows, columns)
+        delta, added = change.read(rows, coefficient, columns)
         merged = quantise(_sum(weight, added), scale, E4M3_MAX, E4M3)
         effect = widen(merged).mul_(reciprocal).sub_(weight)
         found.append(torch.stack([_dots(effect, delta), _dots(delta, delta)]))
@@ -242,26 +182,32 @@ def _sampled(
     """Draw rows by their share of the change, evenly along the order of change to weight.
 
     Neighbours in that order are alike, and rows at even distances take in what changes along it:
-    what is left to chance is how neighbours differ.
+    what is left to chance is how neighbours differ. Of wide rows each gives some columns only, its
+    neighbour the next ones: many rows say more than whole ones.
     """
     order = _order(change.share / base.largest.clamp_min(_TINY).square())
     ends = change.share[order].double().cumsum(0)
-    sums, variance = torch.zeros(2, dtype=torch.float64), 0.0
-    taken, wanted, most = 0, max(_FIRST // base.columns, _FEWEST), _MOST // base.columns
+    sums, variance, taken = torch.zeros(2, dtype=torch.float64), 0.0, 0
+    turns = math.ceil(base.columns / _WIDEST)
+    width = base.columns // turns
+    wanted, most = _FEWEST, _MOST // width
     while True:
         points = torch.arange(wanted, dtype=torch.float64).add(0.5).div(wanted)
         places = torch.searchsorted(ends, points * ends[-1]).clamp_max(len(order) - 1)
-        index, back = order[places].sort()
-        found = _measure(base, change, coefficient, scale, index) / change.share[index]
-        found = found[:, torch.argsort(back)]
+        found = torch.empty(2, wanted, dtype=torch.float64)
+        for turn in range(min(turns, wanted)):
+            index, back = order[places[turn::turns]].sort()
+            columns = slice(turn, None, turns)
+            measured = _measure(base, change, coefficient, scale, index, columns)
+            found[:, turn::turns] = (measured / change.share[index])[:, back.argsort()]
         sums, taken = sums + found.sum(dim=1), taken + wanted
         strength = sums[0] / sums[1]
         variance += float((found[0] - strength * found[1]).diff().square().sum() / 2)
         error = math.sqrt(variance) / float(sums[1])
         wanted = min(math.ceil(taken * ((error / accuracy) ** 2 - 1)), most - taken)
         if wanted <= 0:
-            return Arrival(float(strength), error, float(scale), taken * base.columns)
-        wanted = max(wanted, _FEWEST)
+            return Arrival(float(strength), error, float(scale), taken * width)
+        wanted = max(wanted, 2)  # one alone has no neighbour
 
 
 def _order(values: Tensor) -> Tensor:

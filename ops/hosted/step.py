@@ -1,0 +1,55 @@
+"""From noise to an 8 bit picture, in bf16 all along."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from torch import Tensor
+
+TIME_FACTOR: Final = 1000.0
+
+
+def as_told(value: Tensor) -> Tensor:
+    """Return a noise level or a guidance as the model is told it.
+
+    Args:
+        value: of any shape.
+
+    Returns:
+        bf16 of the same shape: rounded, times 1000, rounded again.
+    """
+    return (value.to(torch.bfloat16).to(torch.float32) * TIME_FACTOR).to(torch.bfloat16)
+
+
+def euler(latent: Tensor, prediction: Tensor, sigma: float, following: float) -> Tensor:
+    """Return the latent one step on.
+
+    Args:
+        latent: bf16 of any shape, at noise level sigma.
+        prediction: bf16 of the same shape.
+        sigma: the noise level, a float32 number.
+        following: the next one.
+
+    Returns:
+        bf16 of the same shape; the move is rounded, and so is the sum.
+    """
+    move = ((following - sigma) * prediction.to(torch.float32)).to(torch.bfloat16)
+    return (latent.to(torch.float32) + move.to(torch.float32)).to(torch.bfloat16)
+
+
+def to_eight_bit(decoded: Tensor) -> Tensor:
+    """Return a decoded picture in 8 bits.
+
+    bf16 has eight bits of mantissa itself, so that truncating here is neither what truncating nor
+    what rounding a float32 picture gives: most values that differ do so by 1.
+
+    Args:
+        decoded: -1..1 of any shape; bf16, or rounded to it.
+
+    Returns:
+        uint8 of the same shape.
+    """
+    shifted = (decoded.to(torch.bfloat16).to(torch.float32).clamp(-1, 1) + 1).to(torch.bfloat16)
+    stretched = (shifted.to(torch.float32) * 127.5).to(torch.bfloat16)
+    return stretched.to(torch.float32).clamp(0, 255).to(torch.uint8)

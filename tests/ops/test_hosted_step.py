@@ -1,0 +1,62 @@
+"""Told times, the loop, the 8 bit picture, embeddings and RoPE of the hosted engine."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hosted_vectors import SAID, sha, tensors
+
+from flux_hotswap.ops.hosted.embed import embedding, places, rope
+from flux_hotswap.ops.hosted.step import as_told, euler, to_eight_bit
+
+TEXT_TOKENS = {"dev": 512, "schnell": 256}
+
+
+@pytest.mark.parametrize("case", SAID["timesteps"])
+def test_noise_levels_told(case: str) -> None:
+    sigmas, rounded, told = SAID["timesteps"][case]
+    assert torch.tensor(sigmas).to(torch.bfloat16).tolist() == rounded
+    assert as_told(torch.tensor(sigmas)).tolist() == told
+
+
+@pytest.mark.parametrize("guidance", SAID["guidance_told"])
+def test_guidance_told(guidance: str) -> None:
+    assert float(as_told(torch.tensor(float(guidance)))) == SAID["guidance_told"][guidance]
+
+
+def test_a_step() -> None:
+    x, v = tensors()["euler/x"], tensors()["euler/v"]
+    made = euler(x, v, SAID["euler"]["from"], SAID["euler"]["to"])
+    assert sha(made) == SAID["euler"]["output"]
+
+
+def test_eight_bits_of_every_number_of_bf16() -> None:
+    codes = torch.arange(-32768, 32768).to(torch.int16).view(torch.bfloat16).clone()
+    codes[~torch.isfinite(codes)] = 0
+    assert sha(to_eight_bit(codes)) == SAID["eight_bit"]["every_code"]
+
+
+@pytest.mark.parametrize("value", SAID["eight_bit"]["examples"])
+def test_eight_bits_of_float32(value: str) -> None:
+    assert int(to_eight_bit(torch.tensor(float(value)))) == SAID["eight_bit"]["examples"][value]
+
+
+@pytest.mark.parametrize("value", SAID["embedding"])
+def test_embeddings(value: str) -> None:
+    told, digest = SAID["embedding"][value]
+    assert float(as_told(torch.tensor(float(value)))) == told
+    assert sha(embedding(torch.tensor([float(value)]))) == digest
+
+
+@pytest.mark.parametrize("size", [name for name in SAID["rope"] if name != "block"])
+def test_rope_of_flux(size: str) -> None:
+    sides, name = size.split()
+    height, width = (int(side) // 16 for side in sides.split("x"))
+    table = rope(places(TEXT_TOKENS[name], height, width))
+    assert sha(table) == SAID["rope"][size]
+
+
+def test_rope_of_other_axes() -> None:
+    block = SAID["block"]
+    table = rope(places(block["text_tokens"], *block["grid"]), block["axes"])
+    assert sha(table) == SAID["rope"]["block"]
