@@ -27,7 +27,7 @@ class Checkpoint:
 
     Attributes:
         source: the file and what its head says.
-        targets: the tensors that ComfyUI runs.
+        targets: the tensors that ComfyUI runs; none of a file of the hosted fast engine.
         head: the bytes before the data.
     """
 
@@ -39,6 +39,13 @@ class Checkpoint:
     def quantised_as(self) -> list[str]:
         """The dtypes of the blocks' weights that are quantised already, as safetensors says."""
         return sorted({self.source.tensors[piece.name].dtype for piece in self._pieces} - _FLOATS)
+
+    @property
+    def is_hosted(self) -> bool:
+        """Whether it is in the format of the hosted fast engine."""
+        from ..ops.checkpoint.hosted_file import is_hosted_file
+
+        return is_hosted_file(self.source.tensors)
 
     @property
     def values(self) -> int:
@@ -60,11 +67,15 @@ def look_at(path: Path) -> Checkpoint:
     from ..errors import BadFileError
     from ..files import header
     from ..ops.checkpoint.convert import Source
+    from ..ops.checkpoint.hosted_file import check, is_hosted_file
 
     try:
         read = header.read(path)
     except BadFileError as error:
         raise CheckpointError(str(error)) from error
+    if is_hosted_file(read.tensors):
+        check(read.tensors, path.name)
+        return Checkpoint(Source(path, read.tensors, 0), [], b"")
     try:
         found = targets({name: entry.shape for name, entry in read.tensors.items()})
     except NotFluxError as error:

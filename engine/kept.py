@@ -122,10 +122,7 @@ class Job:
         return quantised(self.targets, modulation=self.modulation)
 
     def _place(self) -> tuple[Path, str]:
-        base = self.source.base
-        spans = [(base + entry.start, base + entry.end) for entry in self.source.tensors.values()]
-        print_of_source = cache.fingerprint(self.source.path, self.head, spans)
-        key = cache.key_of(print_of_source, modulation=self.modulation)
+        key = cache.key_of(print_of(self.source, self.head), modulation=self.modulation)
         return cache.path_for(self.folder, self.source.path.name, key), key
 
     def _is_whole(self, path: Path, key: str) -> bool:
@@ -194,6 +191,18 @@ class Job:
             device=comfy.model_management.get_torch_device(),
             on_progress=self.on_progress,
         )
+
+
+def print_of(source: Source, head: bytes) -> str:
+    """Return a fingerprint of a checkpoint.
+
+    Args:
+        source: the checkpoint.
+        head: its bytes before its data.
+    """
+    base = source.base
+    spans = [(base + entry.start, base + entry.end) for entry in source.tensors.values()]
+    return cache.fingerprint(source.path, head, spans)
 
 
 def check_of(path: Path) -> str:

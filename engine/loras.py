@@ -47,7 +47,9 @@ class Applied:
         """Return what was done, in lines."""
         about = describe(fit.fit, has_clip=clip is not None)
         strength = f"strength: {self.lora.reckoning}"
-        if self.lora.arrival == HOSTED:
+        if fit.merged:
+            strength += ", merged and rounded to fp8 as on the hosted model"
+        elif self.lora.arrival == HOSTED:
             strength += f", of which arrives {fit.arrivals}"
         return "\n".join([*origin(self.found), *about, strength, *remarks(self.found)])
 
@@ -59,12 +61,13 @@ class Applied:
     def record(self, fitted: Fitted) -> dict[str, Any]:
         """Return the same for the record of the picture."""
         fit = fitted.fit
+        arrives = {} if fitted.merged else {"arrives": round(fitted.arrivals.mean, 4)}
         return {
             "source": self.found.source,
             "file": self.found.path.name,
             "sha256": self.found.sha256,
             "strength": self.lora.strength,
-            "arrives": round(fitted.arrivals.mean, 4),
+            **arrives,
             "family": fit.family.name,
             "keys": fit.keys,
             "matched": fit.matched,
@@ -140,6 +143,13 @@ def route_of(model: ModelPatcher) -> str:
     return str((attached(ROUTE) if attached is not None else None) or "bf16")
 
 
+def merges(model: ModelPatcher) -> bool:
+    """Whether LoRAs are merged into a MODEL's weights, as engine fp8 does."""
+    from .hosted import hosted_layers
+
+    return bool(hosted_layers(model.model))
+
+
 def apply_or_take(
     applied: Sequence[Applied], model: ModelPatcher, clip: Any
 ) -> tuple[ModelPatcher, Any, tuple[Fitted, ...]]:
@@ -181,10 +191,12 @@ class Fitted:
     Attributes:
         fit: what of its file belongs to the model.
         arrivals: how strongly it arrives.
+        merged: whether it is merged into weights in fp8, which takes a part that nobody counts.
     """
 
     fit: Fit
     arrivals: Arrivals
+    merged: bool = False
 
 
 def apply(
@@ -206,6 +218,8 @@ def apply(
     import comfy.lora
     import comfy.lora_convert
 
+    from .hosted_loras import merge_patches
+
     state, fit = read(path)
     key_map: dict[str, Any] = comfy.lora.model_lora_keys_unet(model.model, {})
     if clip is not None:
@@ -216,21 +230,24 @@ def apply(
     if clip is not None:
         shapes |= shapes_of(clip.cond_stage_model)
     fitting, misfits = sort_out(patches, shapes)
-    arrivals = everywhere(strength)
-    if as_hosted:
+    arrivals, merged = everywhere(strength), merges(model)
+    if as_hosted and not merged:
         changes = changes_of(fitting, shapes)
         device = model.load_device
         arrivals = arrivals_of(model.model, changes, strength, as_hosted, device)
     model = model.clone()
-    beside, left = add_beside(model, fitting, arrivals.of)
-    patched = beside | add_patches(model, left, arrivals)
+    if merged:
+        done, left = merge_patches(model, fitting, strength)
+    else:
+        done, left = add_beside(model, fitting, arrivals.of)
+    patched = done | add_patches(model, left, arrivals)
     if clip is not None:
         clip = clip.clone()
         patched |= set(clip.add_patches(left, strength))
     fit = fit.with_result(unread=reads.unread(), patched=len(patched), misfits=misfits)
     if not patched:
         raise LoraError(refusal(path.name, fit))
-    return model, clip, Fitted(fit, arrivals)
+    return model, clip, Fitted(fit, arrivals, merged)
 
 
 def add_patches(model: ModelPatcher, patches: Mapping[Any, Any], arrivals: Arrivals) -> set[Any]:

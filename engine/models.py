@@ -12,6 +12,7 @@ from ..ops.recent import Recent
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
+    from torch import Tensor
 
     from .checkpoint import Checkpoint
 
@@ -25,6 +26,7 @@ DOWNLOADS: Final = {
     "schnell": "https://huggingface.co/black-forest-labs/FLUX.1-schnell",
 }
 CACHE_FOLDER: Final = "flux_hotswap_int8"
+SCALES_FOLDER: Final = "flux_hotswap_fp8"
 _SAFETENSORS: Final = (".safetensors", ".sft")
 
 HOW: Final = "flux_hotswap_how"
@@ -32,6 +34,9 @@ HOW: Final = "flux_hotswap_how"
 
 ROUTE: Final = "flux_hotswap_route"
 """The attachment by which a MODEL says on which route it runs."""
+
+FP8: Final = "fp8"
+"""The hosted model's own arithmetic."""
 
 FAST: Final = "fast"
 """The route of go_fast, whichever engine runs there."""
@@ -94,20 +99,48 @@ def own_folder() -> Path:
     return Path(next((entry for entry in folders if Path(entry).name == FOLDERS[0]), folders[0]))
 
 
-def load(path: Path, *, go_fast: bool, modulation: str) -> tuple[ModelPatcher, Route]:
+def load(
+    path: Path,
+    model: str,
+    *,
+    go_fast: bool,
+    modulation: str,
+    engine: str = "auto",
+    clip: Any = None,
+) -> tuple[ModelPatcher, Route]:
     """Return the model of a file, and how it computes.
+
+    Args:
+        path: the file.
+        model: dev or schnell, which it must hold where it is in the hosted engine's format.
+        go_fast: off, it computes in bf16.
+        modulation: "int8" to have the modulation layers in int8 too, where int8 runs.
+        engine: of go_fast: "auto", "int8" or "fp8".
+        clip: the text encoders, by which engine fp8 finds the scales of inputs; None to let it
+            measure each call.
 
     Raises:
         CheckpointError: the file cannot be used.
     """
     from .beside import attached, quantised_layers
+    from .checkpoint import look_at
+    from .trial import VARIABLE, fixed_engine
 
+    fixed = fixed_engine(os.environ.get(VARIABLE))
+    engine = engine if fixed == "auto" else fixed
+    safetensors = path.suffix.lower() in _SAFETENSORS
+    checkpoint = look_at(path) if safetensors or engine == FP8 else None
+    if checkpoint is not None and (checkpoint.is_hosted or (go_fast and engine == FP8)):
+        from .hosted_files import load_hosted
+
+        return load_hosted(checkpoint, model, go_fast=go_fast, clip=clip)
     if go_fast:
-        made, route = load_fast(path, modulation=modulation == "int8")
+        made, route = load_fast(path, modulation=modulation == "int8", engine=engine)
     else:
         made, route = load_flux(path), Route("bf16", "bf16", "go_fast off")
     if quantised_layers(made.model):
         attached(made.model)
+    tell_in_bf16(made)
     return made, route
 
 
@@ -133,12 +166,13 @@ def load_flux(path: Path) -> ModelPatcher:
     return patcher
 
 
-def load_fast(path: Path, *, modulation: bool) -> tuple[ModelPatcher, Route]:
+def load_fast(path: Path, *, modulation: bool, engine: str = "auto") -> tuple[ModelPatcher, Route]:
     """Load a FLUX.1 diffusion model as fast as this machine runs it.
 
     Args:
         path: in bf16, fp16, float32 or quantised already.
         modulation: whether the modulation layers go to int8 too.
+        engine: "int8" leaves the trial out; an administrator's choice goes before it.
 
     Raises:
         CheckpointError: the file cannot be used.
@@ -150,7 +184,7 @@ def load_fast(path: Path, *, modulation: bool) -> tuple[ModelPatcher, Route]:
     if checkpoint.quantised_as:
         names = " and ".join(checkpoint.quantised_as)
         return load_flux(path), Route(FAST, names, "as the file is, run by ComfyUI")
-    choice = choose(2 * checkpoint.values, os.environ.get(VARIABLE))
+    choice = choose(2 * checkpoint.values, os.environ.get(VARIABLE), asked=engine)
     if choice.engine == "bf16":
         return load_flux(path), Route(FAST, "bf16", choice.reason)
     made = _load_int8(checkpoint, modulation, matmul=choice.engine == "int8")
@@ -204,3 +238,24 @@ def interruptible(tell: Any) -> Any:
         tell(done, total)
 
     return told
+
+
+TOLD: Final = "flux_hotswap_told"
+
+
+def tell_in_bf16(model: ModelPatcher) -> None:
+    """Let a model that computes in bf16 be told the noise level in it, as on the hosted model.
+
+    ComfyUI says 1000 times the level in float32. The hosted engines round the level to bf16, and
+    1000 times that again.
+    """
+    import comfy.patcher_extension
+    import torch
+
+    def told(executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if x.dtype == torch.bfloat16:
+            timestep = timestep.to(torch.bfloat16)  # ComfyUI multiplies it in its own dtype
+        return executor(x, timestep, *args, **kwargs)
+
+    kind = comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL
+    model.add_wrapper_with_key(kind, TOLD, told)

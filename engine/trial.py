@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .int8_linear import Matmul
 
 VARIABLE: Final = "FLUX_HOTSWAP_ENGINE"
-CHOICES: Final = ("auto", "int8", "storage", "bf16")
+CHOICES: Final = ("auto", "int8", "storage", "bf16", "fp8")
 """What an administrator may fix; `auto` is the trial."""
 
 SHAPE: Final = (4608, 3072, 12288)
@@ -63,24 +63,37 @@ def decide(times: Mapping[str, float], *, bf16_fits: bool) -> Choice:
     return Choice("storage", f"{why}; bf16 does not fit into its memory")
 
 
-def choose(size: int, fixed: str | None) -> Choice:
+def fixed_engine(text: str | None) -> str:
+    """Return the engine that an administrator's variable names; "auto" for none.
+
+    Raises:
+        SettingsError: it says something else than `CHOICES`.
+    """
+    fixed = (text or "").strip().lower() or "auto"
+    if fixed not in CHOICES:
+        raise SettingsError(f"{VARIABLE} is {fixed!r:.60}: write one of {', '.join(CHOICES)}.")
+    return fixed
+
+
+def choose(size: int, fixed: str | None, asked: str = "auto") -> Choice:
     """Return how go_fast computes on ComfyUI's device.
 
     Args:
         size: bytes of the model in bf16.
         fixed: what the administrator's variable says, None if it is not set.
+        asked: what the user says, where the administrator says nothing.
 
     Raises:
         SettingsError: an administrator's variable says something else than `CHOICES`.
     """
     import comfy.model_management as management
 
-    fixed = (fixed or "").strip().lower() or "auto"
-    if fixed not in CHOICES:
-        raise SettingsError(f"{VARIABLE} is {fixed!r:.60}: write one of {', '.join(CHOICES)}.")
+    fixed = fixed_engine(fixed)
     device: torch.device = management.get_torch_device()
     if fixed != "auto":
         return Choice(fixed, f"{VARIABLE} says so")
+    if asked != "auto":
+        return Choice(asked, "as chosen")
     if device.type != "cuda":
         name = "CPU" if device.type == "cpu" else device.type
         return Choice("storage", f"{name} has no int8 matmul")

@@ -189,8 +189,14 @@ def describe(plan: Plan) -> str:
     lines = [
         f"{plan.mode}: {plan.num_outputs} x {plan.size}, {plan.steps} steps of {plan.model}",
         f"route: {plan.route} ({plan.route_reason})",
-        f"seed: {plan.seed}",
+        f"seed: {plan.seed}{_noise_seed(plan)}",
         *(f"lora: {lora.source} at {lora.strength:g}" for lora in plan.loras),
         *(f"note: {warning}" for warning in plan.warnings),
     ]
     return "\n".join(lines)
+
+
+def _noise_seed(plan: Plan) -> str:
+    if plan.noise_seed == plan.seed:
+        return ""
+    return f", with go_fast the noise is that of {plan.noise_seed}, as on the hosted model"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from comfy_api.latest import io
 
@@ -14,6 +14,7 @@ from ..engine.models import (
     FOLDERS,
     HOW,
     ROUTE,
+    Route,
     load,
     model_files,
     model_path,
@@ -24,13 +25,14 @@ from .base import CATEGORY, Choice, FilesChoice, aliases, field_input
 from .journal import HIDDEN, note
 from .wire import Prediction, request_input
 
+ENGINES: Final = ("auto", "int8", "fp8")
 MODULATIONS: Final = ("bf16", "int8")
 
 log = logging.getLogger(__name__)
 
 
 class FluxHotswapLoader(io.ComfyNode):
-    """Loads the FLUX.1 model that the request names, in int8 or bf16."""
+    """Loads the FLUX.1 model that the request names, on the engine that suits."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -57,7 +59,16 @@ class FluxHotswapLoader(io.ComfyNode):
                 field_input(FIELD["model"], tooltip="Which of the two files is loaded."),
                 field_input(
                     FIELD["go_fast"],
-                    tooltip="Run the model in fp8. Off, the file runs as ComfyUI loads it.",
+                    tooltip="Run the model on a fast engine. Off, it runs as ComfyUI loads it.",
+                ),
+                Choice.Input(
+                    "engine",
+                    options=list(ENGINES),
+                    default=ENGINES[0],
+                    optional=True,
+                    tooltip="How go_fast computes. auto: the fastest of int8 and bf16 on this "
+                    "machine, and fp8 for a file of the hosted model's own format. fp8: the hosted "
+                    "model's arithmetic, its roundings included.",
                 ),
                 Choice.Input(
                     "modulation",
@@ -67,13 +78,20 @@ class FluxHotswapLoader(io.ComfyNode):
                     tooltip="Precision of the modulation layers when go_fast is on. bf16 is nearer "
                     "to the original, int8 takes 3.2 GB less memory.",
                 ),
+                io.Clip.Input(
+                    "clip",
+                    optional=True,
+                    tooltip="The text encoders, for engine fp8 with an ordinary file: it draws one "
+                    "picture when it first loads it, to find how loud the inputs of each layer "
+                    "are, as the hosted model does. Without, each call is measured.",
+                ),
             ],
             outputs=[
                 io.Model.Output("out_model", display_name="MODEL", tooltip="The FLUX.1 model."),
                 io.String.Output(
                     "out_report",
                     display_name="report",
-                    tooltip="Which route runs, fp8 or bf16, and why.",
+                    tooltip="Which engine runs, and why.",
                 ),
             ],
             hidden=HIDDEN,
@@ -93,7 +111,9 @@ class FluxHotswapLoader(io.ComfyNode):
         request: Prediction | None = None,
         model: str = "dev",
         go_fast: bool = True,
+        engine: str = ENGINES[0],
         modulation: str = MODULATIONS[0],
+        clip: Any = None,
     ) -> io.NodeOutput:
         """Load the file of the chosen model."""
         reason = ""
@@ -102,14 +122,17 @@ class FluxHotswapLoader(io.ComfyNode):
             go_fast = request.plan.route == FAST
         path = model_path(dev_file if model == "dev" else schnell_file, model)
         state = path.stat()
-        key = (str(path), state.st_size, state.st_mtime_ns, modulation if go_fast else "bf16 route")
+        how = (engine, modulation, clip is not None) if go_fast else ("bf16 route",)
+        key = (str(path), state.st_size, state.st_mtime_ns, model, *how)
         patcher = recent.take(key)
         if patcher is None:
             recent.let_go()
-            patcher, how = load(path, go_fast=go_fast, modulation=modulation)
-            patcher.set_attachments(HOW, how)
+            patcher, loaded = load(
+                path, model, go_fast=go_fast, modulation=modulation, engine=engine, clip=clip
+            )
+            patcher.set_attachments(HOW, loaded)
             recent.note(key, patcher)
-        loaded: Any = patcher.get_attachment(HOW)
+        loaded = cast("Route", patcher.get_attachment(HOW))
         route = loaded if go_fast or not reason else replace(loaded, reason=reason)
         log.info("FLUX.1 %s runs in %s", model, route)
         patcher.set_attachments(ROUTE, route.kind)

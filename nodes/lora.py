@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
-from ..engine.loras import Applied, apply_or_take, current_hash, get, route_of, watch
+from ..engine.loras import (
+    Applied,
+    apply_or_take,
+    current_hash,
+    get,
+    merges,
+    route_of,
+    watch,
+)
 from ..engine.models import recent
 from ..prediction.plan import Strengths, lora_of
 from ..prediction.spec import FIELD, GO_FAST_LORA, GO_FAST_MULTIPLIER
@@ -103,6 +111,8 @@ class FluxHotswapLora(io.ComfyNode):
                     f"LoRA strengths are those of the {request.plan.route} route, and this MODEL "
                     f"runs in {route}: connect the request to the Loader too"
                 )
+        if loras and merges(model):
+            loras = tuple(lora.merged for lora in loras)
         applied = [Applied(lora, get(lora)) for lora in loras if lora.strength]
         model, clip, fits = apply_or_take(applied, model, clip)
         lines = [entry.report(fit, clip) for entry, fit in zip(applied, fits, strict=True)]

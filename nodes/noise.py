@@ -69,10 +69,12 @@ class FluxHotswapNoise(io.ComfyNode):
         draw = None
         if request is not None:
             seed, draw = request.plan.seed, request.plan.noise_draw
-        note(cls, seed=seed, noise=source)
         if source == "comfy":
+            note(cls, seed=seed, noise=source)
             return io.NodeOutput(ComfyNoise(seed))
-        return io.NodeOutput(HostedNoise(seed, multiprocessors, draw))
+        drawn = seed if request is None else request.plan.noise_seed
+        note(cls, seed=seed, noise=source, **({} if drawn == seed else {"noise_seed": drawn}))
+        return io.NodeOutput(HostedNoise(drawn, multiprocessors, draw))
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..errors import InputError
+from ..engine.text import flux_tokens
 from ..ops.recent import Last
-from ..ops.tokens import CLIP_LENGTH, padded_tokens
 from ..prediction.plan import T5_LENGTH, guidance_of
 from ..prediction.request import check_value
 from ..prediction.spec import FIELD, Field, Kind
@@ -81,22 +80,3 @@ class FluxHotswapPrompt(io.ComfyNode):
         return io.NodeOutput(
             node_helpers.conditioning_set_values(conditioning, {"guidance": distilled})
         )
-
-
-def flux_tokens(clip: Any, text: str, t5_length: int) -> dict[str, list[list[tuple[int, float]]]]:
-    """Return text as tokens for ComfyUI's FLUX text encoders, each of weight 1.
-
-    Raises:
-        InputError: clip holds other text encoders than FLUX.1's.
-    """
-    tokenizer = clip.tokenizer
-    if not hasattr(tokenizer, "t5xxl") or hasattr(tokenizer, "clip_g"):
-        raise InputError(
-            "clip: these are not FLUX's text encoders; "
-            "load clip_l and t5xxl with DualCLIPLoader, type flux"
-        )
-    ids = {
-        "l": padded_tokens(tokenizer.clip_l.tokenizer, text, CLIP_LENGTH),
-        "t5xxl": padded_tokens(tokenizer.t5xxl.tokenizer, text, t5_length),
-    }
-    return {name: [[(token, 1.0) for token in tokens]] for name, tokens in ids.items()}

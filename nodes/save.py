@@ -11,7 +11,9 @@ import folder_paths
 from comfy.cli_args import args
 from comfy_api.latest import io
 
+from ..engine.models import FP8
 from ..ops import metadata
+from ..ops.hosted.step import in_eight_bit_steps
 from ..ops.naming import DEFAULT_PREFIX, clean_prefix
 from ..ops.save import Place, save_batch
 from ..prediction.parameters import parameters
@@ -86,6 +88,8 @@ class FluxHotswapSave(io.ComfyNode):
             output_format = request.plan.output_format
             output_quality = request.plan.output_quality
         record = assemble(notes_before(cls), images.shape[2], images.shape[1], len(images))
+        if record.get("engine") == FP8:
+            images = in_eight_bit_steps(images)
         prefix = clean_prefix(filename_prefix, datetime.now().astimezone())
         folder, filename, counter, subfolder, _ = folder_paths.get_save_image_path(
             prefix, folder_paths.get_output_directory(), images.shape[2], images.shape[1]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from ..errors import RequestError
 from .request import Request
 from .schedule import full_schedule, start_step
+from .seed import fast_seed
 from .sizes import Size, custom_size, image_size, preset_size
 from .spec import CUSTOM, FIELD, GO_FAST_LORA, GO_FAST_MULTIPLIER
 
@@ -60,6 +61,13 @@ class Lora:
             return f"{self.strength:g}"
         return f"{self.strength:g} ({self.scale:g} times {self.multiplier:g} with go_fast)"
 
+    @property
+    def merged(self) -> Lora:
+        """The same as engine fp8 merges it: as the hosted code does, the extra LoRA times 1."""
+        if self.field != "extra_lora" or self.arrival != HOSTED:
+            return self
+        return replace(self, strength=self.scale, multiplier=1.0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -71,7 +79,8 @@ class Plan:
         steps: denoising steps that run, len(sigmas) - 1.
         start_step: steps of the full schedule that an input picture skips.
         sigmas: noise levels from the first step to the final 0.
-        noise_draw: which draw of the seed's generator is the noise; an image uses the second (1).
+        noise_seed: what the noise is drawn with; the fast route knows fewer seeds.
+        noise_draw: which draw of that generator is the noise; an image uses the second (1).
         guidance: distilled guidance, None for schnell.
         t5_length: tokens for T5.
         safety_checker: whether pictures are checked.
@@ -89,6 +98,7 @@ class Plan:
     start_step: int
     sigmas: tuple[float, ...]
     seed: int
+    noise_seed: int
     noise_draw: int
     guidance: float | None
     t5_length: int
@@ -140,6 +150,7 @@ def make_plan(
         request.prompt_strength if image else None,
     )
     route, reason = _route(request, image is not None)
+    seed = seed if request.seed is None else request.seed
     return Plan(
         model=request.model,
         width=size.width,
@@ -151,7 +162,8 @@ def make_plan(
         steps=len(sigmas) - 1,
         start_step=skipped,
         sigmas=sigmas,
-        seed=seed if request.seed is None else request.seed,
+        seed=seed,
+        noise_seed=fast_seed(seed) if route == "fast" else seed,
         noise_draw=noise_draw(image=image is not None),
         guidance=guidance_of(request.model, request.guidance_scale),
         t5_length=T5_LENGTH[request.model],

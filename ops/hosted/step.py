@@ -53,3 +53,17 @@ def to_eight_bit(decoded: Tensor) -> Tensor:
     shifted = (decoded.to(torch.bfloat16).to(torch.float32).clamp(-1, 1) + 1).to(torch.bfloat16)
     stretched = (shifted.to(torch.float32) * 127.5).to(torch.bfloat16)
     return stretched.to(torch.float32).clamp(0, 255).to(torch.uint8)
+
+
+def in_eight_bit_steps(images: Tensor) -> Tensor:
+    """Return pictures at the 256 levels that the hosted engine's conversion gives.
+
+    Args:
+        images: 0..1 of any shape, as ComfyUI decodes them; NaN stays NaN.
+
+    Returns:
+        float32 of the same shape; rounded to 8 bits it is what `to_eight_bit` gives.
+    """
+    wide = images.to(torch.float32)
+    levels = to_eight_bit(torch.nan_to_num(wide * 2 - 1)).to(torch.float32) / 255
+    return torch.where(wide.isnan(), wide, levels)

@@ -342,7 +342,7 @@ def test_a_lora_that_comes_after_compiling_arrives(comfy: Any, route: Route, mod
                                                    lora: Path) -> None:  # fmt: skip
     """And goes again: what was compiled looks at what is attached each time."""
     path = models / "diffusion_models" / DEV
-    patcher, _ = inside.pack("engine.models").load(path, go_fast=True, modulation="bf16")
+    patcher, _ = inside.pack("engine.models").load(path, "dev", go_fast=True, modulation="bf16")
     adapted = with_lora(patcher, lora, 1.0)
     wanted = [run(comfy, model) for model in (patcher, adapted)]
     network = load(comfy, patcher)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import tempfile
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -40,20 +41,24 @@ DEFAULTS: dict[str, Any] = {
 class Studio:
     """A ComfyUI of its own with the trained small FLUX."""
 
-    def __init__(self, comfyui: ComfyUI | None = None, **options: Any) -> None:
+    def __init__(
+        self, comfyui: ComfyUI | None = None, *, models: Path | None = None, **options: Any
+    ) -> None:
         """Nothing runs before the `with`.
 
         Args:
             comfyui: what to run; the one of the tests if it is not given.
+            models: folder of the small FLUX with more files; that of the tests if not given.
             options: of `ComfyServer`.
         """
-        self._comfyui, self._options = comfyui, options
+        self._comfyui, self._models, self._options = comfyui, models, options
         self._stack = ExitStack()
 
     def __enter__(self) -> Studio:
         base = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
         comfyui = self._comfyui or find_comfyui()
-        server = ComfyServer(comfyui, models=trained_models(), base=base, **self._options)
+        models = self._models or trained_models()
+        server = ComfyServer(comfyui, models=models, base=base, **self._options)
         self.server = self._stack.enter_context(server)
         self.client = Client(self.server.url)
         return self
@@ -63,11 +68,18 @@ class Studio:
 
     def draw(self, **request: Any) -> list[Picture]:
         """The pictures of a request in the schema's fields; what it leaves out is of DEFAULTS."""
-        request = DEFAULTS | request
+        return self.draw_with({}, request)
+
+    def draw_with(self, loader: Mapping[str, Any], request: Mapping[str, Any]) -> list[Picture]:
+        """The same, with other inputs of the Loader."""
+        request = {**DEFAULTS, **request}
         path = ROOT / "workflows" / "api" / f"{workflow_for(request)}.json"
         prompt = fill_prompt(json.loads(path.read_text(encoding="utf-8")), request)
-        result = self.client.run(prompt)
-        return [read(self.client.view(entry)) for entry in result.images()]
+        for node in prompt.values():
+            if node["class_type"] == "FluxHotswapLoader":
+                node["inputs"].update(loader)
+        self.result = self.client.run(prompt)
+        return [read(self.client.view(entry)) for entry in self.result.images()]
 
     def upload(self, name: str, picture: Picture) -> str:
         """Put a picture into the input folder; what to name it in a request."""

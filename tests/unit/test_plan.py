@@ -137,6 +137,35 @@ def test_a_strength_says_how_it_came_about(
     assert Lora("a/b", strength, strength).reckoning == f"{strength:g}"
 
 
+@pytest.mark.parametrize(
+    ("raw", "drawn"),
+    [
+        ({"seed": 2**32 - 2}, 2**32 - 2),
+        ({"seed": 2**32 - 1}, 0),
+        ({"seed": 2**40 + 5}, 2**8 + 5),
+        ({"seed": 2**40 + 5, "go_fast": False}, 2**40 + 5),
+    ],
+    ids=["largest", "one more", "large", "bf16"],
+)
+def test_go_fast_knows_fewer_seeds(raw: dict[str, Any], drawn: int) -> None:
+    plan = planned(raw)
+    assert (plan.seed, plan.noise_seed) == (raw["seed"], drawn)
+
+
+BOTH = {"lora": "a", "lora_scale": 0.5, "extra_lora": "b", "extra_lora_scale": 0.8}
+
+
+@pytest.mark.parametrize(
+    ("arrival", "merged"), [("hosted", [0.75, 0.8]), ("whole", [0.75, pytest.approx(1.2)])]
+)
+def test_engine_fp8_merges_the_extra_lora_without_the_multiplier(
+    arrival: str, merged: list[float]
+) -> None:
+    loras = planned(BOTH, strengths=Strengths(arrival=arrival)).loras
+    assert [lora.merged.strength for lora in loras] == merged
+    assert [lora.strength for lora in loras] == [0.75, pytest.approx(1.2)]
+
+
 def test_output_fields() -> None:
     plan = planned({"output_format": "jpg", "output_quality": 0, "disable_safety_checker": True})
     assert (plan.output_format, plan.output_quality, plan.safety_checker) == ("jpg", 0, False)

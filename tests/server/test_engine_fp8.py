@@ -1,0 +1,109 @@
+"""Engine fp8 through a real ComfyUI: the hosted model's own picture, its file, its seeds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hosted_files import write_hosted
+from mini_flux import trained
+from PIL import Image
+from runtime.client import ExecutionError
+from runtime.models import trained_models
+from runtime.sheets import put_loras
+from runtime.studio import Picture, Studio, psnr
+from safetensors.torch import load
+
+DATA = Path(__file__).resolve().parents[1] / "data"
+MODELS: dict[str, Any] = json.loads((DATA / "hosted_flux.json").read_text(encoding="utf-8"))[
+    "models"
+]
+FILE = "hosted-dev.safetensors"
+REQUEST: dict[str, Any] = {
+    "prompt": "STKR, a large yellow star on a dotted blue ground",
+    "lora": "sticker.safetensors",
+    "lora_scale": 0.75,
+    "num_inference_steps": 14,
+    "guidance_scale": 3.0,
+    "go_fast": True,
+    "seed": 7,
+}
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+    models = tmp_path_factory.mktemp("models")
+    shutil.copytree(trained_models(), models, dirs_exist_ok=True)
+    state = load(trained.read("flux1-dev"))
+    scales = MODELS["dev"]["input_scales"]
+    write_hosted(state, scales, models / "diffusion_models" / FILE)
+    with Studio(models=models) as running:
+        put_loras(running)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def theirs() -> Picture:
+    """The picture that the hosted model's code drew of the same request."""
+    return np.asarray(Image.open(DATA / "hosted_sticker.png"), np.float32) / np.float32(255)
+
+
+@pytest.fixture(scope="module")
+def ours(studio: Studio) -> Picture:
+    return studio.draw_with({"dev_file": FILE}, REQUEST)[0]
+
+
+def test_the_picture_is_the_hosted_models(ours: Picture, theirs: Picture) -> None:
+    """On a CPU with AVX-512 all but the last bit of 8; sums in another order move more."""
+    assert psnr(ours, theirs) > 30
+
+
+@pytest.fixture(scope="module")
+def others(studio: Studio, ours: Picture) -> dict[str, Picture]:
+    """What draws the request otherwise."""
+    return {
+        "bf16": studio.draw(**{**REQUEST, "go_fast": False})[0],
+        "without the LoRA": studio.draw_with({"dev_file": FILE}, {**REQUEST, "lora": ""})[0],
+        "int8": studio.draw(**REQUEST)[0],
+    }
+
+
+@pytest.mark.parametrize("name", ["bf16", "without the LoRA", "int8"])
+def test_nothing_else_is_as_near(
+    ours: Picture, theirs: Picture, others: dict[str, Picture], name: str
+) -> None:
+    assert psnr(ours, theirs) > psnr(others[name], theirs) + 3
+
+
+def test_what_it_says(studio: Studio, ours: Picture) -> None:
+    drawn = studio.draw_with({"dev_file": FILE}, {**REQUEST, "seed": 2**32 + 6})[0]
+    record = studio.result.shown("flux_hotswap")[0]
+    assert record["engine"] == "fp8"
+    assert "input scales of the file" in record["engine_reason"]
+    assert (record["seed"], record["noise_seed"]) == (2**32 + 6, 7)
+    assert record["loras"][0]["strength"] == 1.125
+    assert "arrives" not in record["loras"][0]
+    assert np.array_equal(drawn, ours), "the hosted engine takes the seed modulo 2^32-1"
+
+
+def test_an_image_runs_in_bf16_with_the_same_file(studio: Studio, ours: Picture) -> None:
+    asked = {**REQUEST, "image": studio.upload("star.png", ours), "prompt_strength": 0.5}
+    studio.draw_with({"dev_file": FILE}, asked)
+    assert studio.result.shown("flux_hotswap")[0]["engine"] == "bf16"
+
+
+def test_an_ordinary_file_by_choice(studio: Studio, theirs: Picture) -> None:
+    made = studio.draw_with({"engine": "fp8"}, REQUEST)[0]
+    assert "measured in each call" in studio.result.shown("flux_hotswap")[0]["engine_reason"]
+    assert psnr(made, theirs) > 18
+
+
+def test_the_wrong_model_is_refused(studio: Studio) -> None:
+    asked = {**REQUEST, "model": "schnell", "num_inference_steps": 4}
+    with pytest.raises(ExecutionError, match=r"holds FLUX.1 dev, and schnell is asked for"):
+        studio.draw_with({"schnell_file": FILE}, asked)
