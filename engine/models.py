@@ -124,9 +124,9 @@ def load(
     """
     from .beside import attached, quantised_layers
     from .checkpoint import look_at
-    from .trial import VARIABLE, fixed_engine
+    from .trial import fixed_engine
 
-    fixed = fixed_engine(os.environ.get(VARIABLE))
+    fixed = fixed_engine(_administrators())
     engine = engine if fixed == "auto" else fixed
     safetensors = path.suffix.lower() in _SAFETENSORS
     checkpoint = look_at(path) if safetensors or engine == FP8 else None
@@ -142,6 +142,13 @@ def load(
         attached(made.model)
     tell_in_bf16(made)
     return made, route
+
+
+def _administrators() -> str | None:
+    """Return the engine that the administrator's variable names."""
+    from .trial import VARIABLE
+
+    return os.environ.get(VARIABLE)
 
 
 def load_flux(path: Path) -> ModelPatcher:
@@ -178,13 +185,13 @@ def load_fast(path: Path, *, modulation: bool, engine: str = "auto") -> tuple[Mo
         CheckpointError: the file cannot be used.
     """
     from .checkpoint import look_at
-    from .trial import VARIABLE, choose
+    from .trial import choose
 
     checkpoint = look_at(path)
     if checkpoint.quantised_as:
         names = " and ".join(checkpoint.quantised_as)
         return load_flux(path), Route(FAST, names, "as the file is, run by ComfyUI")
-    choice = choose(2 * checkpoint.values, os.environ.get(VARIABLE), asked=engine)
+    choice = choose(2 * checkpoint.values, _administrators(), asked=engine)
     if choice.engine == "bf16":
         return load_flux(path), Route(FAST, "bf16", choice.reason)
     made = _load_int8(checkpoint, modulation, matmul=choice.engine == "int8")

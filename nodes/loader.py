@@ -66,9 +66,9 @@ class FluxHotswapLoader(io.ComfyNode):
                     options=list(ENGINES),
                     default=ENGINES[0],
                     optional=True,
-                    tooltip="How go_fast computes. auto: the fastest of int8 and bf16 on this "
-                    "machine, and fp8 for a file of the hosted model's own format. fp8: the hosted "
-                    "model's arithmetic, its roundings included.",
+                    tooltip="How go_fast computes. auto: the faster of int8 and bf16 here, and fp8 "
+                    "for a file in the hosted model's format. fp8: the hosted model's arithmetic "
+                    "with its roundings.",
                 ),
                 Choice.Input(
                     "modulation",
@@ -81,9 +81,9 @@ class FluxHotswapLoader(io.ComfyNode):
                 io.Clip.Input(
                     "clip",
                     optional=True,
-                    tooltip="The text encoders, for engine fp8 with an ordinary file: it draws one "
-                    "picture when it first loads it, to find how loud the inputs of each layer "
-                    "are, as the hosted model does. Without, each call is measured.",
+                    tooltip="The text encoders, for engine fp8 with an ordinary file. One picture "
+                    "is drawn when the file is first loaded, to find the range of each layer's "
+                    "inputs as the hosted model does. Without, each call is measured.",
                 ),
             ],
             outputs=[

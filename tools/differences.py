@@ -71,12 +71,23 @@ DIFFERENCES: Final[tuple[Difference, ...]] = (
         "Differs between the routes by mistake: squared for a single LoRA in bf16, times 1.5 only "
         "on the main LoRA in fp8.",
         "The scale itself in bf16, times 1.5 for both LoRAs with go_fast; of that as much arrives "
-        "as there, where rounding takes a part (go_fast_lora). The same LoRA twice adds up.",
+        "as there, where rounding takes a part (go_fast_lora). Engine fp8 merges as there. The "
+        "same LoRA twice adds up.",
     ),
     Difference(
         "pixels to 8 bit",
-        "Rounded in bf16, cut off in fp8.",
-        "Rounded.",
+        "Rounded by the bf16 engine, converted in bf16 by the fast one.",
+        "Rounded; in engine fp8 as there.",
+    ),
+    Difference(
+        "noise level",
+        "Told to the model in bf16, and 1000 times that in bf16 again.",
+        "The same where the model computes in bf16.",
+    ),
+    Difference(
+        "seed with go_fast",
+        "Taken modulo 4294967295.",
+        "The same for hosted noise, and reported.",
     ),
     Difference(
         "file names",

@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 from hosted_files import write_hosted
 from mini_flux import trained
-from PIL import Image
 from runtime.client import ExecutionError
 from runtime.models import trained_models
 from runtime.sheets import put_loras
-from runtime.studio import Picture, Studio, psnr
+from runtime.studio import Picture, Studio, psnr, read
 from safetensors.torch import load
 
 DATA = Path(__file__).resolve().parents[1] / "data"
@@ -50,7 +49,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
 @pytest.fixture(scope="module")
 def theirs() -> Picture:
     """The picture that the hosted model's code drew of the same request."""
-    return np.asarray(Image.open(DATA / "hosted_sticker.png"), np.float32) / np.float32(255)
+    return read((DATA / "hosted_sticker.png").read_bytes())
 
 
 @pytest.fixture(scope="module")

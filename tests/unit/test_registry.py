@@ -79,6 +79,7 @@ def test_reviewers_find_every_module_that_reads_the_environment() -> None:
 FOLDERS = {
     f"models/{LORAS}/{store.FOLDER}": (Settings().cache_bytes, Settings().max_bytes),
     f"models/{models.FOLDERS[0]}/{models.CACHE_FOLDER}": (kept.DEFAULT_SIZE,),
+    f"models/{models.FOLDERS[0]}/{models.SCALES_FOLDER}": (0.1e9,),
     f"models/{weights.FOLDER}": (sum(file.size for file in weights.FILES.values()),),
 }
 """Where the pack writes beside the output folder, and what that takes, in bytes."""
