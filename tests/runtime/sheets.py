@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hosted_files import FILE, PICTURE, REQUEST, put_hosted
 from mini_flux import trained
 from mini_flux.learn import world
 from PIL import Image, ImageDraw
@@ -16,7 +20,8 @@ from PIL import Image, ImageDraw
 from flux_hotswap.prediction.sizes import PRESETS
 
 from .environment import ROOT
-from .studio import Picture, Studio, image
+from .models import trained_models
+from .studio import Picture, Studio, image, psnr, read
 
 FOLDER = ROOT / "docs" / "images"
 QUALITY = 80
@@ -52,12 +57,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", help=", ".join(SHEETS))
     names = parser.parse_args(argv).names or list(SHEETS)
     FOLDER.mkdir(parents=True, exist_ok=True)
-    with Studio() as studio:
+    with tempfile.TemporaryDirectory() as folder:
+        models = Path(shutil.copytree(trained_models(), folder, dirs_exist_ok=True))
+        put_hosted(models)
+        _draw(names, models)
+    return 0
+
+
+def _draw(names: Sequence[str], models: Path) -> None:
+    with Studio(models=models) as studio:
         put_loras(studio)
         for name in names:
             sheet(SHEETS[name](studio)).save(FOLDER / f"{name}.webp", quality=QUALITY, method=6)
             sys.stderr.write(f"docs/images/{name}.webp\n")
-    return 0
 
 
 def put_loras(studio: Studio) -> None:
@@ -174,6 +186,22 @@ def go_fast(studio: Studio) -> list[list[Cell]]:
     return rows
 
 
+def engines(studio: Studio) -> list[list[Cell]]:
+    """What the hosted code drew, and each engine's picture of the same request."""
+    theirs = read(PICTURE.read_bytes())
+    drawn: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+        "fp8": ({"dev_file": FILE}, {}),
+        "int8, LoRA as hosted": ({}, {}),
+        "int8, LoRA whole": ({"go_fast_lora": "whole"}, {}),
+        "bf16": ({}, {"go_fast": False}),
+    }
+    row = [Cell(theirs, "the hosted code")]
+    for name, (inputs, fields) in drawn.items():
+        (picture,) = studio.draw_with(inputs, {**REQUEST, **fields})
+        row.append(Cell(picture, f"{name}: {psnr(picture, theirs):.0f} dB"))
+    return [row]
+
+
 def modes(studio: Studio) -> list[list[Cell]]:
     """The three ways to use an input picture, for the page of fields."""
     (before,) = studio.draw(prompt="a red circle beside a green square on a white ground")
@@ -198,6 +226,7 @@ SHEETS: dict[str, Callable[[Studio], list[list[Cell]]]] = {
     "inpaint": inpaint,
     "lora_scale": lora_scale,
     "go_fast": go_fast,
+    "engines": engines,
     "modes": modes,
 }
 

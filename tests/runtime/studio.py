@@ -70,14 +70,14 @@ class Studio:
         """The pictures of a request in the schema's fields; what it leaves out is of DEFAULTS."""
         return self.draw_with({}, request)
 
-    def draw_with(self, loader: Mapping[str, Any], request: Mapping[str, Any]) -> list[Picture]:
-        """The same, with other inputs of the Loader."""
+    def draw_with(self, inputs: Mapping[str, Any], request: Mapping[str, Any]) -> list[Picture]:
+        """The same, with inputs of nodes by their names, such as the Loader's `dev_file`."""
         request = {**DEFAULTS, **request}
         path = ROOT / "workflows" / "api" / f"{workflow_for(request)}.json"
         prompt = fill_prompt(json.loads(path.read_text(encoding="utf-8")), request)
         for node in prompt.values():
-            if node["class_type"] == "FluxHotswapLoader":
-                node["inputs"].update(loader)
+            own = inputs.keys() & node["inputs"].keys()
+            node["inputs"].update({name: inputs[name] for name in own})
         self.result = self.client.run(prompt)
         return [read(self.client.view(entry)) for entry in self.result.images()]
 

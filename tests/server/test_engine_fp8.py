@@ -2,45 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from hosted_files import write_hosted
-from mini_flux import trained
+from hosted_files import FILE, PICTURE, REQUEST, put_hosted
 from runtime.client import ExecutionError
 from runtime.models import trained_models
 from runtime.sheets import put_loras
 from runtime.studio import Picture, Studio, psnr, read
-from safetensors.torch import load
-
-DATA = Path(__file__).resolve().parents[1] / "data"
-MODELS: dict[str, Any] = json.loads((DATA / "hosted_flux.json").read_text(encoding="utf-8"))[
-    "models"
-]
-FILE = "hosted-dev.safetensors"
-REQUEST: dict[str, Any] = {
-    "prompt": "STKR, a large yellow star on a dotted blue ground",
-    "lora": "sticker.safetensors",
-    "lora_scale": 0.75,
-    "num_inference_steps": 14,
-    "guidance_scale": 3.0,
-    "go_fast": True,
-    "seed": 7,
-}
 
 
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     models = tmp_path_factory.mktemp("models")
     shutil.copytree(trained_models(), models, dirs_exist_ok=True)
-    state = load(trained.read("flux1-dev"))
-    scales = MODELS["dev"]["input_scales"]
-    write_hosted(state, scales, models / "diffusion_models" / FILE)
+    put_hosted(models)
     with Studio(models=models) as running:
         put_loras(running)
         yield running
@@ -49,7 +27,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
 @pytest.fixture(scope="module")
 def theirs() -> Picture:
     """The picture that the hosted model's code drew of the same request."""
-    return read((DATA / "hosted_sticker.png").read_bytes())
+    return read(PICTURE.read_bytes())
 
 
 @pytest.fixture(scope="module")
