@@ -96,7 +96,7 @@ def diffusers_bf16(sigma: float) -> Tensor:
     from mini_flux.load_diffusers import load_transformer
     from runtime.models import trained_models
 
-    transformer = load_transformer("dev", trained_models()).to(torch.bfloat16)
+    transformer = load_transformer("dev", trained_models()).bfloat16()
     x, text, pooled = inputs()
     patches = x.unflatten(-1, (8, 2)).unflatten(-3, (8, 2)).permute(0, 2, 4, 1, 3, 5)
     grid = torch.cartesian_prod(torch.arange(8), torch.arange(8))
