@@ -11,18 +11,17 @@ from weakref import ref
 
 from ..errors import LoraError
 from ..ops.lora.fit import Fit, Reads, check_shape, describe, refusal
-from ..ops.lora.names import adapter_alphas, convert
 from ..ops.lora.watch import Watch
 from ..prediction.plan import HOSTED, Lora
 from . import ahead
 from .arrival import Arrivals, arrivals_of, changes_of, everywhere
 from .beside import add_beside, shapes_of
 from .fetching import cancelled, open_store
+from .lora_file import read
 from .models import ROUTE, recent
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
-    from torch import Tensor
 
     from ..lora_fetch.fetch import Fetched
 
@@ -240,30 +239,6 @@ def add_patches(model: ModelPatcher, patches: Mapping[Any, Any], arrivals: Arriv
         name = key if isinstance(key, str) else key[0]
         taken |= set(model.add_patches({key: patch}, arrivals.of(name)))
     return taken
-
-
-def read(path: Path) -> tuple[dict[str, Tensor], Fit]:
-    """Return a file's tensors under names that the core knows.
-
-    Raises:
-        HotswapError: the file cannot be used.
-    """
-    import comfy.utils
-    import torch
-
-    from ..files import header
-
-    raw: Any = comfy.utils.load_torch_file(str(path), safe_load=True)
-    try:
-        state = convert(raw)
-    except ValueError as error:
-        raise LoraError(
-            f"{path.name} cannot be used: {error}. Ask its author for a whole file"
-        ) from error
-    fit = Fit.of(raw, state)
-    alphas = adapter_alphas(header.read(path).metadata, state)
-    state |= {name: torch.tensor(alpha) for name, alpha in alphas.items()}
-    return state, fit
 
 
 def sort_out(

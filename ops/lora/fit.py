@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, Final, TypeVar
 
-from .names import EXPECTED, UNKNOWN, Family, family_of, is_text_name
+from .family import EXPECTED, UNKNOWN, Family, family_of
+from .names import is_text_name
 
 T = TypeVar("T")
 

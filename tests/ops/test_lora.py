@@ -10,8 +10,9 @@ import pytest
 import torch
 from mini_flux import loras
 
+from flux_hotswap.ops.lora.family import family_of
 from flux_hotswap.ops.lora.fit import Fit, Reads, check_shape, describe, refusal, shown
-from flux_hotswap.ops.lora.names import METADATA_KEY, adapter_alphas, convert, core_name, family_of
+from flux_hotswap.ops.lora.names import METADATA_KEY, adapter_alphas, convert, core_name
 from flux_hotswap.ops.lora.watch import RECENT, Watch
 
 NAMES = {
