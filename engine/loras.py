@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import ref
 
 from ..errors import LoraError
-from ..ops.lora.fit import Fit, Reads, check_shape, describe, refusal
+from ..ops.lora.fit import Fit, describe, refusal
 from ..ops.lora.watch import Watch
 from ..prediction.plan import HOSTED, Lora
 from . import ahead
@@ -18,6 +18,7 @@ from .arrival import Arrivals, arrivals_of, changes_of, everywhere
 from .beside import add_beside, shapes_of
 from .fetching import cancelled, open_store
 from .lora_file import read
+from .lora_patches import changes_to
 from .models import ROUTE, recent
 
 if TYPE_CHECKING:
@@ -203,30 +204,28 @@ def apply(
         HotswapError: nothing in the file fits the model.
     """
     import comfy.lora
-    import comfy.lora_convert
 
-    state, fit = read(path)
+    file = read(path)
     key_map: dict[str, Any] = comfy.lora.model_lora_keys_unet(model.model, {})
     if clip is not None:
         key_map = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, key_map)
-    reads = Reads(comfy.lora_convert.convert_lora(state))
-    patches = comfy.lora.load_lora(reads, key_map, log_missing=False)
     shapes = shapes_of(model.model)
     if clip is not None:
         shapes |= shapes_of(clip.cond_stage_model)
-    fitting, misfits = sort_out(patches, shapes)
+    changes = changes_to(path.name, file.modules.values(), key_map, shapes)
+    fitting = changes.patches
     arrivals = everywhere(strength)
     if as_hosted:
-        changes = changes_of(fitting, shapes)
+        known = changes_of(fitting, shapes)
         device = model.load_device
-        arrivals = arrivals_of(model.model, changes, strength, as_hosted, device)
+        arrivals = arrivals_of(model.model, known, strength, as_hosted, device)
     model = model.clone()
     beside, left = add_beside(model, fitting, arrivals.of)
     patched = beside | add_patches(model, left, arrivals)
     if clip is not None:
         clip = clip.clone()
         patched |= set(clip.add_patches(left, strength))
-    fit = fit.with_result(unread=reads.unread(), patched=len(patched), misfits=misfits)
+    fit = changes.result(file.fit, patched)
     if not patched:
         raise LoraError(refusal(path.name, fit))
     return model, clip, Fitted(fit, arrivals)
@@ -239,24 +238,3 @@ def add_patches(model: ModelPatcher, patches: Mapping[Any, Any], arrivals: Arriv
         name = key if isinstance(key, str) else key[0]
         taken |= set(model.add_patches({key: patch}, arrivals.of(name)))
     return taken
-
-
-def sort_out(
-    patches: dict[Any, Any], shapes: Mapping[str, tuple[int, ...]]
-) -> tuple[dict[Any, Any], list[str]]:
-    """Return the patches that have the shape of their weight, and what is wrong with the others.
-
-    The core would only log those, in the middle of sampling.
-    """
-    fitting: dict[Any, Any] = {}
-    misfits: list[str] = []
-    for key, patch in patches.items():
-        name, *rest = (key,) if isinstance(key, str) else key
-        shape = shapes.get(name)
-        rows = rest[0][2] if rest and rest[0] is not None else None
-        problem = None if shape is None else check_shape(patch, shape, rows)
-        if problem is None:
-            fitting[key] = patch
-        else:
-            misfits.append(f"{name.removeprefix('diffusion_model.')} ({problem})")
-    return fitting, misfits

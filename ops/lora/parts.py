@@ -26,7 +26,6 @@ _SPELLINGS: Final = {
     "mid": r"\.lora_mid\.weight",
     "alpha": r"\.alpha",
     "dora_scale": r"\.dora_scale",
-    "reshape_weight": r"\.reshape_weight",
     **{name: rf"\.{name}" for name in ("diff", "diff_b", "set_weight", "w_norm", "b_norm")},
     **{f"lokr_{name}": rf"\.lokr_{name}" for name in _LOKR},
     **{f"hada_{name}": rf"\.hada_{name}" for name in _HADA},
@@ -51,6 +50,10 @@ class Module:
     name: str
     parts: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     names: dict[str, str] = field(default_factory=dict[str, str])
+
+    def label(self, slot: str) -> str:
+        """Return what the file calls a part, for messages."""
+        return self.names.get(slot, f"{self.name}.{slot}")
 
     def named(self, slots: Iterable[str]) -> set[str]:
         """Return the file's names of some slots."""
@@ -84,7 +87,7 @@ def _kind(name: str, needs: str, allows: str = "") -> Kind:
 
 
 KINDS: Final = (
-    _kind("lora", "up down", "mid alpha dora_scale reshape_weight up_bias"),
+    _kind("lora", "up down", "mid alpha dora_scale up_bias"),
     _kind("loha", "hada_w1_a hada_w1_b hada_w2_a hada_w2_b", "hada_t1 hada_t2 alpha dora_scale"),
     _kind(
         "lokr",

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
+from dataclasses import replace
 from typing import Any
 
 import pytest
-import torch
 from mini_flux import loras
 
 from flux_hotswap.ops.lora.family import family_of
-from flux_hotswap.ops.lora.fit import Fit, Reads, check_shape, describe, refusal, shown
+from flux_hotswap.ops.lora.fit import Fit, describe, refusal, shown
 from flux_hotswap.ops.lora.names import METADATA_KEY, adapter_alphas, convert, core_name
 from flux_hotswap.ops.lora.watch import RECENT, Watch
 
@@ -195,51 +194,30 @@ def test_an_alpha_of_the_file_comes_first() -> None:
 # --- how a file fitted ---
 
 
-def lora(out: int, rank: int, into: int, *, reshape: Any = None) -> Any:
-    factors = torch.zeros(out, rank), torch.zeros(rank, into)
-    return SimpleNamespace(name="lora", weights=(*factors, None, None, None, reshape))
+ODD = ("proj_out.odd", *(f"odd{i}" for i in range(4)))
+TEXT = "text_encoder_2.encoder.block.0.layer.0.SelfAttention.q.lora_A.weight"
 
 
-@pytest.mark.parametrize(
-    ("patch", "rows", "problem"),
-    [
-        (lora(6, 2, 4), None, None),
-        (lora(3, 2, 4), 3, None),
-        (lora(3, 2, 4), None, "3x4 instead of 6x4"),
-        (lora(6, 2, 5), None, "6x5 instead of 6x4"),
-        (lora(9, 2, 9, reshape=[9, 9]), None, None),
-        (("diff", (torch.zeros(6, 4),)), None, None),
-        (("diff", (torch.zeros(4, 6),)), None, "4x6 instead of 6x4"),
-        (("set", (torch.zeros(4, 6),)), None, None),
-        (SimpleNamespace(name="lokr", weights=()), None, None),
-    ],
-)
-def test_a_wrong_shape_is_seen(patch: Any, rows: int | None, problem: str | None) -> None:
-    assert check_shape(patch, (6, 4), rows) == problem
+def fit(*names: str, **known: Any) -> Fit:
+    return replace(Fit.of(names), **known)
 
 
-def test_reads_tell_what_was_not_used() -> None:
-    reads = Reads({"a": 1, "b": 2, "c": 3})
-    assert "a" in reads
-    assert (reads["b"], reads.get("c"), reads.get("d", 4)) == (2, 3, 4)
-    assert reads.unread() == ["a"]
-
-
-def fit(*names: str, patched: int = 0, misfits: tuple[str, ...] = ()) -> Fit:
-    converted = [core_name(name) for name in names]
-    return Fit.of(names, converted).with_result([*converted, "added"], patched, misfits)
+def test_only_what_was_used_is_matched() -> None:
+    """Whatever became of the rest: no other number can be in the way."""
+    partly = fit("a", "b", "c", TEXT, used=frozenset("a"), misfitting=frozenset("b"))
+    assert (partly.keys, partly.matched) == (4, 1)
+    assert (partly.unread, partly.text) == (["c"], [TEXT])
 
 
 def test_the_report_names_what_was_not_matched() -> None:
-    text = "text_encoder_2.encoder.block.0.layer.0.SelfAttention.q.lora_A.weight"
-    partly = fit("proj_out.odd", *(f"odd{i}" for i in range(4)), text, patched=3)
+    partly = fit(*ODD, TEXT, patched=3)
     assert describe(partly, has_clip=False) == [
         "keys: 0 of 6 matched (text encoder), 3 weights changed",
         "not matched: proj_out.odd, odd0, odd1 and 2 more",
         "text encoders: 1 keys left out, no CLIP is connected",
     ]
-    assert describe(partly, has_clip=True)[-1] == f"not matched in the text encoders: {text}"
-    assert "wrong shape: x" in describe(fit(misfits=("x",), patched=1), has_clip=True)[-1]
+    assert describe(partly, has_clip=True)[-1] == f"not matched in the text encoders: {TEXT}"
+    assert "wrong shape: x" in describe(fit("a", misfits=("x",)), has_clip=True)[-1]
 
 
 @pytest.mark.parametrize(
