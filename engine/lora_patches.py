@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import LoraError
 from ..ops.lora.fit import Fit
-from ..ops.lora.parts import BIASES, Kind, Module, kind_of, slots_of
+from ..ops.lora.parts import BIASES, MAGNITUDES, Kind, Module, kind_of, slots_of
 from ..ops.lora.sizes import bias_misfit, misfit
 from ..ops.lora.whole import broken
 
@@ -176,6 +176,12 @@ def patch_of(kind: Kind, parts: Mapping[str, Tensor]) -> Any:
     if kind.name in ("diff", "set"):
         (tensor,) = parts.values()
         return kind.name, (tensor,)
+    plain = {slot: tensor for slot, tensor in parts.items() if slot not in MAGNITUDES}
+    if plain.keys() != parts.keys():
+        from .dora import Decomposed
+
+        (slot,) = parts.keys() - plain.keys()
+        return Decomposed(patch_of(kind, plain), parts[slot], inside=slot == "magnitude")
     spelled = {f"{_ONE}.{(_CORE | _CORE_ALSO).get(slot, slot)}": parts[slot] for slot in parts}
     alpha = parts.get("alpha")
     if alpha is not None:

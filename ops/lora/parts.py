@@ -26,6 +26,8 @@ _SPELLINGS: Final = {
     "mid": r"\.lora_mid\.weight",
     "alpha": r"\.alpha",
     "dora_scale": r"\.dora_scale",
+    # PEFT's with or without the adapter's name, and ai-toolkit's.
+    "magnitude": r"\.lora_magnitude_vector(?:\.[^.]+)?(?:\.weight)?|\.magnitude",
     **{name: rf"\.{name}" for name in ("diff", "diff_b", "set_weight", "w_norm", "b_norm")},
     **{f"lokr_{name}": rf"\.lokr_{name}" for name in _LOKR},
     **{f"hada_{name}": rf"\.hada_{name}" for name in _HADA},
@@ -87,7 +89,7 @@ def _kind(name: str, needs: str, allows: str = "") -> Kind:
 
 
 KINDS: Final = (
-    _kind("lora", "up down", "mid alpha dora_scale up_bias"),
+    _kind("lora", "up down", "mid alpha dora_scale magnitude up_bias"),
     _kind("loha", "hada_w1_a hada_w1_b hada_w2_a hada_w2_b", "hada_t1 hada_t2 alpha dora_scale"),
     _kind(
         "lokr",
@@ -104,6 +106,9 @@ KINDS: Final = (
 
 BIASES: Final = ("diff_b", "b_norm", "up_bias")
 """Slots with a change of the bias."""
+
+MAGNITUDES: Final = ("magnitude", "dora_scale")
+"""Slots with DoRA's magnitudes; where there are both the first counts."""
 
 
 def split(state: Mapping[str, Tensor], originals: Mapping[str, str]) -> dict[str, Module]:
@@ -138,7 +143,7 @@ def slots_of(module: Module, kind: Kind) -> set[str] | None:
         if slots is None:
             return None
         found |= set(slots)
-    return found
+    return found - {"dora_scale"} if "magnitude" in found else found
 
 
 def sizes_of(modules: Iterable[Module]) -> dict[str, tuple[int, int]]:

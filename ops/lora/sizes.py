@@ -11,7 +11,7 @@ from typing import Final
 
 from torch import Tensor
 
-from .parts import Kind
+from .parts import MAGNITUDES, Kind
 
 Parts = Mapping[str, Tensor]
 Size = tuple[int, ...]
@@ -47,10 +47,11 @@ def magnitude_axis(scale: Tensor, wanted: Size) -> int | None:
 
 
 def _magnitudes(parts: Parts, wanted: Size) -> str | None:
-    scale = parts.get("dora_scale")
-    if scale is None or (len(wanted) > 1 and magnitude_axis(scale, wanted) is not None):
-        return None
-    return f"magnitudes {_times(tuple(scale.shape))} for {_times(wanted)}"
+    for slot in MAGNITUDES:
+        scale = parts.get(slot)
+        if scale is not None and (len(wanted) < 2 or magnitude_axis(scale, wanted) is None):
+            return f"magnitudes {_times(tuple(scale.shape))} for {_times(wanted)}"
+    return None
 
 
 def _lora(parts: Parts, wanted: Size) -> str | None:

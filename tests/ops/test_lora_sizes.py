@@ -31,6 +31,7 @@ FITS = {
     "DoRA of rows": pair() | parts(dora_scale=(N, 1)),
     "DoRA of rows, flat": pair() | parts(dora_scale=(N,)),
     "DoRA of columns": pair() | parts(dora_scale=(1, K)),
+    "DoRA of PEFT": pair() | parts(magnitude=(N,)),
     "LoHa": parts(**HADA),
     "LoKr": parts(lokr_w1=(3, 2), lokr_w2=(4, 4)),
     "LoKr in factors": parts(
@@ -53,6 +54,7 @@ MISFITS = {
     "DoRA": (pair() | parts(dora_scale=(1, 7)), "magnitudes 1x7 for 12x8"),
     "DoRA, turned": (pair() | parts(dora_scale=(K, 1)), "magnitudes 8x1"),
     "DoRA, one number": (pair() | parts(dora_scale=()), "magnitudes one number"),
+    "DoRA of PEFT": (pair() | parts(magnitude=(K,)), "magnitudes 8 for 12x8"),
     "LoHa, one side": (parts(**(HADA | {"hada_w2_b": (3, 9)})), "12x9 instead of 12x8"),
     "LoHa, ranks": (parts(**(HADA | {"hada_w1_b": (5, K)})), "ranks 2 and 5"),
     "LoHa of a convolution": (parts(**HADA, hada_t1=(2, 2, 3, 3)), "convolution"),
