@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import LoraError
 from ..ops.lora.family import UNKNOWN
 from ..ops.lora.fit import Fit
-from ..ops.lora.names import adapter_alphas, convert
+from ..ops.lora.names import convert
 from ..ops.lora.others import other_model
 from ..ops.lora.parts import Module, sizes_of, split
+from ..ops.lora.peft import CONFIG, alphas_of
 from ..ops.lora.whole import not_finite
+
+if TYPE_CHECKING:
+    from ..lora_fetch.fetch import Fetched
+
+_MOST: Final = 2**20
+"""Bytes of settings; they have some thousands."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +45,6 @@ def read(path: Path) -> LoraFile:
         HotswapError: it cannot be used.
     """
     import comfy.utils
-    import torch
 
     from ..files import header
 
@@ -57,9 +65,55 @@ def read(path: Path) -> LoraFile:
             f"{path.name} cannot be used: {bad} holds numbers that are infinite or none, as a "
             "training that went astray leaves them. Ask its author for another file"
         )
-    for name, alpha in adapter_alphas(metadata, state).items():
-        modules[name.removesuffix(".alpha")].parts["alpha"] = torch.tensor(alpha)
-    return LoraFile(modules, fit)
+    notes = _add_alphas(path, modules, metadata)
+    return LoraFile(modules, replace(fit, notes=tuple(notes)))
+
+
+def _add_alphas(
+    path: Path, modules: Mapping[str, Module], metadata: Mapping[str, str]
+) -> list[str]:
+    """Give modules the alphas that stand elsewhere; return what the user should know.
+
+    Raises:
+        LoraError: what stands there cannot be followed.
+    """
+    import torch
+
+    try:
+        alphas = alphas_of(modules.values(), metadata, config_of(path))
+    except LoraError as error:
+        raise LoraError(
+            f"{path.name} cannot be used: of its alphas, {error}. Ask its author for a file with "
+            "its alphas in it"
+        ) from error
+    for name, alpha in alphas.values.items():
+        modules[name].parts["alpha"] = torch.tensor(alpha)
+    return alphas.notes
+
+
+def state_of(found: Fetched) -> str:
+    """Return a text that is another one when what is made of a file is."""
+    config = config_of(found.path)
+    if config is None:
+        return found.sha256
+    return f"{found.sha256} {sha256(config.encode()).hexdigest()}"
+
+
+def config_of(path: Path) -> str | None:
+    """Return the text of PEFT's settings beside a file; None if there is none that is its own.
+
+    In a folder of many LoRAs nobody knows which one `adapter_config.json` belongs to.
+    """
+    own = path.with_suffix(f".{CONFIG}")
+    shared = path.with_name(CONFIG)
+    alone = (
+        path.stem == "adapter_model" or len(list(islice(path.parent.glob("*.safetensors"), 2))) == 1
+    )
+    for config in (own, shared) if alone else (own,):
+        if config.is_file():
+            with config.open("rb") as file:
+                return file.read(_MOST).decode("utf-8", errors="replace")
+    return None
 
 
 def _refuse_others(

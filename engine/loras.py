@@ -17,7 +17,7 @@ from . import ahead
 from .arrival import Arrivals, arrivals_of, changes_of, everywhere
 from .beside import add_beside, shapes_of
 from .fetching import cancelled, open_store
-from .lora_file import read
+from .lora_file import read, state_of
 from .lora_patches import changes_to
 from .models import ROUTE, recent
 
@@ -82,7 +82,7 @@ def get(lora: Lora) -> Fetched:
     """
     found = ahead.lora(lora)
     if changes(lora.source):
-        watch.note(lora.source, found.sha256)
+        watch.note(lora.source, state_of(found))
     return found
 
 
@@ -113,7 +113,7 @@ def current_hash(source: str) -> str | None:
     except (FetchError, OSError) as error:
         log.warning("The LoRA from before is used. %s", error)
         return None
-    return found.sha256
+    return state_of(found)
 
 
 def origin(found: Fetched) -> list[str]:
@@ -153,7 +153,7 @@ def apply_or_take(
     """
     if not applied:
         return model, clip, ()
-    files = [(entry.found.sha256, entry.lora.strength, entry.lora.arrival) for entry in applied]
+    files = [(state_of(entry.found), entry.lora.strength, entry.lora.arrival) for entry in applied]
     key = (ref(model), model.patches_uuid, *files)
     if clip is not None:
         key += (ref(clip), clip.patcher.patches_uuid)
@@ -161,7 +161,7 @@ def apply_or_take(
     if made is None or (text is None) != (clip is None):
         made, text, fits = model, clip, []
         for entry in applied:
-            file = entry.found.sha256 if entry.lora.arrival == HOSTED else ""
+            file = state_of(entry.found) if entry.lora.arrival == HOSTED else ""
             made, text, fit = apply(
                 entry.found.path, made, text, entry.lora.strength, as_hosted=file
             )

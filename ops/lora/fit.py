@@ -27,6 +27,7 @@ class Fit:
         misfitting: those of changes whose shape is another than their weight's.
         patched: how many weights and biases are changed.
         misfits: weights whose shape is another, with what is wrong.
+        notes: what else the user should know.
     """
 
     family: Family
@@ -35,6 +36,7 @@ class Fit:
     misfitting: frozenset[str] = frozenset()
     patched: int = 0
     misfits: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def keys(self) -> int:
@@ -81,7 +83,7 @@ def describe(fit: Fit, *, has_clip: bool) -> list[str]:
         lines.append(f"text encoders: {len(fit.text)} keys left out, no CLIP is connected")
     if fit.misfits:
         lines.append(f"not applied, wrong shape: {shown(fit.misfits)}")
-    return lines
+    return lines + [f"warning: {note}" for note in fit.notes]
 
 
 def refusal(name: str, fit: Fit) -> str:

@@ -11,18 +11,13 @@ Every trainer has its own spelling for the same modules. The core reads these:
 
 from __future__ import annotations
 
-import json
-import math
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any, Final, TypeVar
+from collections.abc import Mapping
+from typing import Final, TypeVar
 
 from ...errors import LoraError
 
 T = TypeVar("T")
-
-METADATA_KEY: Final = "lora_adapter_metadata"
-"""Where diffusers writes the settings of its adapters, in the head of the file."""
 
 # How the names of a module begin, without any prefix.
 _NATIVE = (
@@ -108,60 +103,3 @@ def core_name(name: str) -> str:
 def is_text_name(name: str) -> bool:
     """Whether a name is one of a text encoder's."""
     return name.removeprefix("base_model.model.").startswith(_TEXT_STARTS)
-
-
-def adapter_alphas(metadata: Mapping[str, str], names: Iterable[str]) -> dict[str, float]:
-    """Return the alphas that diffusers keeps in the file's head instead of in tensors.
-
-    Args:
-        metadata: of the file's head.
-        names: of its tensors, as the core knows them.
-
-    Returns:
-        Alphas by the name of their tensor; none for modules that have one already.
-    """
-    settings = _settings(metadata)
-    known = set(names)
-    made: dict[str, float] = {}
-    for name in known:
-        module, found, _ = name.partition(".lora_A.")
-        part, _, inner = module.partition(".")
-        if not found or f"{module}.alpha" in known or f"{part}.lora_alpha" not in settings:
-            continue
-        alpha = _alpha(part, inner, settings)
-        if alpha is not None:
-            made[f"{module}.alpha"] = alpha
-    return made
-
-
-def _settings(metadata: Mapping[str, str]) -> dict[str, Any]:
-    try:
-        settings = json.loads(metadata.get(METADATA_KEY, "{}"))
-    except (ValueError, RecursionError):
-        return {}
-    return settings if isinstance(settings, dict) else {}
-
-
-def _alpha(part: str, module: str, settings: Mapping[str, Any]) -> float | None:
-    """The number that, divided by the rank, PEFT multiplies a module's delta by."""
-    alpha = _of_module(
-        settings.get(f"{part}.alpha_pattern"), module, settings[f"{part}.lora_alpha"]
-    )
-    rank = _of_module(settings.get(f"{part}.rank_pattern"), module, settings.get(f"{part}.r"))
-    if not _is_number(alpha):
-        return None
-    if settings.get(f"{part}.use_rslora") is True:
-        return alpha * math.sqrt(rank) if _is_number(rank) and rank > 0 else None
-    return float(alpha)
-
-
-def _of_module(pattern: Any, module: str, default: Any) -> Any:
-    """What a PEFT pattern says of a module: its keys are ends of names."""
-    if not isinstance(pattern, dict):
-        return default
-    ends = (value for end, value in pattern.items() if f".{module}".endswith(f".{end}"))
-    return next(ends, default)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

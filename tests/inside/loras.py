@@ -335,3 +335,62 @@ def test_magnitudes_reach_a_weight_in_int8(
     found = found.dequantize() if hasattr(found, "_qdata") else found
     error = (found.float() - wanted).norm() / wanted.norm()
     assert float(error) < (0.003 if found is layer.weight else 0.02)
+
+
+# --- alphas that stand elsewhere ---
+
+CONFIG = '{"peft_type": "LORA", "lora_alpha": 16, "r": 4, "alpha_pattern": {"^proj_out": 2}}'
+
+
+@pytest.mark.parametrize(
+    ("file", "config", "others", "gain"),
+    [
+        ("adapter_model", "adapter_config.json", True, 4.0),
+        ("mine", "adapter_config.json", False, 4.0),
+        ("mine", "adapter_config.json", True, 1.0),
+        ("mine", "mine.adapter_config.json", True, 4.0),
+        ("mine", "", False, 1.0),
+    ],
+)
+def test_settings_beside_the_file_count(
+    full: Any,
+    weights: State,
+    caplog: Any,
+    tmp_path: Path,
+    file: str,
+    config: str,
+    others: bool,
+    gain: float,
+) -> None:
+    delta = {PROJ: loras.blocks()[PROJ]}
+    path = tmp_path / f"{file}.safetensors"
+    loras.write(loras.diffusers(delta, prefix="base_model.model."), path)
+    if others:
+        loras.write(loras.kohya(delta), tmp_path / "other.safetensors")
+    if config:
+        (tmp_path / config).write_text(CONFIG)
+    made, _, fitted = inside.pack("engine.loras").apply(path, full, None, 1.0)
+    change = changes(made, weights, caplog)[f"{PROJ}.weight"]
+    torch.testing.assert_close(change, gain * whole_change(delta, PROJ), atol=1e-6, rtol=1e-5)
+    assert all_of(fitted.fit)
+    assert len(fitted.fit.notes) == (gain == 1.0)
+
+
+def test_other_settings_beside_a_file_are_another_state(tmp_path: Path) -> None:
+    """What was made before is not taken, and the node runs anew."""
+    from types import SimpleNamespace
+
+    state_of = inside.pack("engine.lora_file").state_of
+    found = SimpleNamespace(path=tmp_path / "adapter_model.safetensors", sha256="a" * 64)
+    states = [state_of(found)]
+    for text in ("{}", CONFIG):
+        (tmp_path / "adapter_config.json").write_text(text)
+        states.append(state_of(found))
+    assert states[0] == found.sha256
+    assert len(set(states)) == 3
+
+
+def test_both_rooms_call_the_settings_the_same() -> None:
+    name = inside.pack("ops.lora.peft").CONFIG
+    ending = inside.pack("lora_fetch.store").CONFIG
+    assert ending == f".{name}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +10,7 @@ from mini_flux import loras
 
 from flux_hotswap.ops.lora.family import family_of
 from flux_hotswap.ops.lora.fit import Fit, describe, refusal, shown
-from flux_hotswap.ops.lora.names import METADATA_KEY, adapter_alphas, convert, core_name
+from flux_hotswap.ops.lora.names import convert, core_name
 from flux_hotswap.ops.lora.watch import RECENT, Watch
 
 NAMES = {
@@ -155,42 +154,6 @@ def test_another_models_family_is_seen(name: str, model: str) -> None:
     assert (family.name, family.flux) == (model, False)
 
 
-# --- alphas in the head ---
-
-
-def head(**settings: Any) -> dict[str, str]:
-    return {METADATA_KEY: json.dumps({f"transformer.{k}": v for k, v in settings.items()})}
-
-
-A = "transformer.proj_out.lora_A.weight"
-
-
-@pytest.mark.parametrize(
-    ("metadata", "alpha"),
-    [
-        (head(lora_alpha=8, r=4), 8.0),
-        (head(lora_alpha=8, r=4, use_rslora=True), 16.0),
-        (head(lora_alpha=8, r=4, alpha_pattern={"proj_out": 2}), 2.0),
-        (head(lora_alpha=8, r=4, alpha_pattern={"out": 2}), 8.0),
-        (head(lora_alpha=8, r=4, rank_pattern={"proj_out": 16}, use_rslora=True), 32.0),
-        (head(r=4), None),
-        (head(lora_alpha="much"), None),
-        (head(lora_alpha=True), None),
-        (head(lora_alpha=8, r=0, use_rslora=True), None),
-        ({METADATA_KEY: "{"}, None),
-        ({METADATA_KEY: "[]"}, None),
-        ({}, None),
-    ],
-)
-def test_alphas_of_the_head(metadata: dict[str, str], alpha: float | None) -> None:
-    expected = {} if alpha is None else {"transformer.proj_out.alpha": alpha}
-    assert adapter_alphas(metadata, [A]) == expected
-
-
-def test_an_alpha_of_the_file_comes_first() -> None:
-    assert adapter_alphas(head(lora_alpha=8), [A, "transformer.proj_out.alpha"]) == {}
-
-
 # --- how a file fitted ---
 
 
@@ -218,6 +181,7 @@ def test_the_report_names_what_was_not_matched() -> None:
     ]
     assert describe(partly, has_clip=True)[-1] == f"not matched in the text encoders: {TEXT}"
     assert "wrong shape: x" in describe(fit("a", misfits=("x",)), has_clip=True)[-1]
+    assert describe(fit("a", notes=("y",)), has_clip=True)[-1] == "warning: y"
 
 
 @pytest.mark.parametrize(
