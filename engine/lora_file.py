@@ -13,7 +13,7 @@ from ..errors import LoraError
 from ..ops.lora.family import UNKNOWN
 from ..ops.lora.fit import Fit
 from ..ops.lora.names import convert
-from ..ops.lora.others import other_model
+from ..ops.lora.others import other_model, other_use
 from ..ops.lora.parts import Module, sizes_of, split
 from ..ops.lora.peft import CONFIG, alphas_of
 from ..ops.lora.whole import not_finite
@@ -124,11 +124,18 @@ def _refuse_others(
     Raises:
         LoraError: it is one.
     """
-    other = other_model(fit.names, metadata, sizes_of(modules.values()))
+    sizes = sizes_of(modules.values())
+    other = other_model(fit.names, metadata, sizes)
     if other is None and not fit.family.flux and fit.family is not UNKNOWN:
         other = fit.family.name
     if other is not None:
         raise LoraError(
             f"{name}: it is made for {other}, not for FLUX.1. Choose a LoRA for FLUX.1 dev or "
             "schnell."
+        )
+    wanted = other_use(sizes)
+    if wanted is not None:
+        raise LoraError(
+            f"{name} needs {wanted}, which this pack does not give. Choose a LoRA that "
+            "works without."
         )

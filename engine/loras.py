@@ -49,6 +49,8 @@ class Applied:
         strength = f"strength: {self.lora.reckoning}"
         if self.lora.arrival == HOSTED:
             strength += f", of which arrives {fit.arrivals}"
+        if fit.fit.changes_text and self.lora.multiplier != 1:
+            strength += f"\ntext encoders: strength {self.lora.scale:g}"
         return "\n".join([*origin(self.found), *about, strength, *remarks(self.found)])
 
     def warnings(self, fit: Fitted, clip: Any) -> list[str]:
@@ -153,7 +155,10 @@ def apply_or_take(
     """
     if not applied:
         return model, clip, ()
-    files = [(state_of(entry.found), entry.lora.strength, entry.lora.arrival) for entry in applied]
+    files = [
+        (state_of(entry.found), entry.lora.strength, entry.lora.scale, entry.lora.arrival)
+        for entry in applied
+    ]
     key = (ref(model), model.patches_uuid, *files)
     if clip is not None:
         key += (ref(clip), clip.patcher.patches_uuid)
@@ -163,7 +168,12 @@ def apply_or_take(
         for entry in applied:
             file = state_of(entry.found) if entry.lora.arrival == HOSTED else ""
             made, text, fit = apply(
-                entry.found.path, made, text, entry.lora.strength, as_hosted=file
+                entry.found.path,
+                made,
+                text,
+                entry.lora.strength,
+                as_hosted=file,
+                text_strength=entry.lora.scale,
             )
             fits.append(fit)
         made.set_attachments(FITS, tuple(fits))
@@ -188,7 +198,13 @@ class Fitted:
 
 
 def apply(
-    path: Path, model: ModelPatcher, clip: Any, strength: float, *, as_hosted: str = ""
+    path: Path,
+    model: ModelPatcher,
+    clip: Any,
+    strength: float,
+    *,
+    as_hosted: str = "",
+    text_strength: float | None = None,
 ) -> tuple[ModelPatcher, Any, Fitted]:
     """Return copies of model and clip with the LoRA's patches, and how it fitted.
 
@@ -199,6 +215,8 @@ def apply(
         strength: what the LoRA is multiplied by.
         as_hosted: the file's hash where as much of the strength is to arrive as on the hosted
             model; empty for all of it.
+        text_strength: what the LoRA is multiplied by in the text encoders, which go_fast leaves as
+            they are; strength if None.
 
     Raises:
         HotswapError: nothing in the file fits the model.
@@ -224,10 +242,11 @@ def apply(
     patched = beside | add_patches(model, left, arrivals)
     if clip is not None:
         clip = clip.clone()
-        patched |= set(clip.add_patches(left, strength))
+        whole = strength if text_strength is None else text_strength
+        patched |= set(clip.add_patches(left, whole))
     fit = changes.result(file.fit, patched)
     if not patched:
-        raise LoraError(refusal(path.name, fit))
+        raise LoraError(refusal(path.name, fit, has_clip=clip is not None))
     return model, clip, Fitted(fit, arrivals)
 
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from .family import EXPECTED, UNKNOWN, Family, family_of
 from .names import is_text_name
+from .others import no_lora
 
 _SHOWN: Final = 90
 """Most characters of a name that a message shows."""
@@ -54,6 +55,11 @@ class Fit:
         return [name for name in self._left() if not is_text_name(name)]
 
     @property
+    def changes_text(self) -> bool:
+        """Whether it changes a text encoder."""
+        return any(is_text_name(name) for name in self.used)
+
+    @property
     def text(self) -> list[str]:
         """Those of text encoders among them."""
         return [name for name in self._left() if is_text_name(name)]
@@ -86,23 +92,26 @@ def describe(fit: Fit, *, has_clip: bool) -> list[str]:
     return lines + [f"warning: {note}" for note in fit.notes]
 
 
-def refusal(name: str, fit: Fit) -> str:
-    """Return why a file of which nothing could be applied is refused."""
+def refusal(name: str, fit: Fit, *, has_clip: bool) -> str:
+    """Return why a file of which nothing could be applied is refused, and what to do."""
     if fit.misfits:
         return (
             f"{name} is made for a model of another size: {shown(fit.misfits)}. "
             "Choose a LoRA for FLUX.1 dev or schnell."
         )
     if fit.text and not fit.unread:
-        return (
-            f"{name} changes only the text encoders ({len(fit.text)} keys): connect clip, "
-            "or choose a LoRA that changes the model."
+        return f"{name} changes only the text encoders ({len(fit.text)} keys)" + (
+            f", and the connected CLIP has none of those layers, such as {shown(fit.text)}: choose "
+            "a LoRA for FLUX.1."
+            if has_clip
+            else ": connect clip, or choose a LoRA that changes the model."
         )
+    what = no_lora(fit.names)
+    if what is not None:
+        return f"{name} is {what}"
     what = f"its names are of the family {fit.family.name}"
-    if not fit.family.flux:
-        what = f"it is made for {fit.family.name}, not for FLUX.1"
-        if fit.family is UNKNOWN:
-            what = "its names are of no known family"
+    if fit.family is UNKNOWN:
+        what = "its names are of no known family"
     return (
         f"{name}: none of its {fit.keys} keys matches the model; {what}, "
         f"such as {shown(fit.unread)}. "

@@ -60,18 +60,12 @@ _UNDERSCORED: Final = re.compile(
 )
 
 
-_CONTROL: Final = {"img_in.lora_A.weight", "single_blocks.0.norm.key_norm.scale"}
-"""By these the core knows the control LoRAs of Black Forest Labs, and converts them itself."""
-
-
 def convert(state: Mapping[str, T]) -> dict[str, T]:
     """Return a file's tensors under names that ComfyUI's core knows; other names stay.
 
     Raises:
         ValueError: two names of the file mean the same tensor.
     """
-    if state.keys() >= _CONTROL:
-        return dict(state)
     made: dict[str, T] = {}
     for name, tensor in state.items():
         target = core_name(name)

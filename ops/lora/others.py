@@ -71,6 +71,48 @@ _ROWS: Final = {
     "txt_mlp.0": 6,
 }
 
+_IMAGE: Final = ("img_in", "img_in_proj", "x_embedder")
+"""What FLUX.1's first layer is called; 64 numbers go in there."""
+_CONTROL: Final = 128
+"""With a control image beside the latent."""
+_FILL: Final = 384
+"""With a masked image and its mask."""
+
+_SHAPES_OF_OTHERS: Final = (
+    (r"ip_adapter|image_proj|ip_layers", "an IP-Adapter, not a LoRA. Choose a LoRA for FLUX.1."),
+    (
+        r"(?:^|\.)(?:double_blocks\.\d+\.img_attn\.qkv|single_blocks\.\d+\.linear1"
+        r"|transformer_blocks\.\d+\.attn\.to_q)\.weight$",
+        "a checkpoint or a part of one, not a LoRA. Put it into models/diffusion_models and choose "
+        "it in the Loader.",
+    ),
+)
+_SHAPES: Final = tuple((re.compile(pattern), words) for pattern, words in _SHAPES_OF_OTHERS)
+
+
+def no_lora(names: Iterable[str]) -> str | None:
+    """Return what a file is that is no LoRA, and what to do with it; None if that is not seen."""
+    known = list(names)
+    for pattern, words in _SHAPES:
+        if any(pattern.search(name) for name in known):
+            return words
+    return None
+
+
+def other_use(sizes: Mapping[str, tuple[int, int]]) -> str | None:
+    """Return what a LoRA of FLUX.1 needs that it is not given here; None if there is nothing.
+
+    Args:
+        sizes: [rows, columns] of what its modules change, by their names.
+    """
+    for module, (_, width) in sizes.items():
+        if re.sub(r"\W", "_", module).endswith(tuple(f"_{name}" for name in _IMAGE)):
+            if width == _CONTROL:
+                return "a control image (Canny, Depth)"
+            if width == _FILL:
+                return "the masked image of FLUX.1 Fill"
+    return None
+
 
 def other_model(
     names: Iterable[str],

@@ -10,6 +10,7 @@ import pytest
 import torch
 from mini_flux import loras, shapes
 from runtime import inside
+from runtime.models import small_models
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -394,3 +395,76 @@ def test_both_rooms_call_the_settings_the_same() -> None:
     name = inside.pack("ops.lora.peft").CONFIG
     ending = inside.pack("lora_fetch.store").CONFIG
     assert ending == f".{name}"
+
+
+# --- what is refused for what it is ---
+
+
+def control(weights: State) -> State:
+    """As the Canny and Depth LoRAs are: every layer, the first with twice the channels, norms."""
+    state = {}
+    for name, weight in weights.items():
+        module = name.removesuffix(".weight")
+        if weight.ndim == 2:
+            width = 128 if module == "img_in" else weight.shape[1]
+            state[f"{module}.lora_A.weight"] = drawn(4, width)
+            state[f"{module}.lora_B.weight"] = drawn(len(weight), 4)
+            state[f"{module}.lora_B.bias"] = drawn(len(weight))
+        elif name.endswith("_norm.scale"):
+            state[name] = weight
+    return state
+
+
+def test_control_loras_are_refused(applied: Any, weights: State) -> None:
+    with pytest.raises(inside.pack("errors").LoraError, match="needs a control image"):
+        applied(control(weights))
+
+
+def test_a_checkpoint_is_called_one(applied: Any, weights: State) -> None:
+    with pytest.raises(inside.pack("errors").LoraError, match="is a checkpoint or a part of one"):
+        applied(weights)
+
+
+# --- text encoders ---
+
+CLIP = {
+    "lora_te1_text_model_encoder_layers_0_self_attn_q_proj.lora_up.weight": drawn(32, 4),
+    "lora_te1_text_model_encoder_layers_0_self_attn_q_proj.lora_down.weight": drawn(4, 32),
+}
+
+
+@pytest.fixture(scope="session")
+def clip(comfy: Any) -> Any:
+    import comfy.sd
+
+    folder = small_models() / "text_encoders"
+    files = [str(folder / name) for name in ("clip_l.safetensors", "t5xxl_fp16.safetensors")]
+    with torch.inference_mode():
+        return comfy.sd.load_clip(files, clip_type=comfy.sd.CLIPType.FLUX)
+
+
+@pytest.mark.parametrize("arrival", ["hosted", "whole"])
+def test_text_encoders_get_the_strength_that_was_asked_for(
+    models: Path, monkeypatch: Any, clip: Any, arrival: str
+) -> None:
+    """They are never in int8: neither go_fast's multiplier nor what arrives there is theirs."""
+    from types import SimpleNamespace
+
+    engine, plan = inside.pack("engine.loras"), inside.pack("prediction.plan")
+    monkeypatch.setenv(inside.pack("engine.trial").VARIABLE, "storage")
+    fast, _ = inside.pack("engine.models").load_fast(
+        models / "diffusion_models" / DEV, modulation=False
+    )
+    path = models / "loras" / "with-text.safetensors"
+    delta = {QKV: loras.blocks()[QKV]}
+    loras.write(loras.kohya(delta) | CLIP, path)
+    found = SimpleNamespace(
+        path=path, sha256=arrival, source="x", size=1, trigger_words=(), warnings=()
+    )
+    lora = plan.Lora("x", 0.8, 1.2, 1.5, arrival)
+    applied = engine.Applied(lora, found)
+    _, text, (fitted,) = engine.apply_or_take([applied], fast, clip)
+    assert all_of(fitted.fit)
+    ((patch,),) = text.patcher.patches.values()
+    assert patch[0] == 0.8
+    assert "text encoders: strength 0.8" in applied.report(fitted, text).splitlines()

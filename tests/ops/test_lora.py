@@ -107,11 +107,6 @@ def test_two_names_of_one_tensor_are_refused() -> None:
         convert({"proj_out.alpha": 1, "transformer.proj_out.alpha": 2})
 
 
-def test_control_loras_are_left_to_the_core() -> None:
-    state = {"img_in.lora_A.weight": 1, "single_blocks.0.norm.key_norm.scale": 2}
-    assert convert(state) == state
-
-
 SPELLED = {
     "diffusers": "diffusers",
     "diffusers without prefix": "diffusers, without transformer.",
@@ -187,7 +182,10 @@ def test_the_report_names_what_was_not_matched() -> None:
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
-        (fit("lora_unet_input_blocks_4_1_proj_in.alpha"), "made for SDXL, not for FLUX.1"),
+        (fit("double_blocks.0.img_attn.qkv.weight"), "is a checkpoint or a part of one"),
+        (fit("model.diffusion_model.single_blocks.0.linear1.weight"), "is a checkpoint"),
+        (fit("transformer_blocks.0.attn.to_q.weight"), "is a checkpoint"),
+        (fit("double_blocks.0.processor.ip_adapter_double_stream_k_proj.weight"), "an IP-Adapter"),
         (fit("abc"), "of no known family"),
         (fit("double_blocks.99.img_attn.qkv.lora_A.weight"), "of the family BFL"),
         (fit("lora_te1_x.alpha"), "changes only the text encoders (1 keys)"),
@@ -195,7 +193,13 @@ def test_the_report_names_what_was_not_matched() -> None:
     ],
 )
 def test_a_refusal_says_what_was_seen(bad: Fit, words: str) -> None:
-    assert words in refusal("a.safetensors", bad)
+    assert words in refusal("a.safetensors", bad, has_clip=False)
+
+
+def test_a_clip_that_is_connected_is_not_asked_for() -> None:
+    words = refusal("a.safetensors", fit("lora_te1_x.alpha"), has_clip=True)
+    assert "the connected CLIP has none of those layers, such as lora_te1_x.alpha" in words
+    assert "connect clip" not in words
 
 
 def test_long_names_are_cut() -> None:

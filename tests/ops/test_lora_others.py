@@ -10,7 +10,7 @@ from mini_flux import loras
 from torch import Tensor
 
 from flux_hotswap.ops.lora.names import convert
-from flux_hotswap.ops.lora.others import other_model
+from flux_hotswap.ops.lora.others import other_model, other_use
 from flux_hotswap.ops.lora.parts import sizes_of, split
 
 WIDTH = 3072
@@ -169,3 +169,21 @@ def test_flux2_is_told_by_its_gates(module: str, times: int, model: str | None) 
     """Its klein 4B is as wide as FLUX.1 and has fewer blocks, under the published names."""
     state = pair(module, times * WIDTH, WIDTH)
     assert other_model(state, {}, sizes_of(split(state, {}).values())) == model
+
+
+@pytest.mark.parametrize(
+    ("module", "width", "words"),
+    [
+        ("diffusion_model.img_in", 128, "a control image"),
+        ("lora_unet_img_in", 128, "a control image"),
+        ("transformer.x_embedder", 128, "a control image"),
+        ("transformer.img_in.proj", 128, "a control image"),
+        ("lora_transformer_x_embedder", 384, "FLUX.1 Fill"),
+        ("diffusion_model.img_in", 64, None),
+        ("diffusion_model.txt_in", 128, None),
+    ],
+)
+def test_what_a_lora_needs_besides_is_told(module: str, width: int, words: str | None) -> None:
+    state = pair(module, WIDTH, width)
+    found = other_use(sizes_of(split(state, {}).values()))
+    assert found is None if words is None else words in (found or "")
