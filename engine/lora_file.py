@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..errors import LoraError
 from ..ops.lora.family import UNKNOWN
 from ..ops.lora.fit import Fit
-from ..ops.lora.names import convert
+from ..ops.lora.names import sources
 from ..ops.lora.others import other_model, other_use
 from ..ops.lora.parts import Module, sizes_of, split
 from ..ops.lora.peft import CONFIG, alphas_of
@@ -51,13 +51,13 @@ def read(path: Path) -> LoraFile:
     raw: Any = comfy.utils.load_torch_file(str(path), safe_load=True)
     metadata = header.read(path).metadata
     try:
-        state = convert(raw)
+        origins = sources(raw)
     except ValueError as error:
         raise LoraError(
             f"{path.name} cannot be used: {error}. Ask its author for a whole file"
         ) from error
     fit = Fit.of(raw)
-    modules = split(state, dict(zip(state, raw, strict=True)))
+    modules = split({target: raw[name] for target, name in origins.items()}, origins)
     _refuse_others(path.name, fit, modules, metadata)
     bad = not_finite(raw)
     if bad is not None:

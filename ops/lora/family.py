@@ -33,6 +33,7 @@ _FAMILIES: Final = (
     # More particular ones first: a file belongs to the first that one of its names fits.
     (r"\.processor\.(?:qkv|proj)_lora[12]?\.", Family("XLabs")),
     (r"^lora_unet_(?:double|single)_blocks_", Family("kohya")),
+    (r"^lora_unet_(?:single_)?transformer_blocks_", Family("kohya, names of diffusers")),
     (r"^lora_transformer_(?:single_)?transformer_blocks_", Family("OneTrainer")),
     (r"^lycoris_(?:single_)?transformer_blocks_", Family("LyCORIS")),
     (r"^transformer\.(?:single_)?transformer_blocks\.", Family("diffusers")),

@@ -10,7 +10,7 @@ from mini_flux import loras
 
 from flux_hotswap.ops.lora.family import family_of
 from flux_hotswap.ops.lora.fit import Fit, describe, refusal, shown
-from flux_hotswap.ops.lora.names import convert, core_name
+from flux_hotswap.ops.lora.names import convert, core_name, sources
 from flux_hotswap.ops.lora.watch import RECENT, Watch
 
 NAMES = {
@@ -57,6 +57,88 @@ NAMES = {
     "lora_unet_transformer_blocks_0_attn_to_q.lora_up.weight": (
         "lora_transformer_transformer_blocks_0_attn_to_q.lora_up.weight"
     ),
+    "lora_unet_transformer_blocks_0_norm1_linear.alpha": (
+        "lora_transformer_transformer_blocks_0_norm1_linear.alpha"
+    ),
+    "lora_unet_single_transformer_blocks_37_norm_linear.lora_down.weight": (
+        "lora_transformer_single_transformer_blocks_37_norm_linear.lora_down.weight"
+    ),
+    "lora_unet_x_embedder.lora_down.weight": "lora_transformer_x_embedder.lora_down.weight",
+    "lora_unet_context_embedder.alpha": "lora_transformer_context_embedder.alpha",
+    "lora_unet_time_text_embed_text_embedder_linear_1.alpha": (
+        "lora_transformer_time_text_embed_text_embedder_linear_1.alpha"
+    ),
+    "lora_unet_norm_out_linear.alpha": "lora_transformer_norm_out_linear.alpha",
+    "lora_unet_proj_out.alpha": "lora_transformer_proj_out.alpha",
+    # early kohya, with an underscore behind
+    "lora_unet_transformer_blocks_0_attn_to_q_.lora_down.weight": (
+        "lora_transformer_transformer_blocks_0_attn_to_q.lora_down.weight"
+    ),
+    "lora_unet_double_blocks_0_img_mod_lin_.alpha": "lora_unet_double_blocks_0_img_mod_lin.alpha",
+    # diffusers, before there was PEFT
+    "transformer.transformer_blocks.0.attn.processor.to_q_lora.down.weight": (
+        "transformer.transformer_blocks.0.attn.to_q.lora_down.weight"
+    ),
+    "transformer_blocks.0.attn.processor.to_out_lora.up.weight": (
+        "transformer.transformer_blocks.0.attn.to_out.0.lora_up.weight"
+    ),
+    "transformer_blocks.0.attn.processor.add_k_proj_lora.up.weight": (
+        "transformer.transformer_blocks.0.attn.add_k_proj.lora_up.weight"
+    ),
+    # what wraps a model
+    "module.transformer_blocks.0.attn.to_q.lora_A.weight": (
+        "transformer.transformer_blocks.0.attn.to_q.lora_A.weight"
+    ),
+    "_orig_mod.transformer_blocks.0.attn.to_q.lora_A.weight": (
+        "transformer.transformer_blocks.0.attn.to_q.lora_A.weight"
+    ),
+    "transformer._orig_mod.transformer_blocks.0._orig_mod.attn.to_q.lora_A.weight": (
+        "transformer.transformer_blocks.0.attn.to_q.lora_A.weight"
+    ),
+    "pipe.transformer.proj_out.lora_A.weight": "transformer.proj_out.lora_A.weight",
+    # OMI: the published names, in diffusers' parts
+    "transformer.double_blocks.3.img_attn.qkv.1.lora_down.weight": (
+        "transformer.transformer_blocks.3.attn.to_k.lora_down.weight"
+    ),
+    "transformer.double_blocks.3.txt_attn.qkv.2.alpha": (
+        "transformer.transformer_blocks.3.attn.add_v_proj.alpha"
+    ),
+    "transformer.single_blocks.5.linear1.0.lora_up.weight": (
+        "transformer.single_transformer_blocks.5.attn.to_q.lora_up.weight"
+    ),
+    "transformer.single_blocks.5.linear1.3.dora_scale": (
+        "transformer.single_transformer_blocks.5.proj_mlp.dora_scale"
+    ),
+    "transformer.double_blocks.3.img_mlp.0.lora_up.weight": (
+        "diffusion_model.double_blocks.3.img_mlp.0.lora_up.weight"
+    ),
+    "transformer.img_in.proj.lora_up.weight": "diffusion_model.img_in.lora_up.weight",
+    "clip_l.text_model.encoder.layers.0.mlp.fc1.lora_up.weight": (
+        "text_encoders.clip_l.transformer.text_model.encoder.layers.0.mlp.fc1.lora_up.weight"
+    ),
+    "t5.encoder.block.3.layer.0.SelfAttention.q.lora_up.weight": (
+        "text_encoders.t5xxl.transformer.encoder.block.3.layer.0.SelfAttention.q.lora_up.weight"
+    ),
+    # kohya's parts of qkv, not merged yet
+    "lora_unet_double_blocks_0_img_attn_qkv.lora_down.2.weight": (
+        "transformer.transformer_blocks.0.attn.to_v.lora_down.weight"
+    ),
+    "lora_unet_double_blocks_0_txt_attn_qkv.lora_up.0.weight": (
+        "transformer.transformer_blocks.0.attn.add_q_proj.lora_up.weight"
+    ),
+    "lora_unet_single_blocks_9_linear1.lora_up.3.weight": (
+        "transformer.single_transformer_blocks.9.proj_mlp.lora_up.weight"
+    ),
+    "double_blocks.7.processor.qkv_lora1.alpha": (
+        "diffusion_model.double_blocks.7.img_attn.qkv.alpha"
+    ),
+    # PEFT around one text encoder
+    "base_model.model.text_model.encoder.layers.0.mlp.fc1.lora_A.weight": (
+        "text_encoder.text_model.encoder.layers.0.mlp.fc1.lora_A.weight"
+    ),
+    "base_model.model.encoder.block.3.layer.0.SelfAttention.q.lora_A.weight": (
+        "text_encoders.t5xxl.transformer.encoder.block.3.layer.0.SelfAttention.q.lora_A.weight"
+    ),
     # the adapter's name
     "transformer.proj_out.lora_A.default.weight": "transformer.proj_out.lora_A.weight",
     "transformer.proj_out.lora_B.my-style_2.weight": "transformer.proj_out.lora_B.weight",
@@ -96,10 +178,21 @@ def test_a_name_that_the_core_knows_stays(name: str) -> None:
 
 
 def test_tensors_keep_their_order_and_are_not_touched() -> None:
-    values = [object() for _ in NAMES]
-    made = convert(dict(zip(NAMES, values, strict=True)))
-    assert list(made) == list(NAMES.values())
+    names = {core: name for name, core in NAMES.items()}  # one of each that mean the same
+    values = [object() for _ in names]
+    made = convert(dict(zip(names.values(), values, strict=True)))
+    assert list(made) == list(names)
     assert all(one is other for one, other in zip(made.values(), values, strict=True))
+
+
+def test_one_alpha_is_for_all_parts_that_are_not_merged() -> None:
+    start = "lora_unet_double_blocks_0_img_attn_qkv"
+    names = [f"{start}.lora_{side}.{part}.weight" for side in ("up", "down") for part in range(3)]
+    found = sources([*names, f"{start}.alpha", "lora_unet_double_blocks_1_img_attn_qkv.alpha"])
+    parts = [f"transformer.transformer_blocks.0.attn.to_{part}" for part in "qkv"]
+    assert [found[f"{part}.alpha"] for part in parts] == [f"{start}.alpha"] * 3
+    assert f"{start}.alpha" not in found
+    assert "lora_unet_double_blocks_1_img_attn_qkv.alpha" in found
 
 
 def test_two_names_of_one_tensor_are_refused() -> None:
