@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import LoraError
+from ..ops.lora.dylora import block_of, multiply_alphas
 from ..ops.lora.family import UNKNOWN
 from ..ops.lora.fit import Fit
 from ..ops.lora.names import sources
@@ -88,6 +89,9 @@ def _add_alphas(
         ) from error
     for name, alpha in alphas.values.items():
         modules[name].parts["alpha"] = torch.tensor(alpha)
+    block = block_of(metadata)
+    if block is not None:
+        multiply_alphas(modules.values(), block)
     return alphas.notes
 
 

@@ -76,6 +76,17 @@ def test_both_rooms_call_the_settings_the_same() -> None:
     assert ending == f".{name}"
 
 
+@pytest.mark.parametrize(("algo", "gain"), [("dylora", 4.0), ("lora", 1.0)])
+def test_dylora_has_another_alpha(
+    applied: Any, weights: State, caplog: Any, algo: str, gain: float
+) -> None:
+    delta = {PROJ: loras.blocks()[PROJ]}
+    made, fit = applied(loras.kohya(delta), metadata={"ss_network_args": f'{{"algo": "{algo}"}}'})
+    assert all_of(fit)
+    change = changes(made, weights, caplog)[f"{PROJ}.weight"]
+    torch.testing.assert_close(change, gain * whole_change(delta, PROJ), atol=1e-6, rtol=1e-5)
+
+
 # --- text encoders ---
 
 CLIP = {
