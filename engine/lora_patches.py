@@ -136,6 +136,8 @@ def _add_weight(changes: Changes, module: Module, place: Place, shapes: Shapes) 
 
 
 def _add_bias(changes: Changes, module: Module, place: Place, shapes: Shapes) -> str | None:
+    import torch
+
     bias = place.bias
     size = None if bias is None else bias.size(shapes)
     slot = next((slot for slot in BIASES if slot in module.parts), None)
@@ -145,7 +147,7 @@ def _add_bias(changes: Changes, module: Module, place: Place, shapes: Shapes) ->
     if slot == "up_bias":
         if "down" not in module.parts:
             return None
-        change = change * _scale(module)
+        change = change.to(torch.float32) * _scale(module)
     problem = bias_misfit(change, size)
     if problem is None:
         return changes.add(bias, ("diff", (change,)), module.named([slot]))

@@ -62,7 +62,7 @@ def _lora(parts: Parts, wanted: Size) -> str | None:
 def _loha(parts: Parts, wanted: Size) -> str | None:
     for number in "12":
         pair = parts[f"hada_w{number}_a"], parts[f"hada_w{number}_b"]
-        problem = _ranks(*pair) or _differ(_product(*pair), _matrix(wanted))
+        problem = _matrices(*pair) or _ranks(*pair) or _differ(_product(*pair), _matrix(wanted))
         if problem is not None:
             return problem
     return _convolution(parts, "hada_t1")
@@ -74,9 +74,9 @@ def _lokr(parts: Parts, wanted: Size) -> str | None:
         whole = parts.get(side)
         if whole is None:
             pair = parts[f"{side}_a"], parts[f"{side}_b"]
-            made, problem = _product(*pair), _ranks(*pair)
+            made, problem = _product(*pair), _matrices(*pair) or _ranks(*pair)
         else:
-            made, problem = _flat(whole), None if whole.ndim == 2 else f"{side} is no matrix"
+            made, problem = _flat(whole), _matrices(whole)
         if problem is not None:
             return problem
         rows, columns = rows * made[0], columns * made[1]
@@ -90,7 +90,7 @@ def _glora(parts: Parts, wanted: Size) -> str | None:
     for found in ([a1, a2, b1, b2], [a2, a1, b2, b1]):
         rank = found[0][1]
         if found == [(width, rank), (rank, width), (height, rank), (rank, width)]:
-            return None
+            return _matrices(*(parts[name] for name in ("a1", "a2", "b1", "b2")))
     return f"factors {', '.join(map(_times, (a1, a2, b1, b2)))} for {_times(wanted)}"
 
 
@@ -128,6 +128,12 @@ def _flat(tensor: Tensor) -> tuple[int, int]:
     """Return [rows, columns] of a factor, a 1x1 convolution's too; what is none has no columns."""
     shape = tuple(tensor.shape)
     return (shape[0], prod(shape[1:])) if len(shape) > 1 else (tensor.numel(), 0)
+
+
+def _matrices(*tensors: Tensor) -> str | None:
+    """Of these kinds the core takes matrices alone."""
+    odd = next((tensor for tensor in tensors if tensor.ndim != 2), None)
+    return None if odd is None else f"{_times(tuple(odd.shape))} where a matrix belongs"
 
 
 def _ranks(first: Tensor, second: Tensor) -> str | None:

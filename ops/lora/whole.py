@@ -16,7 +16,7 @@ from .parts import Module, kind_of, slots_of
 _WORDS: Final = {"up": "lora_up (or lora_B)", "down": "lora_down (or lora_A)"}
 _TWINS: Final = ("hada_t1", "hada_t2")
 _NARROW: Final = 1
-"""Bytes of a float that torch does not test for infinity."""
+"""Bytes of a float that torch does not compare."""
 
 
 def not_finite(state: Mapping[str, Tensor]) -> str | None:
@@ -25,10 +25,11 @@ def not_finite(state: Mapping[str, Tensor]) -> str | None:
     A training that went astray leaves such a file, and it makes black pictures.
     """
     for name, tensor in state.items():
-        if not tensor.is_floating_point():
+        if not tensor.is_floating_point() or tensor.numel() == 0:
             continue
         wide = tensor.to(torch.float32) if tensor.element_size() <= _NARROW else tensor
-        if not bool(torch.isfinite(wide).all()):
+        ends = torch.aminmax(wide)  # one of which is what any of them is that is no number
+        if not bool(torch.isfinite(ends.min)) or not bool(torch.isfinite(ends.max)):
             return name
     return None
 

@@ -57,6 +57,11 @@ MISFITS = {
     "DoRA of PEFT": (pair() | parts(magnitude=(K,)), "magnitudes 8 for 12x8"),
     "LoHa, one side": (parts(**(HADA | {"hada_w2_b": (3, 9)})), "12x9 instead of 12x8"),
     "LoHa, ranks": (parts(**(HADA | {"hada_w1_b": (5, K)})), "ranks 2 and 5"),
+    "LoHa, no matrix": (parts(**(HADA | {"hada_w1_a": (N, 2, 1)})), "12x2x1 where a matrix"),
+    "LoKr, a factor that is no matrix": (
+        parts(lokr_w1=(3, 2), lokr_w2_a=(4, 2, 1), lokr_w2_b=(2, 4)),
+        "4x2x1 where a matrix",
+    ),
     "LoHa of a convolution": (parts(**HADA, hada_t1=(2, 2, 3, 3)), "convolution"),
     "LoKr": (parts(lokr_w1=(3, 2), lokr_w2=(8, 4)), "24x8 instead of 12x8"),
     "LoKr, the same number of numbers": (
@@ -64,8 +69,12 @@ MISFITS = {
         "8x12 instead of 12x8",
     ),
     "LoKr, ranks": (parts(lokr_w1=(3, 2), lokr_w2_a=(4, 2), lokr_w2_b=(3, 4)), "ranks 2 and 3"),
-    "LoKr of a convolution": (parts(lokr_w1=(3, 2), lokr_w2=(4, 4, 3, 3)), "no matrix"),
+    "LoKr of a convolution": (
+        parts(lokr_w1=(3, 2), lokr_w2=(4, 4, 3, 3)),
+        "where a matrix belongs",
+    ),
     "GLoRA": (parts(**(GLORA | {"b1": (9, 2)})), "factors 8x2, 2x8, 9x2, 2x8 for 12x8"),
+    "GLoRA, no matrix": (parts(**(GLORA | {"a1": (K, 1, 2)})), "8x1x2 where a matrix belongs"),
     "OFT": (parts(oft_blocks=(2, 4, 4)), "blocks 2x4x4 for 12 rows"),
     "OFT, no squares": (parts(oft_blocks=(3, 4, 3)), "blocks"),
     "OFT, flat": (parts(oft_blocks=(N, N)), "blocks"),
