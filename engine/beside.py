@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from ..ops.lora.beside import Factors, add_change, stack
+from ..ops.lora.beside import Factors, Kron, add_change, add_kron, hadamard, stack
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 INJECTION: Final = "flux_hotswap_loras"
 
-Sides = Mapping[str, tuple[Factors, ...]]
+Side = Factors | Kron
+Sides = Mapping[str, tuple[Side, ...]]
 """LoRAs by the name of the layer that they belong to."""
 
 log = logging.getLogger(__name__)
@@ -28,7 +30,7 @@ log = logging.getLogger(__name__)
 def add_beside(
     model: ModelPatcher, patches: Mapping[Any, Any], strength_of: Callable[[str], float]
 ) -> tuple[set[str], dict[Any, Any]]:
-    """Put what is a pair of factors beside the weights that are quantised, if there are any.
+    """Put what need not be written out beside the weights that are quantised, if there are any.
 
     Args:
         model: a clone that may be changed.
@@ -39,16 +41,17 @@ def add_beside(
         The keys that were added, and the patches that are left for the core.
     """
     layers = quantised_layers(model.model)
-    added: dict[str, tuple[Factors, ...]] = {}
+    added: dict[str, tuple[Side, ...]] = {}
     done: set[Any] = set()
     for key, patch in patches.items():
         name, *rest = (key,) if isinstance(key, str) else key
         layer, _, kind = name.rpartition(".")
         if kind != "weight" or layer not in layers:
             continue
-        factors = factors_of(patch, strength_of(name), rest[0] if rest else None)
-        if factors is not None:
-            added[layer] = (*added.get(layer, ()), factors)
+        offset, function = (*rest, None, None)[:2]
+        side = None if function else side_of(patch, strength_of(name), offset)
+        if side is not None:
+            added[layer] = (*added.get(layer, ()), side)
             done.add(key)
     if added:
         carry(model, added)
@@ -80,20 +83,62 @@ def shapes_of(model: Any) -> dict[str, tuple[int, ...]]:
     return {name: tuple(weight.shape) for name, weight in model.named_parameters()}
 
 
-def factors_of(patch: Any, strength: float, offset: Any) -> Factors | None:
-    """Return a patch as two factors; None if it is no plain LoRA."""
+def side_of(patch: Any, strength: float, offset: Any) -> Side | None:
+    """Return a patch as what runs beside a layer; None if only the weight can have it."""
+    read = _READ.get(getattr(patch, "name", ""))
+    if read is None or (offset is not None and offset[0] != 0):
+        return None
+    side = read(patch.weights, strength)
+    return side if side is None or offset is None else replace(side, start=offset[1])
+
+
+def _matrix(tensor: Tensor) -> Tensor:
     import torch
 
-    if getattr(patch, "name", "") != "lora" or (offset is not None and offset[0] != 0):
-        return None
-    up, down, alpha, mid, dora, *reshape = patch.weights
+    return tensor.flatten(start_dim=1).to(torch.float32)
+
+
+def _scale(strength: float, alpha: Any, rank: int) -> float:
+    return strength * (1.0 if alpha is None else float(alpha) / rank)
+
+
+def _lora(weights: Sequence[Any], strength: float) -> Factors | None:
+    up, down, alpha, mid, dora, *reshape = weights
     if mid is not None or dora is not None or any(value is not None for value in reshape):
         return None
-    up = up.flatten(start_dim=1).to(torch.float32)
-    down = down.flatten(start_dim=1).to(torch.float32)
-    scale = strength * (1.0 if alpha is None else float(alpha) / len(down))
-    start = 0 if offset is None else offset[1]
-    return Factors(up * scale, down, start)
+    return Factors(_matrix(up) * _scale(strength, alpha, len(down)), _matrix(down))
+
+
+def _loha(weights: Sequence[Any], strength: float) -> Factors | None:
+    a1, b1, alpha, a2, b2, *others = weights
+    if any(value is not None for value in others):
+        return None
+    first = _matrix(a1) * _scale(strength, alpha, len(b1)), _matrix(b1)
+    return hadamard(first, (_matrix(a2), _matrix(b2)))
+
+
+def _lokr(weights: Sequence[Any], strength: float) -> Kron | None:
+    """Alpha counts where one of the two is in factors; where both are, by the rank of the second.
+
+    As in the core.
+    """
+    left, right, alpha, left_a, left_b, right_a, right_b, *others = weights
+    if any(value is not None for value in others):
+        return None
+    factor = strength
+    for whole, b in ((left, left_b), (right, right_b)):
+        factor = _scale(strength, alpha, len(b)) if whole is None else factor
+    left = _matrix(left_a) @ _matrix(left_b) if left is None else _matrix(left)
+    right = _matrix(right_a) @ _matrix(right_b) if right is None else _matrix(right)
+    return Kron(left * factor, right)
+
+
+_READ: Final[Mapping[str, Callable[[Sequence[Any], float], Side | None]]] = {
+    "lora": _lora,
+    "loha": _loha,
+    "lokr": _lokr,
+}
+"""By the core's names for adapters."""
 
 
 def carry(model: ModelPatcher, added: Sides) -> None:
@@ -168,15 +213,17 @@ class Hooks:
             layer.register_forward_hook(self._hooks[name])
 
     def add(
-        self, name: str, parts: Sequence[Factors], device: torch.device, dtype: torch.dtype
+        self, name: str, parts: Sequence[Side], device: torch.device, dtype: torch.dtype
     ) -> None:
         """Attach LoRAs to a layer."""
         hook = self._hooks[name]
-        hook.factors = stack(parts, hook.height).to(device, dtype)
+        pairs = [part for part in parts if isinstance(part, Factors)]
+        hook.factors = stack(pairs, hook.height).to(device, dtype) if pairs else None
+        hook.krons = tuple(p.to(device, dtype) for p in parts if isinstance(p, Kron))
 
     def remove(self) -> None:
         """Detach all; say so if a layer ran without its own, which must not happen."""
-        used = {name: hook for name, hook in self._hooks.items() if hook.factors is not None}
+        used = {name: hook for name, hook in self._hooks.items() if hook.holds}
         missed = [name for name, hook in used.items() if not hook.ran]
         if 0 < len(missed) < len(used):
             log.error(
@@ -185,7 +232,7 @@ class Hooks:
                 *(missed[0], len(missed) - 1),
             )
         for hook in used.values():
-            hook.factors, hook.ran = None, False
+            hook.factors, hook.krons, hook.ran = None, (), False
         self.holder = None
 
 
@@ -196,18 +243,29 @@ class Beside:
         height: of the layer's weight.
 
     Attributes:
-        factors: what is attached; None for nothing.
+        factors: pairs that are attached; None for none.
+        krons: Kronecker products that are.
         ran: whether the layer was called with it.
     """
 
     def __init__(self, height: int) -> None:
         self.height = height
         self.factors: Factors | None = None
+        self.krons: tuple[Kron, ...] = ()
         self.ran = False
+
+    @property
+    def holds(self) -> bool:
+        """Whether anything is attached."""
+        return self.factors is not None or bool(self.krons)
 
     def __call__(self, _layer: Any, given: tuple[Tensor, ...], made: Tensor) -> Tensor:
         """Return the layer's result with the LoRA's."""
-        if self.factors is None:
+        if not self.holds:
             return made
         self.ran = True
-        return add_change(made, given[0], self.factors)
+        if self.factors is not None:
+            made = add_change(made, given[0], self.factors)
+        for kron in self.krons:
+            made = add_kron(made, given[0], kron)
+        return made

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import ref
 
 from ..errors import LoraError
-from ..ops.lora.fit import Fit, Reads, check_shape, describe, refusal
-from ..ops.lora.names import adapter_alphas, convert
+from ..ops.lora.fit import Fit, describe, refusal
 from ..ops.lora.watch import Watch
 from ..prediction.plan import HOSTED, Lora
 from . import ahead
 from .arrival import Arrivals, arrivals_of, changes_of, everywhere
 from .beside import add_beside, shapes_of
 from .fetching import cancelled, open_store
+from .lora_file import read, state_of
+from .lora_patches import changes_to
 from .models import ROUTE, recent
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
-    from torch import Tensor
 
     from ..lora_fetch.fetch import Fetched
 
@@ -51,6 +51,8 @@ class Applied:
             strength += ", merged and rounded to fp8 as on the hosted model"
         elif self.lora.arrival == HOSTED:
             strength += f", of which arrives {fit.arrivals}"
+        if fit.fit.changes_text and self.lora.multiplier != 1:
+            strength += f"\ntext encoders: strength {self.lora.scale:g}"
         return "\n".join([*origin(self.found), *about, strength, *remarks(self.found)])
 
     def warnings(self, fit: Fitted, clip: Any) -> list[str]:
@@ -85,7 +87,7 @@ def get(lora: Lora) -> Fetched:
     """
     found = ahead.lora(lora)
     if changes(lora.source):
-        watch.note(lora.source, found.sha256)
+        watch.note(lora.source, state_of(found))
     return found
 
 
@@ -116,7 +118,7 @@ def current_hash(source: str) -> str | None:
     except (FetchError, OSError) as error:
         log.warning("The LoRA from before is used. %s", error)
         return None
-    return found.sha256
+    return state_of(found)
 
 
 def origin(found: Fetched) -> list[str]:
@@ -163,7 +165,10 @@ def apply_or_take(
     """
     if not applied:
         return model, clip, ()
-    files = [(entry.found.sha256, entry.lora.strength, entry.lora.arrival) for entry in applied]
+    files = [
+        (state_of(entry.found), entry.lora.strength, entry.lora.scale, entry.lora.arrival)
+        for entry in applied
+    ]
     key = (ref(model), model.patches_uuid, *files)
     if clip is not None:
         key += (ref(clip), clip.patcher.patches_uuid)
@@ -171,9 +176,14 @@ def apply_or_take(
     if made is None or (text is None) != (clip is None):
         made, text, fits = model, clip, []
         for entry in applied:
-            file = entry.found.sha256 if entry.lora.arrival == HOSTED else ""
+            file = state_of(entry.found) if entry.lora.arrival == HOSTED else ""
             made, text, fit = apply(
-                entry.found.path, made, text, entry.lora.strength, as_hosted=file
+                entry.found.path,
+                made,
+                text,
+                entry.lora.strength,
+                as_hosted=file,
+                text_strength=entry.lora.scale,
             )
             fits.append(fit)
         made.set_attachments(FITS, tuple(fits))
@@ -200,7 +210,13 @@ class Fitted:
 
 
 def apply(
-    path: Path, model: ModelPatcher, clip: Any, strength: float, *, as_hosted: str = ""
+    path: Path,
+    model: ModelPatcher,
+    clip: Any,
+    strength: float,
+    *,
+    as_hosted: str = "",
+    text_strength: float | None = None,
 ) -> tuple[ModelPatcher, Any, Fitted]:
     """Return copies of model and clip with the LoRA's patches, and how it fitted.
 
@@ -211,30 +227,30 @@ def apply(
         strength: what the LoRA is multiplied by.
         as_hosted: the file's hash where as much of the strength is to arrive as on the hosted
             model; empty for all of it.
+        text_strength: what the LoRA is multiplied by in the text encoders, which go_fast leaves as
+            they are; strength if None.
 
     Raises:
         HotswapError: nothing in the file fits the model.
     """
     import comfy.lora
-    import comfy.lora_convert
 
     from .hosted_loras import merge_patches
 
-    state, fit = read(path)
+    file = read(path)
     key_map: dict[str, Any] = comfy.lora.model_lora_keys_unet(model.model, {})
     if clip is not None:
         key_map = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, key_map)
-    reads = Reads(comfy.lora_convert.convert_lora(state))
-    patches = comfy.lora.load_lora(reads, key_map, log_missing=False)
     shapes = shapes_of(model.model)
     if clip is not None:
         shapes |= shapes_of(clip.cond_stage_model)
-    fitting, misfits = sort_out(patches, shapes)
+    changes = changes_to(path.name, file.modules.values(), key_map, shapes)
+    fitting = changes.patches
     arrivals, merged = everywhere(strength), merges(model)
     if as_hosted and not merged:
-        changes = changes_of(fitting, shapes)
+        known = changes_of(fitting, shapes)
         device = model.load_device
-        arrivals = arrivals_of(model.model, changes, strength, as_hosted, device)
+        arrivals = arrivals_of(model.model, known, strength, as_hosted, device)
     model = model.clone()
     if merged:
         done, left = merge_patches(model, fitting, strength)
@@ -243,10 +259,11 @@ def apply(
     patched = done | add_patches(model, left, arrivals)
     if clip is not None:
         clip = clip.clone()
-        patched |= set(clip.add_patches(left, strength))
-    fit = fit.with_result(unread=reads.unread(), patched=len(patched), misfits=misfits)
+        whole = strength if text_strength is None else text_strength
+        patched |= set(clip.add_patches(left, whole))
+    fit = changes.result(file.fit, patched)
     if not patched:
-        raise LoraError(refusal(path.name, fit))
+        raise LoraError(refusal(path.name, fit, has_clip=clip is not None))
     return model, clip, Fitted(fit, arrivals, merged)
 
 
@@ -257,48 +274,3 @@ def add_patches(model: ModelPatcher, patches: Mapping[Any, Any], arrivals: Arriv
         name = key if isinstance(key, str) else key[0]
         taken |= set(model.add_patches({key: patch}, arrivals.of(name)))
     return taken
-
-
-def read(path: Path) -> tuple[dict[str, Tensor], Fit]:
-    """Return a file's tensors under names that the core knows.
-
-    Raises:
-        HotswapError: the file cannot be used.
-    """
-    import comfy.utils
-    import torch
-
-    from ..files import header
-
-    raw: Any = comfy.utils.load_torch_file(str(path), safe_load=True)
-    try:
-        state = convert(raw)
-    except ValueError as error:
-        raise LoraError(
-            f"{path.name} cannot be used: {error}. Ask its author for a whole file"
-        ) from error
-    fit = Fit.of(raw, state)
-    alphas = adapter_alphas(header.read(path).metadata, state)
-    state |= {name: torch.tensor(alpha) for name, alpha in alphas.items()}
-    return state, fit
-
-
-def sort_out(
-    patches: dict[Any, Any], shapes: Mapping[str, tuple[int, ...]]
-) -> tuple[dict[Any, Any], list[str]]:
-    """Return the patches that have the shape of their weight, and what is wrong with the others.
-
-    The core would only log those, in the middle of sampling.
-    """
-    fitting: dict[Any, Any] = {}
-    misfits: list[str] = []
-    for key, patch in patches.items():
-        name, *rest = (key,) if isinstance(key, str) else key
-        shape = shapes.get(name)
-        rows = rest[0][2] if rest and rest[0] is not None else None
-        problem = None if shape is None else check_shape(patch, shape, rows)
-        if problem is None:
-            fitting[key] = patch
-        else:
-            misfits.append(f"{name.removeprefix('diffusion_model.')} ({problem})")
-    return fitting, misfits

@@ -40,6 +40,8 @@ class Resolved(Remote):
     warnings: tuple[str, ...] = ()
     early: bool = False
     """Its source says that not everybody may have it yet."""
+    config: str | None = None
+    """Where the settings are that the file's alphas stand in."""
     older: Resolved | None = None
     """What to take where this one is in early access."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from ..errors import (
     FetchError,
     NoRoomError,
     NotAuthorisedError,
+    NotFoundError,
     StoreError,
 )
 from ..files import header
@@ -38,6 +40,7 @@ __all__ = ["Fetched", "fetch"]
 FOREVER = float(2**53)
 MAX_NAME = 255
 MAX_WARNING = 1000
+MAX_CONFIG = 2**20
 _TAR_MARK = slice(257, 262)
 
 logger = logging.getLogger(__name__)
@@ -166,6 +169,9 @@ class _Job:
             resolved = self._resolve(client, probe=True)
             if not _same(entry, resolved):
                 return self._newest(resolved, client, entry)
+            config = self._config(resolved, client)
+            if config is not None:
+                self.store.put_beside(self.source, self.store.path(entry), config)
         except CancelledError:
             raise
         except FetchError as error:
@@ -198,6 +204,28 @@ class _Job:
         return self._download(older, client)
 
     def _download(self, resolved: Resolved, client: Client) -> Fetched:
+        """Fetch a file, and what its source keeps of it in another one."""
+        config = self._config(resolved, client)
+        found = self._weights(resolved, client)
+        if config is not None:
+            self.store.put_beside(self.source, found.path, config)
+        return found
+
+    def _config(self, resolved: Resolved, client: Client) -> str | None:
+        """Return the settings beside a file; None if it needs none, or has none.
+
+        Who applies the file says what it lacks.
+        """
+        if resolved.config is None:
+            return None
+        try:
+            answer = Api(self.source.asked(), client, self.cancelled).json(resolved.config)
+        except NotFoundError:
+            return None
+        config = json.dumps(answer.value)
+        return config if len(config) <= MAX_CONFIG else None
+
+    def _weights(self, resolved: Resolved, client: Client) -> Fetched:
         if resolved.sha256 is not None:
             shared = self.store.share(self.source, self._entry(resolved, sha256=resolved.sha256))
             if shared is not None:

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import NoRoomError, NotFoundError, StoreError
-from ..files.disk import disk_errors, hash_of
+from ..files.disk import disk_errors, hash_of, write_whole
 from ..files.lock import locked, try_lock
 from ..files.part import Part
 from ..files.settings import Settings
@@ -24,9 +24,12 @@ from .index import Document, Entry, Index, Known
 from .services.local import LocalFile
 from .source import Source
 
-__all__ = ["FOLDER", "Store"]
+__all__ = ["CONFIG", "FOLDER", "Store"]
 
 FOLDER = "flux-hotswap"
+CONFIG = ".adapter_config.json"
+"""What the settings of a file are called that PEFT keeps beside it, in place of its ending."""
+
 TOUCH_EVERY = 60.0
 STALE_PART = 24 * 3600.0
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:[.-].*)?", re.IGNORECASE)
@@ -138,6 +141,13 @@ class Store:
                 return None
             size = (self.root / file).stat().st_size
             return self._enter(document, source, replace(entry, file=file, size=size))
+
+    def put_beside(self, source: Source, file: Path, config: str) -> None:
+        """Keep the settings of one of our files beside it; the source's lock is held."""
+        with disk_errors(self.root):
+            write_whole(
+                file.with_suffix(CONFIG), config, by=self._work / f"{key_of(source)}.config"
+            )
 
     def touch(self, source: Source, entry: Entry) -> None:
         """Note that an entry was used; not more often than matters."""
@@ -295,6 +305,7 @@ class Store:
     def _unlink(self, file: str) -> bool:
         try:
             (self.root / file).unlink(missing_ok=True)
+            (self.root / file).with_suffix(CONFIG).unlink(missing_ok=True)
         except PermissionError:  # Windows, while a run has it open
             logger.warning("%s is in use and stays for now.", file)
             return False

@@ -34,6 +34,8 @@ _WORD = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_-])?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _USUAL_NAMES = ("pytorch_lora_weights.safetensors", "lora.safetensors")
+_PEFT_NAME = "adapter_model.safetensors"
+_CONFIG = "adapter_config.json"
 _FILE_TABS = {"resolve", "blob", "raw", "blame", "edit", "delete"}
 _REVISION_TABS = {*_FILE_TABS, "tree", "commit", "commits", "upload"}
 _PAGES = {
@@ -90,12 +92,15 @@ class HuggingFace(Source):
         commit = answer.header("X-Repo-Commit") or revision
         etag = answer.header("X-Linked-Etag") or answer.header("ETag")
         etag = etag.removeprefix("W/").strip('"').lower()
+        folder, _, name = path.rpartition("/")
+        config = f"{folder}/{_CONFIG}".lstrip("/") if name == _PEFT_NAME else None
         return Resolved(
             url=_address(hub, self.repo, commit, path),
-            name=path.rsplit("/", 1)[-1],
+            name=name,
             size=length(answer.header("X-Linked-Size")),
             sha256=etag if _SHA256.fullmatch(etag) else None,
             revision=commit,
+            config=config and _address(hub, self.repo, commit, config),
         )
 
 

@@ -11,27 +11,13 @@ Every trainer has its own spelling for the same modules. The core reads these:
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from ...errors import LoraError
 
 T = TypeVar("T")
-
-METADATA_KEY: Final = "lora_adapter_metadata"
-"""Where diffusers writes the settings of its adapters, in the head of the file."""
-
-EXPECTED: Final = (
-    "diffusers (transformer.transformer_blocks...), kohya (lora_unet_double_blocks_...), "
-    "BFL (double_blocks... with or without diffusion_model.), "
-    "XLabs (double_blocks.N.processor...), OneTrainer (lora_transformer_...), "
-    "and LyCORIS (lycoris_...)"
-)
-"""The families that FLUX LoRAs come in, for messages."""
 
 # How the names of a module begin, without any prefix.
 _NATIVE = (
@@ -45,11 +31,15 @@ _STARTS: Final = {
     **dict.fromkeys(_NATIVE.split(), "diffusion_model."),
     **dict.fromkeys(_DIFFUSERS.split(), "transformer."),
 }
-_PREFIX: Final = re.compile(r"(?:(?:base_model\.model|model|diffusion_model|transformer|unet)\.)+")
+_PREFIX: Final = re.compile(
+    r"(?:(?:base_model\.model|model|diffusion_model|transformer|unet|module|pipe)\.)+"
+)
+_COMPILED: Final = "_orig_mod."
+"""What torch.compile puts before the names of what it compiled, a model or each of its blocks."""
 
 _XLABS: Final = re.compile(
     r"(?P<block>(?:double|single)_blocks\.\d+)\.processor\."
-    r"(?P<part>(?:qkv|proj)_lora[12]?)\.(?P<side>down|up)\.weight"
+    r"(?P<part>(?:qkv|proj)_lora[12]?)\.(?:(?P<side>down|up)\.weight|alpha)"
 )
 _XLABS_PARTS: Final = {
     "qkv_lora1": "img_attn.qkv",
@@ -60,79 +50,51 @@ _XLABS_PARTS: Final = {
     "proj_lora": "linear2",
 }
 
+_CLIP, _T5 = "text_encoder.text_model.", "text_encoders.t5xxl.transformer."
 _TEXT: Final = (
-    (re.compile(r"text_encoder\.encoder\.layers\."), "text_encoder.text_model.encoder.layers."),
     (
-        re.compile(r"text_encoder_2\.encoder\.block\."),
-        "text_encoders.t5xxl.transformer.encoder.block.",
+        re.compile(r"(?:base_model\.model\.)?text_encoder\.encoder\.layers\."),
+        f"{_CLIP}encoder.layers.",
     ),
+    (
+        re.compile(r"(?:base_model\.model\.)?text_encoder_2\.encoder\.block\."),
+        f"{_T5}encoder.block.",
+    ),
+    # PEFT, around an encoder alone
+    (re.compile(r"(?:base_model\.model\.)?text_model\."), _CLIP),
+    (re.compile(r"(?:base_model\.model\.)?encoder\.block\."), f"{_T5}encoder.block."),
+    # OMI
+    (re.compile(r"clip_l\.(?:transformer\.)?"), "text_encoders.clip_l.transformer."),
+    (re.compile(r"t5(?:xxl)?\.(?:transformer\.)?"), _T5),
+    (re.compile(r"base_model\.model\.(?=text_encoder)"), ""),
 )
-_TEXT_STARTS: Final = ("lora_te", "text_encoder", "text_model.", "clip_l.", "t5xxl.")
+_TEXT_STARTS: Final = (
+    *("lora_te", "text_encoder", "text_model.", "clip_l.", "t5xxl.", "t5.", "encoder.block."),
+)
 _ADAPTER: Final = re.compile(r"\.lora_([AB])\.(?!weight$|bias$)[^.]+\.(weight|bias)$")
 _UNDERSCORED: Final = re.compile(
-    r"lora_unet_(?=(?:single_)?transformer_blocks_\d+_(?:attn|ff|norm|proj)_)"
+    r"lora_unet_(?=(?:single_)?transformer_blocks_\d+_|(?:x|context)_embedder\.|time_text_embed_"
+    r"|norm_out_|proj_out\.)"
+)
+_TRAILING: Final = re.compile(r"(?<=[^_.])_(?=\.(?:lora_|alpha$|dora_scale$|diff))")
+_PROCESSOR: Final = re.compile(
+    r"\.processor\.(?P<layer>to_(?:q|k|v|out|add_out)|add_[qkv]_proj)_lora\.(?P<side>down|up)\.weight$"
 )
 
-
-_CONTROL: Final = {"img_in.lora_A.weight", "single_blocks.0.norm.key_norm.scale"}
-"""By these the core knows the control LoRAs of Black Forest Labs, and converts them itself."""
-
-
-@dataclass(frozen=True)
-class Family:
-    """How a file names its modules.
-
-    Attributes:
-        name: of the family, for messages.
-        flux: whether FLUX LoRAs come in it; for others name is the model they are made for.
-    """
-
-    name: str
-    flux: bool = True
-
-
-_FAMILIES: Final = (
-    # More particular ones first: a file belongs to the first that one of its names fits.
-    (r"\.processor\.(?:qkv|proj)_lora[12]?\.", Family("XLabs")),
-    (r"^lora_unet_(?:double|single)_blocks_", Family("kohya")),
-    (r"^lora_transformer_(?:single_)?transformer_blocks_", Family("OneTrainer")),
-    (r"^lycoris_(?:single_)?transformer_blocks_", Family("LyCORIS")),
-    (r"^transformer\.(?:single_)?transformer_blocks\.", Family("diffusers")),
-    (r"^(?:.*\.)?base_model\.model\.", Family("PEFT")),
-    (r"^diffusion_model\.(?:double|single)_blocks\.", Family("BFL, with diffusion_model.")),
-    (r"(?:^|\.)(?:double|single)_blocks\.", Family("BFL")),
-    (
-        r"^lora_te2_text_model_|^lora_unet_(?:input|output|middle)_blocks?_",
-        Family("SDXL", flux=False),
-    ),
-    (
-        r"^(?:unet\.|lora_unet_)(?:down|up)_blocks.*transformer_blocks[._][2-9]",
-        Family("SDXL", flux=False),
-    ),
-    (
-        r"^(?:unet\.|lora_unet_)(?:down|up|mid)_block",
-        Family("Stable Diffusion 1.x or 2.x", flux=False),
-    ),
-    (r"joint_(?:transformer_)?blocks", Family("Stable Diffusion 3", flux=False)),
-    (r"(?:^|[._])blocks[._]\d+[._](?:cross|self)_attn", Family("Wan", flux=False)),
-    (r"^(?:single_)?transformer_blocks\.", Family("diffusers, without transformer.")),
-    (
-        r"^(?:transformer|diffusion_model)\.|^lora_(?:unet|transformer)_|^lycoris_",
-        Family("other modules"),
-    ),
-    (r"^lora_te|^text_(?:encoder|model)", Family("text encoder")),
+# Published layers that diffusers has in parts: of the q, k, v and MLP rows.
+_QKV = {"img_attn.qkv": "to_q to_k to_v", "txt_attn.qkv": "add_q_proj add_k_proj add_v_proj"}
+_PARTS: Final = {
+    **{layer: tuple(f"attn.{part}" for part in parts.split()) for layer, parts in _QKV.items()},
+    "linear1": ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),
+}
+_OMI: Final = re.compile(
+    r"(?P<kind>double|single)_blocks\.(?P<block>\d+)\."
+    r"(?P<layer>(?:img|txt)_attn\.qkv|linear1)\.(?P<part>[0-3])(?P<rest>\..+)"
 )
-_COMPILED: Final = tuple((re.compile(pattern), family) for pattern, family in _FAMILIES)
-UNKNOWN: Final = Family("unknown", flux=False)
-
-
-def family_of(names: Iterable[str]) -> Family:
-    """Return the family that a file's names belong to."""
-    known = list(names)
-    for pattern, family in _COMPILED:
-        if any(pattern.search(name) for name in known):
-            return family
-    return UNKNOWN
+_UNMERGED: Final = re.compile(
+    r"(?P<module>(?:lora_unet_|(?:.+\.)?)(?P<kind>double|single)_blocks[._](?P<block>\d+)[._]"
+    r"(?P<layer>(?:img|txt)_attn[._]qkv|linear1))\.(?P<side>lora_(?:down|up))\.(?P<part>[0-3])\.weight"
+)
 
 
 def convert(state: Mapping[str, T]) -> dict[str, T]:
@@ -141,93 +103,83 @@ def convert(state: Mapping[str, T]) -> dict[str, T]:
     Raises:
         ValueError: two names of the file mean the same tensor.
     """
-    if state.keys() >= _CONTROL:
-        return dict(state)
-    made: dict[str, T] = {}
-    for name, tensor in state.items():
-        target = core_name(name)
-        if target in made:
-            raise LoraError(f"it names {target} twice, the second time as {name}")
-        made[target] = tensor
+    return {target: state[name] for target, name in sources(state).items()}
+
+
+def sources(names: Iterable[str]) -> dict[str, str]:
+    """Return a file's names by those that ComfyUI's core knows.
+
+    The core's are in the file's order. One tensor can be for several modules: kohya's `split_qkv`,
+    before it is merged, has a pair for each of q, k and v, and one alpha for all.
+
+    Raises:
+        ValueError: two names of the file mean the same tensor.
+    """
+    known = list(names)
+    parts: dict[str, dict[str, None]] = {}
+    for name in known:
+        found = _UNMERGED.fullmatch(name)
+        if found is not None:
+            parts.setdefault(found["module"], {})[_part_of(found)] = None
+    made: dict[str, str] = {}
+    for name in known:
+        module, dot, slot = name.rpartition(".")
+        shared = parts.get(module) if slot == "alpha" else None
+        for target in [core_name(name)] if shared is None else [f"{p}{dot}{slot}" for p in shared]:
+            if target in made:
+                raise LoraError(f"it names {target} twice, the second time as {name}")
+            made[target] = name
     return made
 
 
 def core_name(name: str) -> str:
     """Return the name by which ComfyUI's core knows what a file calls name."""
-    name = _ADAPTER.sub(r".lora_\1.\2", name)
+    name = _ADAPTER.sub(r".lora_\1.\2", name.replace(_COMPILED, ""))
     if is_text_name(name):
         for pattern, text in _TEXT:
-            name = pattern.sub(text, name)
+            found = pattern.match(name)
+            if found:
+                return text + name[found.end() :]
         return name
+    found = _UNMERGED.fullmatch(name)
+    if found is not None:
+        return f"{_part_of(found)}.{found['side']}.weight"
+    name = _TRAILING.sub("", name)
+    return _bare_name(name) or _UNDERSCORED.sub("lora_transformer_", name)
+
+
+def _bare_name(name: str) -> str | None:
+    """Return the core's name for a published or diffusers' one, whatever stands before it."""
     found = _PREFIX.match(name)
     bare = name[found.end() :] if found else name
     block = _XLABS.fullmatch(bare)
     if block is not None and block["part"] in _XLABS_PARTS:
-        module = f"{block['block']}.{_XLABS_PARTS[block['part']]}"
-        return f"diffusion_model.{module}.lora_{block['side']}.weight"
+        module = f"diffusion_model.{block['block']}.{_XLABS_PARTS[block['part']]}"
+        return f"{module}.lora_{block['side']}.weight" if block["side"] else f"{module}.alpha"
+    block = _OMI.fullmatch(bare)
+    if block is not None:
+        return _part_of(block) + block["rest"]
     prefix = _STARTS.get(bare.partition(".")[0] + ".")
-    if prefix is not None:
-        return prefix + bare
-    return _UNDERSCORED.sub("lora_transformer_", name)
+    if prefix is None:
+        return None
+    if prefix == "diffusion_model.":
+        return prefix + bare.replace("img_in.proj.", "img_in.")
+    return prefix + _PROCESSOR.sub(_without_processor, bare)
+
+
+def _without_processor(found: re.Match[str]) -> str:
+    layer = "to_out.0" if found["layer"] == "to_out" else found["layer"]
+    return f".{layer}.lora_{found['side']}.weight"
+
+
+def _part_of(found: re.Match[str]) -> str:
+    """Return what diffusers calls a part of one of the published layers."""
+    parts = _PARTS[found["layer"].replace("_qkv", ".qkv")]
+    single = "single_" if found["kind"] == "single" else ""
+    part = parts[min(int(found["part"]), len(parts) - 1)]
+    return f"transformer.{single}transformer_blocks.{found['block']}.{part}"
 
 
 def is_text_name(name: str) -> bool:
     """Whether a name is one of a text encoder's."""
     return name.removeprefix("base_model.model.").startswith(_TEXT_STARTS)
-
-
-def adapter_alphas(metadata: Mapping[str, str], names: Iterable[str]) -> dict[str, float]:
-    """Return the alphas that diffusers keeps in the file's head instead of in tensors.
-
-    Args:
-        metadata: of the file's head.
-        names: of its tensors, as the core knows them.
-
-    Returns:
-        Alphas by the name of their tensor; none for modules that have one already.
-    """
-    settings = _settings(metadata)
-    known = set(names)
-    made: dict[str, float] = {}
-    for name in known:
-        module, found, _ = name.partition(".lora_A.")
-        part, _, inner = module.partition(".")
-        if not found or f"{module}.alpha" in known or f"{part}.lora_alpha" not in settings:
-            continue
-        alpha = _alpha(part, inner, settings)
-        if alpha is not None:
-            made[f"{module}.alpha"] = alpha
-    return made
-
-
-def _settings(metadata: Mapping[str, str]) -> dict[str, Any]:
-    try:
-        settings = json.loads(metadata.get(METADATA_KEY, "{}"))
-    except (ValueError, RecursionError):
-        return {}
-    return settings if isinstance(settings, dict) else {}
-
-
-def _alpha(part: str, module: str, settings: Mapping[str, Any]) -> float | None:
-    """The number that, divided by the rank, PEFT multiplies a module's delta by."""
-    alpha = _of_module(
-        settings.get(f"{part}.alpha_pattern"), module, settings[f"{part}.lora_alpha"]
-    )
-    rank = _of_module(settings.get(f"{part}.rank_pattern"), module, settings.get(f"{part}.r"))
-    if not _is_number(alpha):
-        return None
-    if settings.get(f"{part}.use_rslora") is True:
-        return alpha * math.sqrt(rank) if _is_number(rank) and rank > 0 else None
-    return float(alpha)
-
-
-def _of_module(pattern: Any, module: str, default: Any) -> Any:
-    """What a PEFT pattern says of a module: its keys are ends of names."""
-    if not isinstance(pattern, dict):
-        return default
-    ends = (value for end, value in pattern.items() if f".{module}".endswith(f".{end}"))
-    return next(ends, default)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from types import SimpleNamespace
+from dataclasses import replace
 from typing import Any
 
 import pytest
-import torch
 from mini_flux import loras
 
-from flux_hotswap.ops.lora.fit import Fit, Reads, check_shape, describe, refusal, shown
-from flux_hotswap.ops.lora.names import METADATA_KEY, adapter_alphas, convert, core_name, family_of
+from flux_hotswap.ops.lora.family import family_of
+from flux_hotswap.ops.lora.fit import Fit, describe, refusal, shown
+from flux_hotswap.ops.lora.names import convert, core_name, sources
 from flux_hotswap.ops.lora.watch import RECENT, Watch
 
 NAMES = {
@@ -58,6 +57,88 @@ NAMES = {
     "lora_unet_transformer_blocks_0_attn_to_q.lora_up.weight": (
         "lora_transformer_transformer_blocks_0_attn_to_q.lora_up.weight"
     ),
+    "lora_unet_transformer_blocks_0_norm1_linear.alpha": (
+        "lora_transformer_transformer_blocks_0_norm1_linear.alpha"
+    ),
+    "lora_unet_single_transformer_blocks_37_norm_linear.lora_down.weight": (
+        "lora_transformer_single_transformer_blocks_37_norm_linear.lora_down.weight"
+    ),
+    "lora_unet_x_embedder.lora_down.weight": "lora_transformer_x_embedder.lora_down.weight",
+    "lora_unet_context_embedder.alpha": "lora_transformer_context_embedder.alpha",
+    "lora_unet_time_text_embed_text_embedder_linear_1.alpha": (
+        "lora_transformer_time_text_embed_text_embedder_linear_1.alpha"
+    ),
+    "lora_unet_norm_out_linear.alpha": "lora_transformer_norm_out_linear.alpha",
+    "lora_unet_proj_out.alpha": "lora_transformer_proj_out.alpha",
+    # early kohya, with an underscore behind
+    "lora_unet_transformer_blocks_0_attn_to_q_.lora_down.weight": (
+        "lora_transformer_transformer_blocks_0_attn_to_q.lora_down.weight"
+    ),
+    "lora_unet_double_blocks_0_img_mod_lin_.alpha": "lora_unet_double_blocks_0_img_mod_lin.alpha",
+    # diffusers, before there was PEFT
+    "transformer.transformer_blocks.0.attn.processor.to_q_lora.down.weight": (
+        "transformer.transformer_blocks.0.attn.to_q.lora_down.weight"
+    ),
+    "transformer_blocks.0.attn.processor.to_out_lora.up.weight": (
+        "transformer.transformer_blocks.0.attn.to_out.0.lora_up.weight"
+    ),
+    "transformer_blocks.0.attn.processor.add_k_proj_lora.up.weight": (
+        "transformer.transformer_blocks.0.attn.add_k_proj.lora_up.weight"
+    ),
+    # what wraps a model
+    "module.transformer_blocks.0.attn.to_q.lora_A.weight": (
+        "transformer.transformer_blocks.0.attn.to_q.lora_A.weight"
+    ),
+    "_orig_mod.transformer_blocks.0.attn.to_q.lora_A.weight": (
+        "transformer.transformer_blocks.0.attn.to_q.lora_A.weight"
+    ),
+    "transformer._orig_mod.transformer_blocks.0._orig_mod.attn.to_q.lora_A.weight": (
+        "transformer.transformer_blocks.0.attn.to_q.lora_A.weight"
+    ),
+    "pipe.transformer.proj_out.lora_A.weight": "transformer.proj_out.lora_A.weight",
+    # OMI: the published names, in diffusers' parts
+    "transformer.double_blocks.3.img_attn.qkv.1.lora_down.weight": (
+        "transformer.transformer_blocks.3.attn.to_k.lora_down.weight"
+    ),
+    "transformer.double_blocks.3.txt_attn.qkv.2.alpha": (
+        "transformer.transformer_blocks.3.attn.add_v_proj.alpha"
+    ),
+    "transformer.single_blocks.5.linear1.0.lora_up.weight": (
+        "transformer.single_transformer_blocks.5.attn.to_q.lora_up.weight"
+    ),
+    "transformer.single_blocks.5.linear1.3.dora_scale": (
+        "transformer.single_transformer_blocks.5.proj_mlp.dora_scale"
+    ),
+    "transformer.double_blocks.3.img_mlp.0.lora_up.weight": (
+        "diffusion_model.double_blocks.3.img_mlp.0.lora_up.weight"
+    ),
+    "transformer.img_in.proj.lora_up.weight": "diffusion_model.img_in.lora_up.weight",
+    "clip_l.text_model.encoder.layers.0.mlp.fc1.lora_up.weight": (
+        "text_encoders.clip_l.transformer.text_model.encoder.layers.0.mlp.fc1.lora_up.weight"
+    ),
+    "t5.encoder.block.3.layer.0.SelfAttention.q.lora_up.weight": (
+        "text_encoders.t5xxl.transformer.encoder.block.3.layer.0.SelfAttention.q.lora_up.weight"
+    ),
+    # kohya's parts of qkv, not merged yet
+    "lora_unet_double_blocks_0_img_attn_qkv.lora_down.2.weight": (
+        "transformer.transformer_blocks.0.attn.to_v.lora_down.weight"
+    ),
+    "lora_unet_double_blocks_0_txt_attn_qkv.lora_up.0.weight": (
+        "transformer.transformer_blocks.0.attn.add_q_proj.lora_up.weight"
+    ),
+    "lora_unet_single_blocks_9_linear1.lora_up.3.weight": (
+        "transformer.single_transformer_blocks.9.proj_mlp.lora_up.weight"
+    ),
+    "double_blocks.7.processor.qkv_lora1.alpha": (
+        "diffusion_model.double_blocks.7.img_attn.qkv.alpha"
+    ),
+    # PEFT around one text encoder
+    "base_model.model.text_model.encoder.layers.0.mlp.fc1.lora_A.weight": (
+        "text_encoder.text_model.encoder.layers.0.mlp.fc1.lora_A.weight"
+    ),
+    "base_model.model.encoder.block.3.layer.0.SelfAttention.q.lora_A.weight": (
+        "text_encoders.t5xxl.transformer.encoder.block.3.layer.0.SelfAttention.q.lora_A.weight"
+    ),
     # the adapter's name
     "transformer.proj_out.lora_A.default.weight": "transformer.proj_out.lora_A.weight",
     "transformer.proj_out.lora_B.my-style_2.weight": "transformer.proj_out.lora_B.weight",
@@ -97,20 +178,26 @@ def test_a_name_that_the_core_knows_stays(name: str) -> None:
 
 
 def test_tensors_keep_their_order_and_are_not_touched() -> None:
-    values = [object() for _ in NAMES]
-    made = convert(dict(zip(NAMES, values, strict=True)))
-    assert list(made) == list(NAMES.values())
+    names = {core: name for name, core in NAMES.items()}  # one of each that mean the same
+    values = [object() for _ in names]
+    made = convert(dict(zip(names.values(), values, strict=True)))
+    assert list(made) == list(names)
     assert all(one is other for one, other in zip(made.values(), values, strict=True))
+
+
+def test_one_alpha_is_for_all_parts_that_are_not_merged() -> None:
+    start = "lora_unet_double_blocks_0_img_attn_qkv"
+    names = [f"{start}.lora_{side}.{part}.weight" for side in ("up", "down") for part in range(3)]
+    found = sources([*names, f"{start}.alpha", "lora_unet_double_blocks_1_img_attn_qkv.alpha"])
+    parts = [f"transformer.transformer_blocks.0.attn.to_{part}" for part in "qkv"]
+    assert [found[f"{part}.alpha"] for part in parts] == [f"{start}.alpha"] * 3
+    assert f"{start}.alpha" not in found
+    assert "lora_unet_double_blocks_1_img_attn_qkv.alpha" in found
 
 
 def test_two_names_of_one_tensor_are_refused() -> None:
     with pytest.raises(ValueError, match="twice"):
         convert({"proj_out.alpha": 1, "transformer.proj_out.alpha": 2})
-
-
-def test_control_loras_are_left_to_the_core() -> None:
-    state = {"img_in.lora_A.weight": 1, "single_blocks.0.norm.key_norm.scale": 2}
-    assert convert(state) == state
 
 
 SPELLED = {
@@ -155,96 +242,43 @@ def test_another_models_family_is_seen(name: str, model: str) -> None:
     assert (family.name, family.flux) == (model, False)
 
 
-# --- alphas in the head ---
-
-
-def head(**settings: Any) -> dict[str, str]:
-    return {METADATA_KEY: json.dumps({f"transformer.{k}": v for k, v in settings.items()})}
-
-
-A = "transformer.proj_out.lora_A.weight"
-
-
-@pytest.mark.parametrize(
-    ("metadata", "alpha"),
-    [
-        (head(lora_alpha=8, r=4), 8.0),
-        (head(lora_alpha=8, r=4, use_rslora=True), 16.0),
-        (head(lora_alpha=8, r=4, alpha_pattern={"proj_out": 2}), 2.0),
-        (head(lora_alpha=8, r=4, alpha_pattern={"out": 2}), 8.0),
-        (head(lora_alpha=8, r=4, rank_pattern={"proj_out": 16}, use_rslora=True), 32.0),
-        (head(r=4), None),
-        (head(lora_alpha="much"), None),
-        (head(lora_alpha=True), None),
-        (head(lora_alpha=8, r=0, use_rslora=True), None),
-        ({METADATA_KEY: "{"}, None),
-        ({METADATA_KEY: "[]"}, None),
-        ({}, None),
-    ],
-)
-def test_alphas_of_the_head(metadata: dict[str, str], alpha: float | None) -> None:
-    expected = {} if alpha is None else {"transformer.proj_out.alpha": alpha}
-    assert adapter_alphas(metadata, [A]) == expected
-
-
-def test_an_alpha_of_the_file_comes_first() -> None:
-    assert adapter_alphas(head(lora_alpha=8), [A, "transformer.proj_out.alpha"]) == {}
-
-
 # --- how a file fitted ---
 
 
-def lora(out: int, rank: int, into: int, *, reshape: Any = None) -> Any:
-    factors = torch.zeros(out, rank), torch.zeros(rank, into)
-    return SimpleNamespace(name="lora", weights=(*factors, None, None, None, reshape))
+ODD = ("proj_out.odd", *(f"odd{i}" for i in range(4)))
+TEXT = "text_encoder_2.encoder.block.0.layer.0.SelfAttention.q.lora_A.weight"
 
 
-@pytest.mark.parametrize(
-    ("patch", "rows", "problem"),
-    [
-        (lora(6, 2, 4), None, None),
-        (lora(3, 2, 4), 3, None),
-        (lora(3, 2, 4), None, "3x4 instead of 6x4"),
-        (lora(6, 2, 5), None, "6x5 instead of 6x4"),
-        (lora(9, 2, 9, reshape=[9, 9]), None, None),
-        (("diff", (torch.zeros(6, 4),)), None, None),
-        (("diff", (torch.zeros(4, 6),)), None, "4x6 instead of 6x4"),
-        (("set", (torch.zeros(4, 6),)), None, None),
-        (SimpleNamespace(name="lokr", weights=()), None, None),
-    ],
-)
-def test_a_wrong_shape_is_seen(patch: Any, rows: int | None, problem: str | None) -> None:
-    assert check_shape(patch, (6, 4), rows) == problem
+def fit(*names: str, **known: Any) -> Fit:
+    return replace(Fit.of(names), **known)
 
 
-def test_reads_tell_what_was_not_used() -> None:
-    reads = Reads({"a": 1, "b": 2, "c": 3})
-    assert "a" in reads
-    assert (reads["b"], reads.get("c"), reads.get("d", 4)) == (2, 3, 4)
-    assert reads.unread() == ["a"]
-
-
-def fit(*names: str, patched: int = 0, misfits: tuple[str, ...] = ()) -> Fit:
-    converted = [core_name(name) for name in names]
-    return Fit.of(names, converted).with_result([*converted, "added"], patched, misfits)
+def test_only_what_was_used_is_matched() -> None:
+    """Whatever became of the rest: no other number can be in the way."""
+    partly = fit("a", "b", "c", TEXT, used=frozenset("a"), misfitting=frozenset("b"))
+    assert (partly.keys, partly.matched) == (4, 1)
+    assert (partly.unread, partly.text) == (["c"], [TEXT])
 
 
 def test_the_report_names_what_was_not_matched() -> None:
-    text = "text_encoder_2.encoder.block.0.layer.0.SelfAttention.q.lora_A.weight"
-    partly = fit("proj_out.odd", *(f"odd{i}" for i in range(4)), text, patched=3)
+    partly = fit(*ODD, TEXT, patched=3)
     assert describe(partly, has_clip=False) == [
         "keys: 0 of 6 matched (text encoder), 3 weights changed",
         "not matched: proj_out.odd, odd0, odd1 and 2 more",
         "text encoders: 1 keys left out, no CLIP is connected",
     ]
-    assert describe(partly, has_clip=True)[-1] == f"not matched in the text encoders: {text}"
-    assert "wrong shape: x" in describe(fit(misfits=("x",), patched=1), has_clip=True)[-1]
+    assert describe(partly, has_clip=True)[-1] == f"not matched in the text encoders: {TEXT}"
+    assert "wrong shape: x" in describe(fit("a", misfits=("x",)), has_clip=True)[-1]
+    assert describe(fit("a", notes=("y",)), has_clip=True)[-1] == "warning: y"
 
 
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
-        (fit("lora_unet_input_blocks_4_1_proj_in.alpha"), "made for SDXL, not for FLUX.1"),
+        (fit("double_blocks.0.img_attn.qkv.weight"), "is a checkpoint or a part of one"),
+        (fit("model.diffusion_model.single_blocks.0.linear1.weight"), "is a checkpoint"),
+        (fit("transformer_blocks.0.attn.to_q.weight"), "is a checkpoint"),
+        (fit("double_blocks.0.processor.ip_adapter_double_stream_k_proj.weight"), "an IP-Adapter"),
         (fit("abc"), "of no known family"),
         (fit("double_blocks.99.img_attn.qkv.lora_A.weight"), "of the family BFL"),
         (fit("lora_te1_x.alpha"), "changes only the text encoders (1 keys)"),
@@ -252,7 +286,13 @@ def test_the_report_names_what_was_not_matched() -> None:
     ],
 )
 def test_a_refusal_says_what_was_seen(bad: Fit, words: str) -> None:
-    assert words in refusal("a.safetensors", bad)
+    assert words in refusal("a.safetensors", bad, has_clip=False)
+
+
+def test_a_clip_that_is_connected_is_not_asked_for() -> None:
+    words = refusal("a.safetensors", fit("lora_te1_x.alpha"), has_clip=True)
+    assert "the connected CLIP has none of those layers, such as lora_te1_x.alpha" in words
+    assert "connect clip" not in words
 
 
 def test_long_names_are_cut() -> None:

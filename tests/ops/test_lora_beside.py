@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 
 from flux_hotswap.ops.int8 import multiply_stored, quantise
-from flux_hotswap.ops.lora.beside import Factors, add_change, stack
+from flux_hotswap.ops.lora.beside import (
+    MOST_RANKS,
+    Factors,
+    Kron,
+    add_change,
+    add_kron,
+    hadamard,
+    stack,
+)
 
 SIZE = 512
 GROUP = 256
@@ -172,3 +180,63 @@ def test_stacking_puts_rows_where_they_belong() -> None:
     made = stack(parts, SIZE)
     assert made.up.shape == (SIZE, 14)
     assert torch.allclose(made.up @ made.down, delta(parts), atol=1e-5)
+
+
+# --- LoHa and LoKr ---
+
+
+def kron(size: float, *, rows: int = SIZE, start: int = 0) -> Kron:
+    """A LoKr whose delta has the given size, relative to the weight."""
+    left, right = seeded(8, 16, seed=40), seeded(rows // 8, SIZE // 16, seed=41)
+    size *= DEVIATION / float(torch.kron(left, right).std())
+    return Kron(left * size, right, start)
+
+
+def test_a_kronecker_product_is_not_written_out_and_is_the_same() -> None:
+    one = kron(1.0)
+    made = one.through(WORLD.tokens)
+    assert made.shape == (TOKENS, SIZE)
+    wanted = WORLD.tokens @ torch.kron(one.left, one.right).T
+    torch.testing.assert_close(made, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("rows", "start"), [(SIZE, 0), (128, 0), (128, 200), (8, SIZE - 8)])
+def test_a_kronecker_product_goes_to_its_rows(rows: int, start: int) -> None:
+    one = kron(1.0, rows=rows, start=start)
+    tokens, made = seeded(3, 4, SIZE), seeded(3, 4, SIZE, seed=2)
+    before = made.clone()
+    delta = torch.zeros(SIZE, SIZE)
+    delta[start : start + rows] = torch.kron(one.left, one.right)
+    changed = add_kron(made, tokens, one)
+    torch.testing.assert_close(changed, made + tokens @ delta.T, rtol=1e-4, atol=1e-4)
+    assert torch.equal(made, before)
+
+
+@pytest.mark.parametrize("size", [0.005, 0.02, 0.1])
+def test_all_of_a_lokr_arrives_beside_int8(size: float) -> None:
+    """Its noise is a LoRA's; added into the weight it is many times that."""
+    one = kron(size)
+    delta = torch.kron(one.left, one.right)
+    wanted = WORLD.tokens @ delta.T
+    plain = WORLD.plain[torch.float32]
+    change = add_kron(plain, WORLD.tokens, one) - plain
+    assert float((change - wanted).norm() / wanted.norm()) < 0.01
+    values, scale = quantise(WORLD.weight + delta, GROUP)
+    merged = multiply_stored(WORLD.tokens, values, scale, None, GROUP).float() - plain
+    assert float((merged - wanted).norm() / wanted.norm()) > 0.05
+
+
+@pytest.mark.parametrize(("first", "second"), [(1, 1), (2, 3), (4, 4), (16, 16)])
+def test_a_hadamard_product_is_one_pair(first: int, second: int) -> None:
+    a, b = seeded(7, first, seed=1), seeded(first, 5, seed=2)
+    c, d = seeded(7, second, seed=3), seeded(second, 5, seed=4)
+    pair = hadamard((a, b), (c, d))
+    assert pair is not None
+    assert len(pair.down) == first * second
+    torch.testing.assert_close(pair.up @ pair.down, (a @ b) * (c @ d), rtol=1e-4, atol=1e-4)
+
+
+def test_a_hadamard_product_of_many_ranks_is_left() -> None:
+    many = torch.ones(3, MOST_RANKS), torch.ones(MOST_RANKS, 3)
+    assert hadamard(many, (torch.ones(3, 1), torch.ones(1, 3))) is not None
+    assert hadamard(many, (torch.ones(3, 2), torch.ones(2, 3))) is None

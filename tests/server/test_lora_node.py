@@ -175,7 +175,7 @@ def test_a_data_uri_is_applied(site: Site) -> None:
 
 
 def test_what_does_not_match_is_named(site: Site) -> None:
-    odd = "transformer.transformer_blocks.99.attn.to_q.lora_A.weight"
+    odd = "transformer.transformer_blocks.1.attn.to_x.lora_A.weight"
     name = site.put("odd", {**SMALL, odd: torch.zeros(4, 256)})
     ran = site.run(name)
     assert "2 of 3 matched" in ran.line("keys")

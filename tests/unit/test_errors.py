@@ -82,6 +82,8 @@ NO_REMEDY = {
     "it needs {} GB, {} allows {} GB": "`Kept.open` goes on without, and says what to do",
     "it needs {} GB, and {} GB are free": "as above",
     "it names {} twice, the second time as {}": "of keys; `engine.loras` names the file",
+    "the expression {} is none that can be read": "of names; as above",
+    "the expression {} takes too long": "as above",
     "it knows {} labels instead of {}": "`_broken` names the file and says what to do",
     "it is not made for pictures of {}x{}": "as above",
     "its width {} is not a multiple of {}": "as above",

@@ -1,0 +1,132 @@
+"""DoRA on ComfyUI's own model, in every spelling: exact, on the rows that it is of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mini_flux import loras
+from runtime import inside
+from runtime.lora_states import (
+    DEV,
+    KINDS,
+    NATIVE,
+    PROJ,
+    QKV,
+    RANDOM,
+    H,
+    State,
+    all_of,
+    changes,
+    whole_change,
+)
+from torch import Tensor
+
+FUSED = "single_blocks.1.linear1"
+NORM_OUT = "final_layer.adaLN_modulation.1"
+PEFT_SPELLINGS = {
+    "diffusers": "lora_magnitude_vector",
+    "OneTrainer": "lora_magnitude_vector.weight",
+    "PEFT": "lora_magnitude_vector.default.weight",
+    "ai-toolkit": "magnitude",
+}
+
+
+def lengths_of(weight: Tensor, axis: int = 0) -> Tensor:
+    norm = weight.norm(dim=1 - axis)
+    return norm * (1 + 0.1 * torch.randn(len(norm), generator=RANDOM))
+
+
+def with_lengths(weight: Tensor, delta: Tensor, lengths: Tensor, strength: float) -> Tensor:
+    """The change of a weight by PEFT's DoRA, per row, written out."""
+    moved = weight + strength * delta
+    return lengths[:, None] * moved / moved.square().sum(dim=1, keepdim=True).sqrt() - weight
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.5, 1.5])
+@pytest.mark.parametrize("spelled", PEFT_SPELLINGS.values(), ids=list(PEFT_SPELLINGS))
+def test_pefts_magnitudes_are_applied_to_their_rows(
+    applied: Any, weights: State, caplog: Any, spelled: str, strength: float
+) -> None:
+    """Of fused layers each part has its own; those of norm_out change places as its halves do."""
+    delta = {name: part for name, part in loras.everything().items() if name != "img_in"}
+    state, wanted = loras.diffusers(delta), {}
+    for name in delta:
+        weight = weights[f"{name}.weight"]
+        lengths = lengths_of(weight)
+        wanted[name] = with_lengths(weight, whole_change(delta, name), lengths, strength)
+        if name == NORM_OUT:
+            lengths = torch.cat(lengths.chunk(2)[::-1])
+        names = [f"transformer.{part}" for part in loras.diffusers_names(name)]
+        rows = [len(state[f"{part}.lora_B.weight"]) for part in names]
+        for part, some in zip(names, lengths.split(rows), strict=True):
+            state[f"{part}.{spelled}"] = some
+    made, fit = applied(state, strength)
+    assert all_of(fit)
+    change = changes(made, weights, caplog)
+    for name, expected in wanted.items():
+        torch.testing.assert_close(change[f"{name}.weight"], expected, atol=2e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("slots", ["pair", "LoHa", "LoKr", "GLoRA"])
+def test_lycoris_magnitudes_are_exact(
+    applied: Any, weights: State, caplog: Any, slots: str, axis: int, strength: float
+) -> None:
+    state = {f"{NATIVE}.{slot}": value for slot, value in KINDS[slots].items()}
+    weight = weights[f"{PROJ}.weight"]
+    delta = changes(applied(state)[0], weights, caplog)[f"{PROJ}.weight"]
+    scale = lengths_of(weight, axis).unsqueeze(1 - axis)
+    made, fit = applied(state | {f"{NATIVE}.dora_scale": scale}, strength)
+    assert all_of(fit)
+    moved = weight + delta
+    expected = scale * moved / moved.norm(dim=1 - axis, keepdim=True) - weight
+    change = changes(made, weights, caplog)[f"{PROJ}.weight"]
+    torch.testing.assert_close(change, strength * expected, atol=2e-6, rtol=1e-4)
+
+
+def test_magnitudes_of_a_fused_layer_whole(applied: Any, weights: State, caplog: Any) -> None:
+    delta = {FUSED: loras.blocks()[FUSED]}
+    weight = weights[f"{FUSED}.weight"]
+    lengths = lengths_of(weight)
+    state = loras.kohya(delta, alpha=2.0)
+    state["lora_unet_single_blocks_1_linear1.dora_scale"] = lengths[:, None]
+    made, fit = applied(state)
+    assert all_of(fit)
+    expected = with_lengths(weight, whole_change(delta, FUSED), lengths, 1.0)
+    change = changes(made, weights, caplog)[f"{FUSED}.weight"]
+    torch.testing.assert_close(change, expected, atol=2e-6, rtol=1e-4)
+
+
+def test_magnitudes_of_both_spellings_count_once(applied: Any) -> None:
+    state = {f"{NATIVE}.{slot}": value for slot, value in KINDS["DoRA of columns"].items()}
+    fit = applied(state | {f"{NATIVE}.lora_magnitude_vector": torch.ones(H)})[1]
+    assert fit.unread == [f"{NATIVE}.dora_scale"]
+
+
+@pytest.mark.parametrize("route", ["storage", "int8"])
+def test_magnitudes_reach_a_weight_in_int8(
+    comfy: Any, models: Path, monkeypatch: Any, route: str
+) -> None:
+    """The layer that has them leaves int8: what the weight becomes is off by bf16's rounding."""
+    loading, engine = inside.pack("engine.models"), inside.pack("engine.loras")
+    monkeypatch.setenv(inside.pack("engine.trial").VARIABLE, route)
+    fast, _ = loading.load_fast(models / "diffusion_models" / DEV, modulation=False)
+    rows = inside.pack("engine.arrival").Rows
+    layer = fast.model.diffusion_model.get_submodule(QKV)
+    weight = rows.of(layer).read(slice(None)).float()
+    delta, lengths = {QKV: loras.blocks()[QKV]}, lengths_of(weight)
+    state = loras.native(delta) | {f"diffusion_model.{QKV}.magnitude": lengths}
+    path = models / "loras" / "fast-dora.safetensors"
+    loras.write(state, path)
+    made, _, fitted = engine.apply(path, fast, None, 1.0)
+    assert all_of(fitted.fit)
+    comfy.model_management.load_models_gpu([made])
+    wanted = weight + with_lengths(weight, whole_change(delta, QKV), lengths, 1.0)
+    found = layer.weight
+    found = found.dequantize() if hasattr(found, "_qdata") else found
+    error = (found.float() - wanted).norm() / wanted.norm()
+    assert float(error) < (0.003 if found is layer.weight else 0.02)

@@ -1,0 +1,137 @@
+"""The alphas that stand in a file's head or in PEFT's settings beside it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+
+from flux_hotswap.errors import LoraError
+from flux_hotswap.ops.lora.names import convert
+from flux_hotswap.ops.lora.parts import Module, split
+from flux_hotswap.ops.lora.peft import METADATA_KEY, alphas_of
+
+RANK = 4
+OUT = "transformer.proj_out"
+BLOCK = "transformer.single_transformer_blocks.7.proj_out"
+Q = "transformer.transformer_blocks.0.attn.to_q"
+
+
+def modules(*names: str, **parts: Any) -> list[Module]:
+    """Pairs of these modules, as a file names them."""
+    state = {}
+    for name in names:
+        state[f"{name}.lora_A.weight"] = torch.ones(RANK, 8)
+        state[f"{name}.lora_B.weight"] = torch.ones(8, RANK)
+        state |= {f"{name}.{slot}": value for slot, value in parts.items()}
+    made = convert(state)
+    return list(split(made, dict(zip(made, state, strict=True))).values())
+
+
+def head(part: str = "transformer", **settings: Any) -> dict[str, str]:
+    return {METADATA_KEY: json.dumps({f"{part}.{k}": v for k, v in settings.items()})}
+
+
+def config(**settings: Any) -> str:
+    return json.dumps({"peft_type": "LORA", **settings})
+
+
+HEADS: list[tuple[dict[str, Any], float]] = [
+    ({"lora_alpha": 8, "r": RANK}, 8.0),
+    ({"lora_alpha": 8, "use_rslora": True}, 16.0),
+    ({"lora_alpha": 8, "alpha_pattern": {"proj_out": 2}}, 2.0),
+    ({"lora_alpha": 8, "alpha_pattern": {"out": 2}}, 8.0),
+    ({"lora_alpha": 8, "alpha_pattern": {"^proj_out": 2}}, 2.0),
+    ({"lora_alpha": 8, "alpha_pattern": {"^out": 2, ".*_out": 3, "proj_out": 4}}, 3.0),
+    ({"lora_alpha": 8, "rank_pattern": {"proj_out": 99}, "r": 99, "use_rslora": True}, 16.0),
+    ({"lora_alpha": 0.5, "alpha_pattern": None}, 0.5),
+]
+
+
+@pytest.mark.parametrize(("settings", "alpha"), HEADS)
+def test_what_the_head_says(settings: dict[str, Any], alpha: float) -> None:
+    found = alphas_of(modules(OUT), head(**settings), None)
+    assert (found.values, found.notes) == ({OUT: alpha}, [])
+
+
+@pytest.mark.parametrize(("settings", "alpha"), HEADS)
+@pytest.mark.parametrize("name", ["base_model.model.proj_out", "proj_out"])
+def test_what_the_file_beside_says(settings: dict[str, Any], alpha: float, name: str) -> None:
+    found = alphas_of(modules(name), {}, config(**settings))
+    assert (found.values, found.notes) == ({OUT: alpha}, [])
+
+
+PATTERNS = {
+    r"single_transformer_blocks\.\d+\.proj_out": {BLOCK},
+    r"^single_transformer_blocks\.\d+\.proj_out": {BLOCK},
+    r"^proj_out": {OUT},
+    "proj_out": {OUT, BLOCK},
+    r".*attn\.to_(q|k)": {Q},
+    "to_q": {Q},
+    r"^attn.*": set[str](),
+    ".*": {OUT, BLOCK, Q},
+}
+
+
+@pytest.mark.parametrize(("key", "names"), PATTERNS.items(), ids=list(PATTERNS))
+def test_expressions_are_of_the_names_that_peft_has(key: str, names: set[str]) -> None:
+    """Without the prefixes that only files have."""
+    metadata = head(lora_alpha=8, alpha_pattern={key: 2})
+    found = alphas_of(modules(OUT, BLOCK, Q), metadata, None).values
+    assert {name for name, alpha in found.items() if alpha == 2} == names
+    wrapped = [f"base_model.model.{name.removeprefix('transformer.')}" for name in (OUT, BLOCK, Q)]
+    beside = config(lora_alpha=8, alpha_pattern={key: 2})
+    assert alphas_of(modules(*wrapped), {}, beside).values == found
+
+
+def test_each_model_of_a_pipeline_has_its_own() -> None:
+    text = "text_encoder_2.encoder.block.0.layer.0.SelfAttention.q"
+    both = json.loads(head(lora_alpha=8)[METADATA_KEY])
+    both |= json.loads(head("text_encoder_2", lora_alpha=2)[METADATA_KEY])
+    found = alphas_of(modules(OUT, text), {METADATA_KEY: json.dumps(both)}, None).values
+    assert sorted(found.values()) == [2.0, 8.0]
+    assert found[OUT] == 8.0
+
+
+@pytest.mark.parametrize("beside", [None, config(lora_alpha=2)])
+def test_an_alpha_of_the_file_comes_first(beside: str | None) -> None:
+    own = modules(OUT, alpha=torch.tensor(1.0))
+    found = alphas_of(own, head(lora_alpha=8), beside)
+    assert (found.values, found.notes) == ({}, [])
+
+
+def test_the_head_comes_before_the_file_beside() -> None:
+    assert alphas_of(modules(OUT), head(lora_alpha=8), config(lora_alpha=2)).values == {OUT: 8.0}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "beside", "words"),
+    [
+        (head(lora_alpha="much"), None, "lora_alpha is 'much'"),
+        (head(lora_alpha=True), None, "lora_alpha is True"),
+        ({METADATA_KEY: "{"}, None, "lora_adapter_metadata in its header cannot be read"),
+        ({METADATA_KEY: "[]"}, None, "lora_adapter_metadata in its header cannot be read"),
+        ({}, "<html>", "adapter_config.json cannot be read"),
+        ({}, "[" * 100_000, "adapter_config.json cannot be read"),
+        ({}, config(r=4), "lora_alpha is None"),
+    ],
+)
+def test_what_cannot_be_used_is_said(
+    metadata: dict[str, str], beside: str | None, words: str
+) -> None:
+    found = alphas_of(modules(OUT, Q), metadata, beside)
+    assert found.values == {}
+    assert [note for note in found.notes if words in note] == found.notes != []
+
+
+def test_names_of_peft_alone_are_a_warning() -> None:
+    found = alphas_of(modules("base_model.model.proj_out"), {}, None)
+    assert "keeps alpha in adapter_config.json" in found.notes[0]
+    assert alphas_of(modules(OUT), {}, None).notes == []
+
+
+def test_expressions_that_cannot_be_followed_are_an_error() -> None:
+    with pytest.raises(LoraError, match="expression"):
+        alphas_of(modules(OUT), head(lora_alpha=8, alpha_pattern={r"(a)\1": 2}), None)
