@@ -20,6 +20,7 @@ from runtime.lora_states import (
     State,
     all_of,
     changes,
+    drawn,
     whole_change,
 )
 from torch import Tensor
@@ -130,3 +131,31 @@ def test_magnitudes_reach_a_weight_in_int8(
     found = found.dequantize() if hasattr(found, "_qdata") else found
     error = (found.float() - wanted).norm() / wanted.norm()
     assert float(error) < (0.003 if found is layer.weight else 0.02)
+
+
+@pytest.mark.parametrize("route", ["bf16", "storage"])
+def test_magnitudes_arrive_where_memory_is_low(
+    comfy: Any, models: Path, monkeypatch: Any, route: str
+) -> None:
+    """Layers that ComfyUI leaves where they are get their patches in each run."""
+    loading, engine = inside.pack("engine.models"), inside.pack("engine.loras")
+    monkeypatch.setenv(inside.pack("engine.trial").VARIABLE, "storage")
+    file = models / "diffusion_models" / DEV
+    model = (
+        loading.load_flux(file) if route == "bf16" else loading.load_fast(file, modulation=False)[0]
+    )
+    layer = model.model.diffusion_model.get_submodule(QKV)
+    state = loras.native({QKV: loras.blocks()[QKV]})
+    state[f"diffusion_model.{QKV}.magnitude"] = 1 + drawn(3 * H)
+    path = models / "loras" / "low.safetensors"
+    loras.write(state, path)
+    made = engine.apply(path, model, None, 1.0)[0]
+    tokens = drawn(64, H, size=1.0)
+    comfy.model_management.load_models_gpu([made])
+    wanted = layer(tokens)
+    comfy.model_management.unload_all_models()
+    made.partially_load(torch.device("cpu"), extra_memory=1)
+    found = layer(tokens)
+    made.detach()
+    assert float((found - wanted).norm() / wanted.norm()) < 0.01
+    assert float((layer(tokens) - wanted).norm() / wanted.norm()) > 0.1, "it does nothing"
