@@ -11,7 +11,7 @@ from runtime import rescue
 from runtime.client import Client
 from runtime.comfyui import find_comfyui
 from runtime.environment import SECRETS
-from runtime.models import own_models
+from runtime.models import small_models
 from runtime.server import ComfyServer
 from runtime.session import Comfy
 
@@ -30,13 +30,13 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def comfy(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Comfy]:
+def comfy(pytestconfig: pytest.Config) -> Iterator[Comfy]:
     """A real ComfyUI with the pack, the small models and the test nodes; never skipped.
 
     Raises:
         SetupError: the runtime is not set up; the message says how to do that.
     """
-    models = own_models(tmp_path_factory.mktemp("models"))
+    models = small_models()
     files = Server()
     # Nothing that a test asks for may come from the network: the hub is this server too.
     env = {"HF_HUB_OFFLINE": "1", "HF_ENDPOINT": files.url}

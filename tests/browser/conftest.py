@@ -13,7 +13,7 @@ from runtime.browser import ARGUMENTS, find_browser
 from runtime.client import Client
 from runtime.comfyui import find_comfyui
 from runtime.frontend import find_newest
-from runtime.models import own_models
+from runtime.models import small_models
 from runtime.server import ComfyServer
 from runtime.session import Comfy
 
@@ -41,9 +41,9 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def newest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Comfy]:
+def newest() -> Iterator[Comfy]:
     """The same ComfyUI as `comfy`, with the newest editor."""
-    models, files = own_models(tmp_path_factory.mktemp("models")), Server()
+    models, files = small_models(), Server()
     env = {"HF_HUB_OFFLINE": "1", "HF_ENDPOINT": files.url}
     env["FLUX_HOTSWAP_ALLOW_HOSTS"] = f"127.0.0.1:{files.port}"
     arguments = ("--front-end-root", str(find_newest()))

@@ -71,12 +71,6 @@ def small_models() -> Path:
     return SMALL
 
 
-def own_models(folder: Path) -> Path:
-    """Copy the small checkpoints into a folder, in which tests may put files of their own."""
-    shutil.copytree(small_models(), folder, dirs_exist_ok=True)
-    return folder
-
-
 def trained_models() -> Path:
     """The folder of the small FLUX that draws, which an earlier set-up unpacked.
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +17,6 @@ from PIL import Image, ImageDraw
 from flux_hotswap.prediction.sizes import PRESETS
 
 from .environment import ROOT
-from .models import trained_models
 from .studio import Picture, Studio, image, psnr, read
 
 FOLDER = ROOT / "docs" / "images"
@@ -29,6 +25,9 @@ SIDE = 192
 """Longest side of a picture on a sheet."""
 
 GAP, LINE = 8, 16
+
+AS_COMFYUI: dict[str, Any] = {"cpu": False, "arguments": ("--cpu",)}
+"""A server with ComfyUI's own choice of attention, which the hosted code's text came from."""
 
 STAR = "a large yellow star on a dotted blue ground"
 PROMPTS = (
@@ -57,19 +56,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", help=", ".join(SHEETS))
     names = parser.parse_args(argv).names or list(SHEETS)
     FOLDER.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        models = Path(shutil.copytree(trained_models(), folder, dirs_exist_ok=True))
-        put_hosted(models)
-        _draw(names, models)
-    return 0
-
-
-def _draw(names: Sequence[str], models: Path) -> None:
-    with Studio(models=models) as studio:
+    with Studio(**AS_COMFYUI) as studio:
         put_loras(studio)
+        put_hosted(studio.server.models_dir)
         for name in names:
             sheet(SHEETS[name](studio)).save(FOLDER / f"{name}.webp", quality=QUALITY, method=6)
             sys.stderr.write(f"docs/images/{name}.webp\n")
+    return 0
 
 
 def put_loras(studio: Studio) -> None:

@@ -90,6 +90,16 @@ def asked(client: Client) -> Iterator[list[float]]:
     thread.join()
 
 
+def usual(client: Client, letters: int) -> float:
+    """How long an answer takes while a prompt of that size is refused that holds no picture.
+
+    ComfyUI itself reads it within the loop that answers; on a busy machine that takes its time.
+    """
+    with asked(client) as waits, pytest.raises((PromptRejectedError, HTTPStatusError)):
+        client.submit(graph(seed="A" * letters))
+    return max(waits)
+
+
 DATA: dict[str, tuple[Callable[[], str], str]] = {
     "24 MB of escapes": (lambda: "data:image/png," + "%41" * (8 * 2**20), "escaped characters"),
     "24 MB of escapes as base64": (
@@ -104,22 +114,24 @@ DATA: dict[str, tuple[Callable[[], str], str]] = {
 @pytest.mark.parametrize("name", DATA)
 def test_a_costly_data_uri_is_refused_and_keeps_nobody_waiting(comfy: Comfy, name: str) -> None:
     make, words = DATA[name]
-    prompt = graph(image=make())
+    given = make()
+    prompt, before = graph(image=given), usual(comfy.client, len(given))
     with asked(comfy.client) as waits, pytest.raises((PromptRejectedError, HTTPStatusError)) as no:
         comfy.client.submit(prompt)
     assert words in str(no.value)
     assert len(str(no.value)) < 10_000
-    assert max(waits) < 1.5, max(waits)
+    assert max(waits) < 1.5 + 2 * before, (max(waits), before)
 
 
 def test_a_large_data_uri_is_read_and_keeps_nobody_waiting(comfy: Comfy) -> None:
     """Wrapped at 76 letters and in the alphabet of addresses, as two tools write it."""
     data = encoded("PNG", 128, 96) + bytes(12 * 2**20)
     wrapped = base64.encodebytes(data).decode().replace("+", "-").replace("/", "_").rstrip("=\n")
+    before = usual(comfy.client, len(wrapped))
     with asked(comfy.client) as waits:
         found = comfy.run(graph(image=f"data:image/png;base64,{wrapped}"))
     assert found.shown("flux_hotswap")[0]["width"] == 128
-    assert max(waits) < 1.5, max(waits)
+    assert max(waits) < 1.5 + 2 * before, (max(waits), before)
 
 
 # --- damage is told, other formats are not opened ---
