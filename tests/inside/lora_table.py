@@ -63,6 +63,7 @@ def test_the_text_encoders(comfy: Any) -> None:
     theirs = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     ours = {name: shape for name, shape in shapes().items() if not name.startswith(MODEL)}
     assert ours.items() <= theirs.items()
+    assert {name.rpartition(".")[2] for name in theirs.keys() - ours.keys()} == {"logit_scale"}
     names = comfy.lora.model_lora_keys_clip(model, {})
     same = {name: key for name, key in names.items() if key in ours}
     assert {name: key for name, key in key_map().items() if key in ours} == same
