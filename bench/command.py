@@ -24,6 +24,7 @@ SHORT: dict[str, tuple[str, ...]] = {
     "int8_lora": ("--runs", "1"),
     "int8_error": (),
     "strength": (),
+    "lora_families": (),
     "traffic": (),
     "gpu_kit": ("--small",),
     "branches": (),
@@ -87,7 +88,7 @@ def show(known: dict[str, str]) -> None:
     """Print the benchmarks."""
     for name, about in known.items():
         measured = "" if (page.RESULTS / f"{name}.json").is_file() else " (not measured yet)"
-        print(f"{name:12}{about}{measured}")
+        print(f"{name:15}{about}{measured}")
 
 
 def measure(name: str, python: Path, run: Run, results: Path, *, short: bool) -> bool:

@@ -32,6 +32,7 @@ RENDER: dict[str, Callable[[Report], Iterator[Table]]] = {
     "int8_lora": tables.int8_lora,
     "int8_error": tables.int8_error,
     "strength": tables.strength,
+    "lora_families": tables.lora_families,
     "traffic": tables.traffic,
     "gpu_kit": tables.gpu_kit,
     "drawing": quality.drawing,

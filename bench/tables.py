@@ -201,6 +201,40 @@ def strength(report: Report) -> Iterator[Table]:
     yield Table(rows, heads=heads, title=f"What arrives of a LoRA; computed in {each}")
 
 
+def lora_families(report: Report) -> Iterator[Table]:
+    """How exactly files are applied, and which are refused."""
+    left = (
+        "A kind that changes the weight itself takes the layer out of int8: its rounding is noise"
+    )
+    for part, title in (
+        ("families", "The same LoRA in every spelling"),
+        ("kinds", f"{left}. Every kind"),
+    ):
+        rows = [(name, *_applied(row)) for name, row in report[part].items()]
+        heads = ("file", "ours", "ComfyUI's loader", "ours / it", "arrives in int8", "noise")
+        yield Table(rows, heads=heads, title=f"{title}: relative error of the change in bf16")
+    refused = [
+        (name, found["words"] or "", f"{found['peer_weights']} weights changed")
+        for name, found in report["refused"].items()
+    ]
+    heads = ("file", "refused in these words", "ComfyUI's loader")
+    yield Table(refused, heads=heads, title="Files of other models, and broken ones")
+
+
+def _applied(row: Report) -> tuple[str, ...]:
+    """Return the cells of a file; a ratio only where the peer changes all weights."""
+    ours, peer, int8 = row["ours"], row["peer"], row["int8"]
+    told = number(peer["error"]) if peer["weights"] else "nothing of it"
+    ratio = f"{ours['error'] / peer['error']:.2f}"
+    if peer["weights"] != row["of"]:
+        ratio = "half" if peer["weights"] else "nothing"
+        told += f", {peer['weights']} of {row['of']} weights" if peer["weights"] else ""
+    mine = number(ours["error"])
+    if ours["weights"] != row["of"]:
+        mine += f", {ours['weights']} of {row['of']} weights"
+    return mine, told, ratio, f"{int8['gain']:.3f}", f"{int8['noise']:.3f}"
+
+
 def traffic(report: Report) -> Iterator[Table]:
     """What a step moves and launches."""
     rows = [

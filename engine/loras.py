@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import ref
 
 from ..errors import LoraError
+from ..ops.lora.changes import changes_to
 from ..ops.lora.fit import Fit, describe, refusal
 from ..ops.lora.watch import Watch
 from ..prediction.plan import HOSTED, Lora
@@ -18,7 +19,7 @@ from .arrival import Arrivals, arrivals_of, changes_of, everywhere
 from .beside import add_beside, shapes_of
 from .fetching import cancelled, open_store
 from .lora_file import read, state_of
-from .lora_patches import changes_to
+from .lora_patches import patch_of
 from .models import ROUTE, recent
 
 if TYPE_CHECKING:
@@ -244,7 +245,7 @@ def apply(
     shapes = shapes_of(model.model)
     if clip is not None:
         shapes |= shapes_of(clip.cond_stage_model)
-    changes = changes_to(path.name, file.modules.values(), key_map, shapes)
+    changes = changes_to(path.name, file.modules.values(), key_map, shapes, patch_of)
     fitting = changes.patches
     arrivals, merged = everywhere(strength), merges(model)
     if as_hosted and not merged:

@@ -2,6 +2,7 @@
 
 python -m lora_fetch SOURCE...      fetch, with a progress bar
 python -m lora_fetch list           what is there
+python -m lora_fetch inspect SOURCE what a file is, and what of it fits FLUX.1
 python -m lora_fetch path SOURCE    where a fetched source is, without any network
 python -m lora_fetch verify         read every file again and compare its hash
 python -m lora_fetch prune          remove the least recently used
@@ -17,6 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any, Protocol
 
 from ..errors import FetchError, SettingsError
 from ..files.settings import Settings, parse_size
@@ -31,12 +33,32 @@ BAR_WIDTH = 24
 DAY = 24 * 3600.0
 
 
-def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+class Report(Protocol):
+    """What is known of a file."""
+
+    @property
+    def refused(self) -> str | None:
+        """Why it cannot be used; None if it can."""
+
+    def lines(self) -> list[str]:
+        """The report in lines."""
+        ...
+
+    def table(self) -> dict[str, Any]:
+        """The same for programs."""
+        ...
+
+
+Look = Callable[[Path], Report]
+
+
+def main(argv: Sequence[str], environ: Mapping[str, str], look: Look) -> int:
     """Run one command.
 
     Args:
         argv: The arguments after the program's name.
         environ: The environment.
+        look: Says what a file is.
 
     Returns:
         The exit status: 0 if all went well, 1 if something failed, 130 if interrupted.
@@ -46,6 +68,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         settings = Settings.from_environment(environ, token_file=default_file())
+        arguments.look = look
         return run(_store(arguments, environ, settings), arguments)
     except FetchError as error:
         _complain(str(error))
@@ -73,6 +96,10 @@ def _parser(command: str) -> argparse.ArgumentParser:
         parser.add_argument("--pin", action="store_true", help="never evict these")
     elif command == "path":
         parser.add_argument("source")
+    elif command == "inspect":
+        parser.add_argument("source", help="fetched first if it is not here")
+        parser.add_argument("--json", action="store_true", help="for programs")
+        parser.add_argument("--quiet", action="store_true", help="no progress bar")
     elif command == "list":
         parser.add_argument("--json", action="store_true", help="for programs")
     elif command == "prune":
@@ -114,6 +141,29 @@ def _fetch(store: Store, arguments: argparse.Namespace) -> int:
         if found.trigger_words:
             _complain(f"Trigger words: {', '.join(found.trigger_words)}")
     return 1 if failed else 0
+
+
+def _inspect(store: Store, arguments: argparse.Namespace) -> int:
+    text: str = arguments.source
+    bar = _Bar(text, quiet=arguments.quiet or not sys.stderr.isatty())
+    try:
+        found = fetch(text, store=store, settings=store.settings, progress=bar.show)
+    finally:
+        bar.clear()
+    for warning in found.warnings:
+        _complain(f"Warning: {warning}")
+    look: Look = arguments.look
+    report, words = look(found.path), list(found.trigger_words)
+    about = {"source": found.source, "file": str(found.path), "sha256": found.sha256}
+    if arguments.json:
+        whole = {**about, "size": found.size, **report.table(), "trigger_words": words}
+        _say(json.dumps(whole, indent=1))
+    else:
+        told = [f"{name}: {value}" for name, value in about.items()]
+        told += [f"size: {_size(found.size)}", *report.lines()]
+        told += [f"trigger words: {', '.join(words)}"] if words else []
+        _say("\n".join(told))
+    return 0 if report.refused is None else 1
 
 
 def _list(store: Store, arguments: argparse.Namespace) -> int:
@@ -217,6 +267,7 @@ def _complain(text: str) -> None:
 
 _COMMANDS: Mapping[str, Callable[[Store, argparse.Namespace], int]] = {
     "fetch": _fetch,
+    "inspect": _inspect,
     "list": _list,
     "path": _path,
     "verify": _verify,

@@ -120,6 +120,23 @@ def _what_it_is(shapes: Iterable[str]) -> str:
     return "its tensors are those of another model"
 
 
+def in_diffusers(name: str) -> tuple[str, ...]:
+    """Return what diffusers calls a layer, or the parts that it has of it; nothing if unknown.
+
+    Args:
+        name: the published one, such as `double_blocks.0.img_attn.qkv`.
+    """
+    kind, found, rest = name.partition("_blocks.")
+    if not found:
+        return {**_REST, "final_layer.adaLN_modulation.1": ("norm_out.linear",)}.get(name, ())
+    index, _, layer = rest.partition(".")
+    single = kind == "single"
+    linears, norms = (_SINGLE, _SINGLE_NORMS) if single else (_DOUBLE, _DOUBLE_NORMS)
+    parts = (norms[layer],) if layer in norms else linears.get(layer, ())
+    block = f"{'single_' if single else ''}transformer_blocks.{index}"
+    return tuple(f"{block}.{part}" for part in parts)
+
+
 class Names(NamedTuple):
     """The layers of a FLUX.1 model, by their published names.
 

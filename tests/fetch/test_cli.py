@@ -15,6 +15,7 @@ import pytest
 from fetch.servers import lora, sha256
 from fetch.services import DATA, OTHER
 from fetch.world import World
+from flux_hotswap.lora_fetch.__main__ import look
 from flux_hotswap.lora_fetch.cli import main
 from flux_hotswap.lora_fetch.parser import parse
 
@@ -30,7 +31,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(world: World, *argv: str, **environ: str) -> int:
     place = {} if environ.pop("nowhere", "") else {"FLUX_HOTSWAP_LORAS": str(world.loras)}
-    return main(argv, {"FLUX_HOTSWAP_ALLOW_HOSTS": "127.0.0.1", **place, **environ})
+    return main(argv, {"FLUX_HOTSWAP_ALLOW_HOSTS": "127.0.0.1", **place, **environ}, look)
 
 
 def test_fetch_list_path_verify_prune(world: World, capsys: Any) -> None:

@@ -55,6 +55,10 @@ def test_what_does_not_fit_is_refused(applied: Any, kind: State) -> None:
         ({**KINDS["pair"], "alpha": torch.ones(4)}, "alpha is 4 numbers"),
         ({**KINDS["pair"], "alpha": torch.tensor(float("nan"))}, "alpha holds numbers that"),
         ({"diff": drawn(H, H) / 0}, "diff holds numbers that are infinite"),
+        (
+            {"diff": torch.ones(H, H).to(torch.float8_e8m0fnu)},
+            "diff holds numbers of a kind that LoRAs do not have (F8_E8M0)",
+        ),
     ],
 )
 def test_a_file_that_is_not_whole_is_refused(applied: Any, slots: State, words: str) -> None:

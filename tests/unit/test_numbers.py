@@ -147,6 +147,31 @@ def test_a_soak_shows_what_grew() -> None:
     ]
 
 
+def test_what_a_peer_leaves_out_of_a_lora_has_no_ratio() -> None:
+    def row(weights: int, error: float) -> dict[str, Any]:
+        return {
+            "ours": {"weights": 4, "error": 0.03},
+            "peer": {"weights": weights, "error": error},
+            "of": 4,
+            "keys": 8,
+            "int8": {"gain": 1.0, "noise": 0.001},
+        }
+
+    report = {
+        "families": {"a": row(4, 0.06), "b": row(3, 0.5), "c": row(0, 1.0)},
+        "kinds": {"d": row(4, 0.03)},
+        "refused": {"e": {"words": "it is made for E", "peer_weights": 2}},
+    }
+    families, kinds, refused = page.rendered("lora_families", report)
+    assert families.rows == [
+        ("a", "0.0300", "0.0600", "0.50", "1.000", "0.001"),
+        ("b", "0.0300", "0.500, 3 of 4 weights", "half", "1.000", "0.001"),
+        ("c", "0.0300", "nothing of it", "nothing", "1.000", "0.001"),
+    ]
+    assert kinds.rows[0][3] == "1.00"
+    assert refused.rows == [("e", "it is made for E", "2 weights changed")]
+
+
 def test_survivors_are_shown_with_their_reasons() -> None:
     survived = {"line 3: a < b -> a <= b": "equal numbers cannot come"}
     report = {"files": {"x.py": {"mutants": 9, "killed": 8, "survived": survived}}}

@@ -15,6 +15,7 @@ from flux_hotswap.engine import kept, models, trial
 from flux_hotswap.engine.fetching import LORAS
 from flux_hotswap.files.settings import Settings, parse_size
 from flux_hotswap.lora_fetch import cli, store
+from flux_hotswap.lora_fetch.__main__ import look
 from flux_hotswap.ops.safety import weights
 
 REGISTRY = page("docs/registry.md")
@@ -46,7 +47,7 @@ def read_variables() -> set[str]:
     """Return the variables that the pack reads, by letting it read them."""
     asked = Asked()
     Settings.from_environment(asked, login=lambda: None)
-    assert cli.main(["list"], asked) == 1, "no folder is named"
+    assert cli.main(["list"], asked, look) == 1, "no folder is named"
     return asked.names | {kept.SIZE, trial.VARIABLE}
 
 
