@@ -14,6 +14,15 @@ from safetensors.torch import load, save_file
 from torch import Tensor
 
 DATA: Final = Path(__file__).resolve().parent / "data"
+
+_CPU: Final = Path("/proc/cpuinfo")
+SAME_SUMS: Final = (
+    torch.backends.cpu.get_cpu_capability() == "AVX512"
+    and _CPU.is_file()
+    and "AuthenticAMD" in _CPU.read_text(encoding="utf-8")
+)
+"""Whether this CPU makes its ordinary sums in the order of the one that the hosted code ran on."""
+WAITS: Final = "waits for a CPU of AMD's with AVX-512, as the hosted code ran on"
 FILE: Final = "hosted-dev.safetensors"
 
 PICTURE: Final = DATA / "hosted_sticker.png"

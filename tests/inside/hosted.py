@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from hosted_files import sha, write_hosted
+from hosted_files import SAME_SUMS, WAITS, sha, write_hosted
 from mini_flux import trained
 from runtime import inside
 from safetensors.torch import load
@@ -21,7 +21,6 @@ LAYERS: dict[str, Any] = json.loads((DATA / "hosted_fp8.json").read_text(encodin
     "layers"
 ]
 TEXTS = load(lzma.decompress((DATA / "hosted_flux.safetensors.xz").read_bytes()))
-AVX512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
 COEFFICIENT = SAID["lora"]["coefficient"]
 
 OUTPUTS = [
@@ -142,7 +141,7 @@ def test_whole_runs(hosted: Hosted, model: str, run: str) -> None:
     assert sha(made) == said["latent"]
 
 
-@pytest.mark.skipif(not AVX512, reason="waits for a CPU with AVX-512, as the hosted code ran on")
+@pytest.mark.skipif(not SAME_SUMS, reason=WAITS)
 @pytest.mark.parametrize(("model", "run"), RUNS)
 def test_whole_runs_in_the_order_of_this_cpus_sums(hosted: Hosted, model: str, run: str) -> None:
     said = SAID["models"][model]["runs"][run]
