@@ -22,8 +22,7 @@ from .net import Client
 from .note import Note
 from .parallel import Pieces
 from .part import FileSink, Part, Room
-from .pump import pause, pump, wait
-from .settings import Settings
+from .pump import Watch, pause, pump, wait
 from .validators import content_range, length, validator
 
 __all__ = ["Arrived", "Download", "Remote"]
@@ -181,13 +180,13 @@ class Download:
         """
         if self._sink.position and not self._known():
             self._sink.restart()
-        watch: _Watch | None = None
+        watch: Watch | None = None
         with closing(pump([self._receive], cancelled=self._cancelled)) as items:
             for item in items:
                 if isinstance(item, Answer):
                     if self._begin(item):
                         return True
-                    watch = _Watch(self._settings, self._label)
+                    watch = Watch(self._settings, self._label)
                 elif watch is not None:
                     self._take(item or b"", watch)
                     if self._splittable() and watch.slow():
@@ -205,7 +204,7 @@ class Download:
         note = self._part.note
         return bool(note.validator or note.sha256 or note.revision)
 
-    def _take(self, chunk: bytes, watch: _Watch) -> None:
+    def _take(self, chunk: bytes, watch: Watch) -> None:
         if chunk:
             here, total = self._sink.position, self._part.note.total
             self._limit(here + len(chunk))
@@ -357,7 +356,7 @@ class Download:
     def _collect(self, pieces: Pieces) -> None:
         """Wait for the pieces, and hash the file as its start grows."""
         note, sink = self._part.note, self._sink
-        watch, arrived = _Watch(self._settings, self._label), sink.position
+        watch, arrived = Watch(self._settings, self._label), sink.position
         with closing(pump(pieces.workers(), cancelled=self._cancelled)) as items:
             for got in items:
                 arrived += got or 0
@@ -367,36 +366,3 @@ class Download:
                     sink.absorb(pieces.prefix())
                     note.have = sink.position
                     self._part.save()
-
-
-class _Watch:
-    """Measures a transfer, and notices one that only drips."""
-
-    def __init__(self, settings: Settings, label: str) -> None:
-        self._settings = settings
-        self._label = label
-        self._began = self._window = settings.monotonic()
-        self._bytes = self._recent = 0
-
-    def count(self, got: int) -> None:
-        """Note the bytes that came since the last call.
-
-        Raises:
-            OfflineError: too few came for too long.
-        """
-        self._bytes += got
-        self._recent += got
-        now = self._settings.monotonic()
-        if now - self._window >= self._settings.stall_seconds:
-            if self._recent < self._settings.stall_bytes:
-                raise OfflineError(
-                    f"{self._label}: the transfer has all but stopped. Try again later."
-                )
-            self._window, self._recent = now, 0
-
-    def slow(self) -> bool:
-        """Whether it has run long enough to be judged, and more connections may help."""
-        passed = self._settings.monotonic() - self._began
-        return passed >= self._settings.probe_seconds and (
-            self._bytes < passed * self._settings.fast_enough
-        )

@@ -16,7 +16,7 @@ from typing import Generic, TypeAlias, TypeVar
 from ..errors import CancelledError, FetchError, OfflineError
 from .settings import Settings
 
-__all__ = ["Producer", "ask", "cancel_check", "pump", "wait"]
+__all__ = ["Producer", "Watch", "ask", "cancel_check", "pump", "wait"]
 
 T = TypeVar("T")
 Producer: TypeAlias = Callable[[threading.Event], Iterator[T]]
@@ -161,3 +161,36 @@ def pause(error: OfflineError, failures: int, settings: Settings) -> float:
     if not error.transient or failures >= settings.attempts or asked > settings.max_wait:
         raise error
     return max(asked, min(settings.backoff * 2 ** (failures - 1), settings.max_wait))
+
+
+class Watch:
+    """Measures a transfer, and notices one that only drips."""
+
+    def __init__(self, settings: Settings, label: str) -> None:
+        self._settings = settings
+        self._label = label
+        self._began = self._window = settings.monotonic()
+        self._bytes = self._recent = 0
+
+    def count(self, got: int) -> None:
+        """Note the bytes that came since the last call.
+
+        Raises:
+            OfflineError: too few came for too long.
+        """
+        self._bytes += got
+        self._recent += got
+        now = self._settings.monotonic()
+        if now - self._window >= self._settings.stall_seconds:
+            if self._recent < self._settings.stall_bytes:
+                raise OfflineError(
+                    f"{self._label}: the transfer has all but stopped. Try again later."
+                )
+            self._window, self._recent = now, 0
+
+    def slow(self) -> bool:
+        """Whether it has run long enough to be judged, and more connections may help."""
+        passed = self._settings.monotonic() - self._began
+        return passed >= self._settings.probe_seconds and (
+            self._bytes < passed * self._settings.fast_enough
+        )

@@ -6,33 +6,26 @@ import logging
 import re
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode
 
 from ...errors import (
-    FetchError,
     NotAuthorisedError,
     NotFoundError,
     NotThisWayError,
     OfflineError,
     RefusedError,
 )
-from ...files.answer import Answer
-from ...files.explain import GONE, Asked, host_of
-from ...files.net import UNAUTHORISED
-from ...files.settings import Settings
-from ...files.words import said
+from ...files.explain import Asked
 from ..api import Api, Resolved, rows, table
 from ..source import Address, Service, Source
 from . import air
-from .link import AskedLink
+from .civitai_refusals import AskedCivitAI
 
 __all__ = ["SERVICE", "CivitAI"]
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,11}")
 _NAMED = re.compile(r"([0-9]*)(?:\s*@\s*([0-9]+))?/*(?:[?&](.*))?")
 _WANT = re.compile(r"[A-Za-z0-9_.-]{1,32}")
-_LOGIN = re.compile(r"/login/?$")
-_PAGE = re.compile(r"/(?:models|model-versions|join|pricing|purchase)(?:/|$)")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _GONE = {"Archived": "archived", "TakenDown": "taken down"}
 _FLUX = re.compile(r"flux[ ._-]*(\d*)", re.IGNORECASE)
@@ -72,7 +65,7 @@ class CivitAI(Source):
 
     def asked(self) -> Asked:
         """What it is called in messages, and what CivitAI's refusals mean."""
-        return _AskedCivitAI(self.shown(), self)
+        return AskedCivitAI(self.shown(), self.model)
 
     def resolve(self, api: Api, *, probe: bool) -> Resolved:  # noqa: ARG002, it is always asked
         """Ask the API for the version and its file."""
@@ -319,94 +312,6 @@ def _is_safetensors(file: dict[str, Any]) -> bool:
         "Model",
         "Pruned Model",
     )
-
-
-# --- its refusals ---
-
-
-@dataclass(frozen=True)
-class _AskedCivitAI(AskedLink):
-    source: CivitAI
-
-    def failure(self, answer: Answer, settings: Settings) -> FetchError:
-        if _page_of(answer):
-            return self.refused(answer, said(answer, settings.tokens))
-        return super().failure(answer, settings)
-
-    def withheld(self, answer: Answer, settings: Settings) -> FetchError:
-        """Where CivitAI itself speaks, from another of its addresses, its refusal counts."""
-        speaks = "json" in answer.header("Content-Type") or answer.header("X-Error-Code")
-        if speaks or _page_of(answer):
-            return self.failure(answer, settings)
-        return super().withheld(answer, settings)
-
-    def page(self, answer: Answer) -> FetchError:
-        if _page_of(answer) == "early":
-            return self._early(answer, "")
-        return self._login(answer, f"{host_of(answer)} shows its page for that")
-
-    def refused(self, answer: Answer, words: str) -> FetchError:
-        shown, status = self.shown, answer.status
-        if "early access" in words.lower() or _page_of(answer) == "early":
-            return self._early(answer, f" (HTTP {status}{words})")
-        if _page_of(answer) == "login":
-            return self._login(answer, f"HTTP {status}{words}")
-        if status in GONE or status == 400:
-            return NotFoundError(
-                f"{shown}: CivitAI has no such model, version or file (HTTP {status}{words}). "
-                "Check the numbers; where CivitAI is restricted it hides models, too.",
-                status=status,
-            )
-        if "disabled" in words.lower():
-            return NotAuthorisedError(
-                f"{shown}: its creator disabled downloads{words}. Ask them for the file, or take "
-                "another LoRA.",
-                status=status,
-            )
-        if status == UNAUTHORISED:
-            return self._login(answer, f"HTTP {status}{words}")
-        return NotAuthorisedError(
-            f"{shown}: CivitAI refuses, as for early access that was not bought (HTTP "
-            f"{status}{words}). Open its page with the account of your CIVITAI_API_TOKEN.",
-            status=status,
-        )
-
-    def _early(self, answer: Answer, words: str) -> FetchError:
-        return NotAuthorisedError(
-            f"{self.shown} is in early access{words}, for those who bought it. Buy it on its page "
-            "with the account of your CIVITAI_API_TOKEN, wait until it is free, or name an older "
-            f"version: civitai:{self.source.model or '<model>'}@<version>.",
-            status=answer.status,
-            early_access=True,
-        )
-
-    def _login(self, answer: Answer, words: str) -> FetchError:
-        host = host_of(answer)
-        remedy = {
-            "none": "Make a key in your CivitAI account settings and set CIVITAI_API_TOKEN.",
-            "sent": "Your CIVITAI_API_TOKEN is not accepted: make a new one.",
-            "refused": "Your CIVITAI_API_TOKEN is not accepted: make a new one.",
-            "kept": (
-                f"Your CIVITAI_API_TOKEN is not sent to {host}. If it has run out, make a new one; "
-                "else download the file in a browser into your loras folder."
-            ),
-        }[answer.auth]
-        return NotAuthorisedError(
-            f"{self.shown}: CivitAI wants you to be logged in ({words}). {remedy}",
-            status=answer.status,
-        )
-
-
-def _page_of(answer: Answer) -> str:
-    """Whether a redirect led to the page of CivitAI's for a login, or for early access."""
-    html = "html" in answer.header("Content-Type")
-    for url in answer.trail[1:]:
-        parts = urlsplit(url)
-        if "early-access" in parts.query or (html and _PAGE.match(parts.path)):
-            return "early"
-        if "download-auth" in parts.query or _LOGIN.search(parts.path):
-            return "login"
-    return ""
 
 
 SERVICE = Service(
