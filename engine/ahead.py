@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -95,13 +95,16 @@ def begin(plan: Plan, prompt: Mapping[str, Any]) -> None:
         fields.setdefault(key, field_name)
         if key not in _running:
             _start(key, work, ended)
-    try:
+    with ExitStack() as failing:
+        failing.callback(_stop_all)
         for key, field_name in fields.items():
             _under_way(_running[key], field_name)
-    except BaseException:
-        for fetch in _running.values():
-            fetch.stopped.set()
-        raise
+        failing.pop_all()  # all are under way
+
+
+def _stop_all() -> None:
+    for fetch in _running.values():
+        fetch.stopped.set()
 
 
 def _needed(
