@@ -123,12 +123,18 @@ def with_lora(engine: str, patcher: Any, path: Path) -> Any:
 # --- the stages ---
 
 
+def begin(kit: Kit, engine: str, how: str = "") -> Size | None:
+    """Start ComfyUI; the size to measure at, or None, with a note, where the engine cannot run."""
+    kit.start_comfyui()
+    if why := why_not(engine):
+        kit.note(f"{engine}{how}", f"skipped: {why}")
+        return None
+    return SMALL if kit.small else FULL
+
+
 def eager(kit: Kit, engine: str) -> None:
     """Measure a step as it is, without and with a LoRA, and how far the blocks are from bf16's."""
-    kit.start_comfyui()
-    size = SMALL if kit.small else FULL
-    if why := why_not(engine):
-        kit.note(engine, f"skipped: {why}")
+    if (size := begin(kit, engine)) is None:
         return
     with torch.inference_mode():
         patcher = load(engine, size, kit.device)
@@ -142,10 +148,7 @@ def eager(kit: Kit, engine: str) -> None:
 
 def compiled(kit: Kit, engine: str) -> None:
     """Measure a step with its blocks compiled, and how many graphs that took."""
-    kit.start_comfyui()
-    size = SMALL if kit.small else FULL
-    if why := why_not(engine):
-        kit.note(f"{engine}, compiled", f"skipped: {why}")
+    if (size := begin(kit, engine, ", compiled")) is None:
         return
     with torch.inference_mode():
         patcher = load(engine, size, kit.device)
@@ -162,10 +165,7 @@ def compiled(kit: Kit, engine: str) -> None:
 
 def sizes(kit: Kit, engine: str) -> None:
     """Measure a step of other sizes."""
-    kit.start_comfyui()
-    size = SMALL if kit.small else FULL
-    if why := why_not(engine):
-        kit.note(engine, f"skipped: {why}")
+    if (size := begin(kit, engine)) is None:
         return
     with torch.inference_mode():
         patcher = load(engine, size, kit.device)
