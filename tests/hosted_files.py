@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import torch
+from hosted_vectors import DATA, WHOLE
 from mini_flux import trained
 from safetensors.torch import load, save_file
 from torch import Tensor
 
-DATA: Final = Path(__file__).resolve().parent / "data"
-
-_CPU: Final = Path("/proc/cpuinfo")
-SAME_SUMS: Final = (
-    torch.backends.cpu.get_cpu_capability() == "AVX512"
-    and _CPU.is_file()
-    and "AuthenticAMD" in _CPU.read_text(encoding="utf-8")
-)
-"""Whether this CPU makes its ordinary sums in the order of the one that the hosted code ran on."""
-WAITS: Final = "waits for a CPU of AMD's with AVX-512, as the hosted code ran on"
 FILE: Final = "hosted-dev.safetensors"
 
 PICTURE: Final = DATA / "hosted_sticker.png"
@@ -40,8 +29,7 @@ REQUEST: Final[Mapping[str, Any]] = {
 
 def put_hosted(models: Path) -> None:
     """Put the trained dev in the hosted format, with the hosted code's scales, among models."""
-    said = json.loads((DATA / "hosted_flux.json").read_text(encoding="utf-8"))
-    scales = said["models"]["dev"]["input_scales"]
+    scales = WHOLE["models"]["dev"]["input_scales"]
     write_hosted(load(trained.read("flux1-dev")), scales, models / "diffusion_models" / FILE)
 
 
@@ -76,8 +64,3 @@ def write_hosted(
 ) -> None:
     """Write such a file."""
     save_file(hosted_state(state, input_scales), path)
-
-
-def sha(tensor: Tensor) -> str:
-    """The hash of a tensor's bytes."""
-    return hashlib.sha256(tensor.cpu().contiguous().view(torch.uint8).numpy().data).hexdigest()

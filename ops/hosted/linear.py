@@ -38,11 +38,6 @@ def by_float32(
     return summed(inputs, weight, bias, reciprocal, torch.float32)
 
 
-def exactly(inputs: Tensor, weight: Quantised, bias: Tensor | None, reciprocal: Tensor) -> Tensor:
-    """Sum in float64, where no order of these products loses a bit: the same on every machine."""
-    return summed(inputs, weight, bias, reciprocal, torch.float64)
-
-
 def by_device(inputs: Tensor, weight: Quantised, bias: Tensor | None, reciprocal: Tensor) -> Tensor:
     """Let the device multiply in fp8, as the hosted model's does."""
     return _scaled_mm(
@@ -62,7 +57,7 @@ def linear(
     """Return inputs @ weight.T + bias as the hosted engine computes it.
 
     Args:
-        product: how; `exactly`, `by_float32`, or what `find_product` gives.
+        product: how: `by_float32`, or what `find_product` gives.
         inputs: [...,K] bf16.
         weight: [N,K].
         bias: [N] bf16.

@@ -2,24 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import torch
 from torch import Tensor
-
-TIME_FACTOR: Final = 1000.0
-
-
-def as_told(value: Tensor) -> Tensor:
-    """Return a noise level or a guidance as the model is told it.
-
-    Args:
-        value: of any shape.
-
-    Returns:
-        bf16 of the same shape: rounded, times 1000, rounded again.
-    """
-    return (value.to(torch.bfloat16).to(torch.float32) * TIME_FACTOR).to(torch.bfloat16)
 
 
 def euler(latent: Tensor, prediction: Tensor, sigma: float, following: float) -> Tensor:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-from hosted_files import DATA, FILE, PICTURE, REQUEST, SAME_SUMS, WAITS, put_hosted
+from hosted_files import FILE, PICTURE, REQUEST, put_hosted
+from hosted_vectors import SAME_SUMS, WAITS, WHOLE
 from runtime.client import ExecutionError
 from runtime.sheets import AS_COMFYUI, put_loras
 from runtime.studio import Picture, Studio, psnr, read
 
-SAID: dict[str, Any] = json.loads((DATA / "hosted_flux.json").read_text(encoding="utf-8"))[
-    "models"
-]["dev"]["runs"]["14 steps 512x512 sticker 1.125"]
+SAID: dict[str, Any] = WHOLE["models"]["dev"]["runs"]["14 steps 512x512 sticker 1.125"]
 
 
 @pytest.fixture(scope="module")

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import lzma
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hosted_files import SAME_SUMS, WAITS, sha, write_hosted
+from hosted_files import write_hosted
+from hosted_vectors import DATA, PORTABLE, SAME_SUMS, WAITS, sha
+from hosted_vectors import SAID as PARTS
+from hosted_vectors import WHOLE as SAID
 from mini_flux import trained
 from runtime import inside
 from safetensors.torch import load
 from torch import Tensor
 
-DATA = Path(__file__).resolve().parents[1] / "data"
-SAID: dict[str, Any] = json.loads((DATA / "hosted_flux.json").read_text(encoding="utf-8"))
-LAYERS: dict[str, Any] = json.loads((DATA / "hosted_fp8.json").read_text(encoding="utf-8"))[
-    "layers"
-]
+LAYERS: dict[str, Any] = PARTS["layers"]
 TEXTS = load(lzma.decompress((DATA / "hosted_flux.safetensors.xz").read_bytes()))
 COEFFICIENT = SAID["lora"]["coefficient"]
 
@@ -61,7 +59,7 @@ class Hosted:
         adopt = inside.pack("ops.checkpoint.hosted").adopt
         path = self.file(name)
         state = adopt(read(path), path.name, lambda *_: None)
-        sums = inside.pack("ops.hosted.primitives").PORTABLE if portable else None
+        sums = PORTABLE if portable else None
         return inside.pack("engine.hosted").build(state, path.name, sums)
 
     def _lora(self, name: str, portable: bool) -> Any:
@@ -232,11 +230,23 @@ def test_another_sampler_is_left_alone(hosted: Hosted) -> None:
     assert torch.isfinite(made).all()
 
 
-def test_a_picture_of_several_answers_is_put_together(hosted: Hosted) -> None:
-    """Two prompts for the two halves of the picture, which ComfyUI adds up itself."""
+def test_several_answers_are_put_together(hosted: Hosted) -> None:
+    """The same prompt twice, which ComfyUI adds up, is that prompt."""
+    once, started = conditioning("dev", "base"), noise(128, 192, 7)
+    made = sample(hosted.model("dev"), [*once, *once], started, [1.0, 0.5, 0.0])
+    wanted = sample(hosted.model("dev"), once, started, [1.0, 0.5, 0.0])
+    assert error(made, wanted) < 0.01
+
+
+def test_prompts_for_halves_of_a_picture(hosted: Hosted) -> None:
     both: list[Any] = []
     for x, text in ((0, "base"), (12, "lora")):
         ((t5, told),) = conditioning("dev", text)
         both.append([t5, {**told, "area": (16, 12, 0, x), "strength": 1.0}])
-    made = sample(hosted.model("dev"), both, noise(128, 192, 7), [1.0, 0.5, 0.0])
-    assert torch.isfinite(made).all()
+    started = noise(128, 192, 7)
+    made = sample(hosted.model("dev"), both, started, [1.0, 0.5, 0.0])
+    for text, half in (("base", slice(0, 12)), ("lora", slice(12, 24))):
+        alone = sample(
+            hosted.model("dev"), conditioning("dev", text), started[..., half], [1.0, 0.5, 0.0]
+        )
+        assert error(made[..., half], alone) < 0.01

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hosted_files import hosted_state, sha
+from hosted_files import hosted_state
+from hosted_vectors import SAID, WHOLE, sha
 from mini_flux import trained
 from runtime import inside
 from safetensors.torch import load, load_file, save_file
 from torch import Tensor
 
-DATA = Path(__file__).resolve().parents[1] / "data"
-MODELS: dict[str, Any] = json.loads((DATA / "hosted_flux.json").read_text(encoding="utf-8"))[
-    "models"
-]
-LAYERS: dict[str, Any] = json.loads((DATA / "hosted_fp8.json").read_text(encoding="utf-8"))[
-    "layers"
-]
+MODELS: dict[str, Any] = WHOLE["models"]
+LAYERS: dict[str, Any] = SAID["layers"]
 LAYER = "double_blocks.1.img_attn.qkv"
 
 State = dict[str, Tensor]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hosted_files import sha
+from hosted_vectors import sha
 from runtime import inside
 from runtime.lora_states import DEV, KINDS, NATIVE, PROJ, State, changes
 from safetensors.torch import save_file

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hosted_files import sha
+from hosted_vectors import SAID, sha
 from mini_flux import trained
 from runtime import inside
 from torch import Tensor
 
-DATA = Path(__file__).resolve().parents[1] / "data"
-SAID: dict[str, Any] = json.loads((DATA / "hosted_fp8.json").read_text(encoding="utf-8"))
 LEVELS = [value for value in SAID["embedding"] if 0 < float(value) <= 1]
 
 
@@ -124,3 +122,52 @@ def test_diffusers_in_bf16_agrees_more_than_with_comfyuis_level(comfy: Any, file
             _, made = predicted(comfy, bf16(model), sigma)
             apart[name] += float((made - theirs).norm() / sigma)
     assert apart["ours"] < 0.9 * apart["ComfyUI's"], apart
+
+
+# --- what ComfyUI makes of a number in bf16, and of places ---
+
+
+def embedded(values: Tensor) -> Tensor:
+    """What ComfyUI's model is told of numbers in bf16, [B,256]."""
+    from comfy.ldm.flux.layers import timestep_embedding
+
+    return timestep_embedding(values.to(torch.bfloat16), 256)
+
+
+def written_out(told: list[float]) -> Tensor:
+    """The same of numbers that are told already, times 1000."""
+    waves = torch.exp(-math.log(10000.0) * torch.arange(128, dtype=torch.float32) / 128)
+    angles = torch.tensor(told)[:, None] * waves
+    return torch.cat((torch.cos(angles), torch.sin(angles)), dim=-1).to(torch.bfloat16)
+
+
+@pytest.mark.parametrize("case", SAID["timesteps"])
+def test_noise_levels_told(comfy: Any, case: str) -> None:
+    sigmas, rounded, told = SAID["timesteps"][case]
+    assert torch.tensor(sigmas).to(torch.bfloat16).tolist() == rounded
+    assert torch.equal(embedded(torch.tensor(sigmas)), written_out(told))
+
+
+@pytest.mark.parametrize("guidance", SAID["guidance_told"])
+def test_guidance_told(comfy: Any, guidance: str) -> None:
+    told = SAID["guidance_told"][guidance]
+    assert torch.equal(embedded(torch.tensor([float(guidance)])), written_out([told]))
+
+
+@pytest.mark.parametrize("value", SAID["embedding"])
+def test_embeddings(comfy: Any, value: str) -> None:
+    told, digest = SAID["embedding"][value]
+    assert sha(embedded(torch.tensor([float(value)]))) == digest == sha(written_out([told]))
+
+
+@pytest.mark.parametrize("size", [name for name in SAID["rope"] if name != "block"])
+def test_rope(comfy: Any, size: str) -> None:
+    from comfy.ldm.flux.layers import EmbedND
+
+    sides, name = size.split()
+    height, width = (int(side) // 16 for side in sides.split("x"))
+    grid = torch.cartesian_prod(torch.arange(height), torch.arange(width))
+    text = torch.zeros({"dev": 512, "schnell": 256}[name], 3)
+    places = torch.cat((text, torch.nn.functional.pad(grid, (1, 0)).to(torch.float32)))
+    table = EmbedND(dim=128, theta=10000, axes_dim=[16, 56, 56])(places[None])
+    assert sha(table.to(torch.bfloat16)) == SAID["rope"][size]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hosted_vectors import SAID, model, sha, tensors
+from hosted_vectors import PORTABLE, SAID, model, sha, tensors, turns
 from torch import Tensor
 
 from flux_hotswap.ops.hosted.blocks import (
@@ -14,9 +14,8 @@ from flux_hotswap.ops.hosted.blocks import (
     rms_norm,
     single_block,
 )
-from flux_hotswap.ops.hosted.embed import places, rope
 from flux_hotswap.ops.hosted.linear import linear
-from flux_hotswap.ops.hosted.primitives import PLAIN, PORTABLE, Primitives
+from flux_hotswap.ops.hosted.primitives import PLAIN, Primitives
 from flux_hotswap.ops.hosted.quantise import quantise_weight
 
 BLOCK = SAID["block"]
@@ -39,7 +38,10 @@ def block(case: str, kind: str, how: Primitives) -> Block:
 
 def inputs() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     img, txt, vec = (tensors()[f"block/{name}"] for name in ("img", "txt", "vec"))
-    return img, txt, vec, rope(places(BLOCK["text_tokens"], *BLOCK["grid"]), BLOCK["axes"])
+    rows, columns = BLOCK["grid"]
+    table = turns(BLOCK["text_tokens"], rows, columns, BLOCK["axes"])
+    assert sha(table) == SAID["rope"]["block"]
+    return img, txt, vec, table
 
 
 @pytest.mark.parametrize("case", BLOCK["cases"])

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hosted_vectors import SAID, sha, tensors
+from hosted_vectors import SAID, exactly, sha, tensors
 from torch import Tensor
 
 from flux_hotswap.ops.hosted import linear as module
 from flux_hotswap.ops.hosted.linear import (
     by_device,
     by_float32,
-    exactly,
     find_product,
     linear,
 )

@@ -1,4 +1,4 @@
-"""Told times, the loop, the 8 bit picture, embeddings and RoPE of the hosted engine."""
+"""The loop and the 8 bit picture of the hosted engine."""
 
 from __future__ import annotations
 
@@ -6,22 +6,7 @@ import pytest
 import torch
 from hosted_vectors import SAID, sha, tensors
 
-from flux_hotswap.ops.hosted.embed import embedding, places, rope
-from flux_hotswap.ops.hosted.step import as_told, euler, in_eight_bit_steps, to_eight_bit
-
-TEXT_TOKENS = {"dev": 512, "schnell": 256}
-
-
-@pytest.mark.parametrize("case", SAID["timesteps"])
-def test_noise_levels_told(case: str) -> None:
-    sigmas, rounded, told = SAID["timesteps"][case]
-    assert torch.tensor(sigmas).to(torch.bfloat16).tolist() == rounded
-    assert as_told(torch.tensor(sigmas)).tolist() == told
-
-
-@pytest.mark.parametrize("guidance", SAID["guidance_told"])
-def test_guidance_told(guidance: str) -> None:
-    assert float(as_told(torch.tensor(float(guidance)))) == SAID["guidance_told"][guidance]
+from flux_hotswap.ops.hosted.step import euler, in_eight_bit_steps, to_eight_bit
 
 
 def test_a_step() -> None:
@@ -47,24 +32,3 @@ def test_pictures_at_the_levels_of_the_hosted_engine() -> None:
     assert torch.equal(made.mul(255).round().to(torch.uint8), to_eight_bit(2 * images - 1))
     assert (made.mul(255).round() != images.clamp(0, 1).mul(255).round()).sum() > 1000
     assert in_eight_bit_steps(torch.tensor((float("nan"), 0.5))).isnan().tolist() == [True, False]
-
-
-@pytest.mark.parametrize("value", SAID["embedding"])
-def test_embeddings(value: str) -> None:
-    told, digest = SAID["embedding"][value]
-    assert float(as_told(torch.tensor(float(value)))) == told
-    assert sha(embedding(torch.tensor([float(value)]))) == digest
-
-
-@pytest.mark.parametrize("size", [name for name in SAID["rope"] if name != "block"])
-def test_rope_of_flux(size: str) -> None:
-    sides, name = size.split()
-    height, width = (int(side) // 16 for side in sides.split("x"))
-    table = rope(places(TEXT_TOKENS[name], height, width))
-    assert sha(table) == SAID["rope"][size]
-
-
-def test_rope_of_other_axes() -> None:
-    block = SAID["block"]
-    table = rope(places(block["text_tokens"], *block["grid"]), block["axes"])
-    assert sha(table) == SAID["rope"]["block"]
