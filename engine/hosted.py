@@ -129,7 +129,7 @@ def _hear(executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: Any)
     prediction cannot be had back.
     """
     made: Tensor = executor(x, timestep, *args, **kwargs)
-    heard = transformer_options(args, kwargs).get(HEARD)
+    heard = _options_among(args, kwargs).get(HEARD)
     if heard is not None:
         heard.made.append(made)
     return made
@@ -142,7 +142,7 @@ class Heard:
         self.made: list[Tensor] = []
 
 
-def transformer_options(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+def _options_among(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return the options among the arguments of ComfyUI's FLUX model behind x and timestep."""
     if "transformer_options" in kwargs:
         return kwargs["transformer_options"]

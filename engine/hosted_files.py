@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -112,12 +113,13 @@ def _route(scales: str) -> Route:
 
 def _find_scales(model: ModelPatcher, checkpoint: Checkpoint, name: str, clip: Any) -> str:
     """Give the layers their scales, those kept before or found now; where they come from."""
+    from .hosted import hosted_layers
     from .kept import print_of
 
     key = print_of(checkpoint.source, checkpoint.head)
     source = checkpoint.source.path
     path = own_folder() / SCALES_FOLDER / f"{source.stem[:50]}-{key[:12]}.json"
-    scales = _read(path, key)
+    scales = _read(path, key, set(hosted_layers(model.model)))
     if scales is None and clip is None:
         return "input scales measured in each call; connect clip to the Loader to calibrate them"
     if scales is None:
@@ -132,17 +134,22 @@ def _find_scales(model: ModelPatcher, checkpoint: Checkpoint, name: str, clip: A
     return "input scales calibrated as hosted"
 
 
-def _read(path: Path, key: str) -> dict[str, float] | None:
+def _read(path: Path, key: str, layers: set[str]) -> dict[str, float] | None:
+    """Return the scales that were kept; None if there are none, or not one for each layer."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
+        scales = {str(name): float(value) for name, value in found["input_scales"].items()}
         if found["key"] != key:
             return None
-        return {str(name): float(value) for name, value in found["input_scales"].items()}
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        log.warning("%s is damaged and is made again (%r)", path, error)
+        log.warning("%s is damaged and is not used (%r)", path, error)
         return None
+    if scales.keys() != layers or not all(0 < value < math.inf for value in scales.values()):
+        log.warning("%s is damaged and is not used: it does not have a scale for each layer", path)
+        return None
+    return scales
 
 
 def _give(model: ModelPatcher, scales: dict[str, float]) -> None:

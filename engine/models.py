@@ -41,6 +41,9 @@ FP8: Final = "fp8"
 FAST: Final = "fast"
 """The route of go_fast, whichever engine runs there."""
 
+TOLD: Final = "flux_hotswap_told"
+"""The wrapper by which a model is told the noise level in bf16."""
+
 recent = Recent()
 """What the last prompt loaded and patched, for the next."""
 
@@ -245,9 +248,6 @@ def interruptible(tell: Any) -> Any:
         tell(done, total)
 
     return told
-
-
-TOLD: Final = "flux_hotswap_told"
 
 
 def tell_in_bf16(model: ModelPatcher) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -220,5 +221,13 @@ def test_scales_are_found_as_hosted_and_kept(
     again, route = load_model(path, name, engine="fp8")
     assert "calibrated as hosted" in route.reason, "the text encoders are not needed again"
     assert {key: float(layer.input_scale) for key, layer in layers(again).items()} == found
-    kept.write_text("{", encoding="utf-8")
-    assert "measured" in load_model(path, name, engine="fp8")[1].reason
+    whole = json.loads(kept.read_text(encoding="utf-8"))
+    layer = next(iter(whole["input_scales"]))
+    for scale in (0, -1, float("inf"), "loud"):
+        damaged = {**whole, "input_scales": {**whole["input_scales"], layer: scale}}
+        kept.write_text(json.dumps(damaged), encoding="utf-8")
+        assert "measured" in load_model(path, name, engine="fp8")[1].reason, scale
+    del whole["input_scales"][layer]
+    for text in (json.dumps(whole), "{", "[]", '{"input_scales": 3}'):
+        kept.write_text(text, encoding="utf-8")
+        assert "measured" in load_model(path, name, engine="fp8")[1].reason, text
