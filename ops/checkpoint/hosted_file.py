@@ -18,17 +18,11 @@ from typing import Final, NamedTuple, Protocol
 
 from ...errors import CheckpointError
 from .layout import names_of
+from .sizes import DOUBLE_BLOCKS, FLUX1, SINGLE_BLOCKS, Sizes
 
 DATA: Final = ".float8_data"
 """No other format has this end of a name."""
 SCALES: Final = ("scale", "scale_reciprocal", "input_scale", "input_scale_reciprocal")
-
-FLUX_WIDTH: Final = 3072
-FLUX_BLOCKS: Final = {"double_blocks": 19, "single_blocks": 38}
-"""Of the published models; others of their kind can be smaller."""
-
-_TIME: Final = 256
-"""Numbers that tell a noise level or a guidance."""
 
 
 class Entry(Protocol):
@@ -102,88 +96,45 @@ def check(tensors: Mapping[str, Entry], file: str) -> None:
 def _missing_block(tensors: Mapping[str, Entry]) -> str:
     """Return a block that FLUX.1 has and the file has nothing of; empty if there is none."""
     known = tensors.get("img_in.bias")
-    if known is None or tuple(known.shape) != (FLUX_WIDTH,):
+    if known is None or tuple(known.shape) != (FLUX1.hidden,):
         return ""
     starts = {".".join(name.split(".")[:2]) for name in tensors}
-    blocks = (f"{kind}.{index}" for kind, count in FLUX_BLOCKS.items() for index in range(count))
+    counts = {"double_blocks": DOUBLE_BLOCKS, "single_blocks": SINGLE_BLOCKS}
+    blocks = (f"{kind}.{index}" for kind, count in counts.items() for index in range(count))
     return next((block for block in blocks if block not in starts), "")
 
 
 def _wanted(tensors: Mapping[str, Entry], file: str) -> Iterator[Wanted]:
     names = names_of(tensors)
-    sides = _Sides.of(tensors, file)
+    sizes = _sizes_of(tensors, file)
     for name in names.outside:
-        rows, columns = sides.outside(name)
+        rows, columns = sizes.outside(name)
         yield Wanted(f"{name}.weight", "BF16", (rows, columns))
         yield Wanted(f"{name}.bias", "BF16", (rows,))
     for name in names.norms:
-        yield Wanted(f"{name}.scale", "BF16", (sides.head,))
+        yield Wanted(f"{name}.scale", "BF16", (sizes.head,))
     for name in names.linears:
-        rows, columns = sides.linear(name)
+        rows, columns = sizes.in_block(name)
         yield Wanted(f"{name}.weight", "BF16", (1,))
         yield Wanted(f"{name}{DATA}", "F8_E4M3", (rows, columns))
         yield Wanted(f"{name}.bias", "BF16", (rows,))
         yield from (Wanted(f"{name}.{scale}", "F32", ()) for scale in SCALES)
 
 
-class _Sides(NamedTuple):
-    """The sizes that differ between FLUX.1 models; all other shapes follow from them."""
-
-    hidden: int
-    patch: int
-    text: int
-    pooled: int
-    head: int
-
-    @classmethod
-    def of(cls, tensors: Mapping[str, Entry], file: str) -> _Sides:
-        matrices = ("img_in", "txt_in", "vector_in.in_layer")
-        found = [tensors.get(f"{name}.weight") for name in matrices]
-        norm = tensors.get("double_blocks.0.img_attn.norm.query_norm.scale")
-        for name, entry, sides in (*zip(matrices, found, (2, 2, 2), strict=True), ("", norm, 1)):
-            if entry is None or len(entry.shape) != sides:
-                what = (
-                    f"{name}.weight" if name else "double_blocks.0.img_attn.norm.query_norm.scale"
-                )
-                raise CheckpointError(
-                    f"{file} is no whole FLUX.1 file of the hosted fast engine: {what} is missing "
-                    "or has another shape. Download it again, or use another file"
-                )
-        (hidden, patch), (_, text), (_, pooled) = (entry.shape for entry in found if entry)
-        return cls(hidden, patch, text, pooled, norm.shape[0] if norm else 0)
-
-    def outside(self, name: str) -> tuple[int, int]:
-        """Return the shape of a linear layer before or behind the blocks."""
-        if name.endswith(".in_layer"):
-            return self.hidden, self.pooled if name.startswith("vector_in") else _TIME
-        shapes = {
-            "img_in": (self.hidden, self.patch),
-            "txt_in": (self.hidden, self.text),
-            "final_layer.linear": (self.patch, self.hidden),
-            "final_layer.adaLN_modulation.1": (2 * self.hidden, self.hidden),
-        }
-        return shapes.get(name, (self.hidden, self.hidden))
-
-    def linear(self, name: str) -> tuple[int, int]:
-        """Return the shape of a linear layer in a block."""
-        rows, columns = _TIMES_HIDDEN[name.split(".", 2)[2]]
-        return rows * self.hidden, columns * self.hidden
+def _sizes_of(tensors: Mapping[str, Entry], file: str) -> Sizes:
+    norm = "double_blocks.0.img_attn.norm.query_norm.scale"
+    hidden, patch = _shape(tensors, "img_in.weight", 2, file)
+    _, text = _shape(tensors, "txt_in.weight", 2, file)
+    _, pooled = _shape(tensors, "vector_in.in_layer.weight", 2, file)
+    (head,) = _shape(tensors, norm, 1, file)
+    return Sizes(hidden, patch, text, pooled, head)
 
 
-_TIMES_HIDDEN: Final = {
-    **{
-        f"{stream}_{name}": sides
-        for stream in ("img", "txt")
-        for name, sides in (
-            ("mod.lin", (6, 1)),
-            ("attn.qkv", (3, 1)),
-            ("attn.proj", (1, 1)),
-            ("mlp.0", (4, 1)),
-            ("mlp.2", (1, 4)),
+def _shape(tensors: Mapping[str, Entry], name: str, sides: int, file: str) -> tuple[int, ...]:
+    found = tensors.get(name)
+    if found is None or len(found.shape) != sides:
+        raise CheckpointError(
+            f"{file} is no whole FLUX.1 file of the hosted fast engine: {name} is missing or has "
+            "another shape. Download it again, or use another file"
         )
-    },
-    "modulation.lin": (3, 1),
-    "linear1": (7, 1),
-    "linear2": (1, 5),
-}
-"""Rows and columns of the linear layers in blocks, in multiples of the model's width."""
+    return found.shape

@@ -159,14 +159,29 @@ def names_of(tensors: Iterable[str]) -> Names:
             kind, and whether the model is told the guidance.
     """
     found = set(tensors)
+    # Behind a gap, blocks are missing.
+    double, single = (
+        max(1, len(_indexes(found, kind))) for kind in ("double_blocks", "single_blocks")
+    )
     guided = any(name.startswith("guidance_in.") for name in found)
+    return names_for(double, single, guided=guided)
+
+
+def names_for(double: int, single: int, *, guided: bool) -> Names:
+    """Return the layers of a model with so many blocks of each kind.
+
+    Args:
+        double: double blocks.
+        single: single blocks.
+        guided: whether the model is told the guidance.
+    """
     linears: list[str] = []
     norms: list[str] = []
-    for kind, in_block, in_norms in (
-        ("double_blocks", _DOUBLE, _DOUBLE_NORMS),
-        ("single_blocks", _SINGLE, _SINGLE_NORMS),
+    for kind, count, in_block, in_norms in (
+        ("double_blocks", double, _DOUBLE, _DOUBLE_NORMS),
+        ("single_blocks", single, _SINGLE, _SINGLE_NORMS),
     ):
-        for index in range(max(1, len(_indexes(found, kind)))):  # behind a gap, blocks are missing
+        for index in range(count):
             linears += [f"{kind}.{index}.{name}" for name in in_block]
             norms += [f"{kind}.{index}.{name}" for name in in_norms]
     return Names(sorted(_ENDS | (_GUIDANCE if guided else set())), linears, norms)

@@ -10,18 +10,15 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, Final
 
-from ..checkpoint.layout import in_diffusers
-from .others import DOUBLE_BLOCKS, SINGLE_BLOCKS
+from ..checkpoint.layout import in_diffusers, names_for
+from ..checkpoint.sizes import DOUBLE_BLOCKS, FLUX1, SINGLE_BLOCKS
 
 Shape = tuple[int, ...]
 Shapes = dict[str, Shape]
 
-_WIDTH: Final = 3072
-_HEAD: Final = 128
-_LATENT: Final = 64
-_TIME: Final = 256
-_CLIP, _CLIP_LAYERS, _CLIP_WORDS, _CLIP_LENGTH = 768, 12, 49408, 77
-_T5, _T5_MLP, _T5_LAYERS, _T5_WORDS = 4096, 10240, 24, 32128
+_WIDTH: Final = FLUX1.hidden
+_CLIP, _CLIP_LAYERS, _CLIP_WORDS, _CLIP_LENGTH = FLUX1.pooled, 12, 49408, 77
+_T5, _T5_MLP, _T5_LAYERS, _T5_WORDS = FLUX1.text, 10240, 24, 32128
 
 MODEL: Final = "diffusion_model."
 _CLIP_NAME, _T5_NAME = "clip_l.transformer.", "t5xxl.transformer."
@@ -78,38 +75,13 @@ def _linear(name: str, rows: int, columns: int) -> Iterator[tuple[str, Shape]]:
 
 
 def _model() -> Iterator[tuple[str, Shape]]:
-    w = _WIDTH
-    yield from _linear("img_in", w, _LATENT)
-    yield from _linear("txt_in", w, _T5)
-    for name, columns in (("time_in", _TIME), ("vector_in", _CLIP), ("guidance_in", _TIME)):
-        yield from _linear(f"{name}.in_layer", w, columns)
-        yield from _linear(f"{name}.out_layer", w, w)
-    for index in range(DOUBLE_BLOCKS):
-        for stream in ("img", "txt"):
-            yield from _stream(f"double_blocks.{index}.{stream}")
-    for index in range(SINGLE_BLOCKS):
-        block = f"single_blocks.{index}"
-        yield from _linear(f"{block}.linear1", 7 * w, w)
-        yield from _linear(f"{block}.linear2", w, 5 * w)
-        yield from _linear(f"{block}.modulation.lin", 3 * w, w)
-        yield from _norms(f"{block}.norm")
-    yield from _linear("final_layer.linear", _LATENT, w)
-    yield from _linear("final_layer.adaLN_modulation.1", 2 * w, w)
-
-
-def _stream(name: str) -> Iterator[tuple[str, Shape]]:
-    w = _WIDTH
-    yield from _linear(f"{name}_mod.lin", 6 * w, w)
-    yield from _linear(f"{name}_attn.qkv", 3 * w, w)
-    yield from _norms(f"{name}_attn.norm")
-    yield from _linear(f"{name}_attn.proj", w, w)
-    yield from _linear(f"{name}_mlp.0", 4 * w, w)
-    yield from _linear(f"{name}_mlp.2", w, 4 * w)
-
-
-def _norms(name: str) -> Iterator[tuple[str, Shape]]:
-    for which in ("query", "key"):
-        yield f"{name}.{which}_norm.scale", (_HEAD,)
+    names = names_for(DOUBLE_BLOCKS, SINGLE_BLOCKS, guided=True)
+    for name in names.outside:
+        yield from _linear(name, *FLUX1.outside(name))
+    for name in names.linears:
+        yield from _linear(name, *FLUX1.in_block(name))
+    for name in names.norms:
+        yield f"{name}.scale", (FLUX1.head,)
 
 
 def _clip() -> Iterator[tuple[str, Shape]]:

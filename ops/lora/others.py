@@ -10,11 +10,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from ..checkpoint.sizes import DOUBLE_BLOCKS, SINGLE_BLOCKS
 from .names import is_text_name
-
-DOUBLE_BLOCKS: Final = 19
-SINGLE_BLOCKS: Final = 38
-"""So many blocks of each kind FLUX.1 dev and schnell have."""
 
 _ARCHITECTURE: Final = ("modelspec.architecture", "ss_base_model_version")
 """Where trainers write into the head which model it was, in words of their own."""
