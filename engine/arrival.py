@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from ..ops.checkpoint.layout import is_block_linear
+from ..ops.lora.changes import Place
 
 if TYPE_CHECKING:
     import torch
@@ -209,9 +210,10 @@ def changes_of(
     """
     by_name: dict[str, list[tuple[Any, Any]]] = {}
     for key, patch in patches.items():
-        name, *rest = (key,) if isinstance(key, str) else key
+        place = Place(key)
+        name = place.weight
         if name.startswith(_PREFIX) and name.endswith(".weight"):
-            by_name.setdefault(name, []).append((patch, rest[0] if rest else None))
+            by_name.setdefault(name, []).append((patch, place.offset))
     found = {name: change_of(parts, shapes[name]) for name, parts in by_name.items()}
     return {name: change for name, change in found.items() if change is not None}
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from ..ops.lora.beside import Factors, Kron, add_change, add_kron, hadamard, stack
+from ..ops.lora.changes import Place
 
 if TYPE_CHECKING:
     import torch
@@ -44,14 +45,12 @@ def add_beside(
     added: dict[str, tuple[Side, ...]] = {}
     done: set[Any] = set()
     for key, patch in patches.items():
-        name, *rest = (key,) if isinstance(key, str) else key
-        layer, _, kind = name.rpartition(".")
-        if kind != "weight" or layer not in layers:
+        place = Place(key)
+        if place.layer not in layers or place.reorders:
             continue
-        offset, function = (*rest, None, None)[:2]
-        side = None if function else side_of(patch, strength_of(name), offset)
+        side = side_of(patch, strength_of(place.weight), place.offset)
         if side is not None:
-            added[layer] = (*added.get(layer, ()), side)
+            added[place.layer] = (*added.get(place.layer, ()), side)
             done.add(key)
     if added:
         carry(model, added)

@@ -16,6 +16,7 @@ import torch
 
 from ..ops.hosted.merge import Part, merge
 from ..ops.hosted.quantise import Quantised, quantise_weight
+from ..ops.lora.changes import Place
 from .arrival import part_of
 from .fetching import progress_bar
 from .hosted import hosted_layers
@@ -50,10 +51,9 @@ def merge_patches(
     chosen: dict[str, Patches] = {}
     done: set[Any] = set()
     for key, patch in patches.items():
-        name, *rest = (key,) if isinstance(key, str) else key
-        layer, _, kind = name.rpartition(".")
-        if kind == "weight" and layer in layers:
-            chosen.setdefault(layer, []).append((patch, rest[0] if rest else None))
+        place = Place(key)
+        if place.layer in layers and not place.reorders:
+            chosen.setdefault(place.layer, []).append((patch, place.offset))
             done.add(key)
     tell = interruptible(progress_bar())
     device = comfy.model_management.get_torch_device()

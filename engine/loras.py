@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import ref
 
 from ..errors import LoraError
-from ..ops.lora.changes import changes_to
+from ..ops.lora.changes import Place, changes_to
 from ..ops.lora.fit import Fit, describe, refusal
 from ..ops.lora.watch import Watch
 from ..prediction.plan import HOSTED, Lora
@@ -272,6 +272,5 @@ def add_patches(model: ModelPatcher, patches: Mapping[Any, Any], arrivals: Arriv
     """Give the core patches, each with the strength of its weight; the keys that it took."""
     taken: set[Any] = set()
     for key, patch in patches.items():
-        name = key if isinstance(key, str) else key[0]
-        taken |= set(model.add_patches({key: patch}, arrivals.of(name)))
+        taken |= set(model.add_patches({key: patch}, arrivals.of(Place(key).weight)))
     return taken

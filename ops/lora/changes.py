@@ -41,20 +41,33 @@ class Place:
         return self.key if isinstance(self.key, str) else self.key[0]
 
     @property
+    def layer(self) -> str | None:
+        """The name of the layer whose weight it is; None if it is no layer's weight."""
+        layer, _, kind = self.weight.rpartition(".")
+        return layer if kind == "weight" else None
+
+    @property
+    def offset(self) -> tuple[int, int, int] | None:
+        """The (dimension, start, length) of what is meant; None for all of it."""
+        return None if isinstance(self.key, str) else self.key[1]
+
+    @property
+    def reorders(self) -> bool:
+        """Whether rows are brought into another order before they are added."""
+        return not isinstance(self.key, str) and len(self.key) > 2 and self.key[2] is not None
+
+    @property
     def bias(self) -> Place | None:
         """The bias beside it, the same rows of it; None if it is no layer's weight."""
-        layer, _, kind = self.weight.rpartition(".")
-        if kind != "weight":
+        if self.layer is None:
             return None
-        name = f"{layer}.bias"
+        name = f"{self.layer}.bias"
         return Place(name if isinstance(self.key, str) else (name, *self.key[1:]))
 
     def size(self, shapes: Shapes) -> tuple[int, ...] | None:
         """Return the shape of the rows that are meant; None if the model has no such weight."""
         shape = shapes.get(self.weight)
-        if shape is None or isinstance(self.key, str) or self.key[1] is None:
-            return shape
-        return (self.key[1][2], *shape[1:])
+        return shape if shape is None or self.offset is None else (self.offset[2], *shape[1:])
 
 
 @dataclass
