@@ -15,6 +15,8 @@ from flux_hotswap.files.plain import read_link
 
 LONG = 20.0
 """Seconds after which a server of these tests gives up by itself."""
+LATE = 1.0
+"""Seconds that a machine with other work may be late."""
 
 
 def drip(request: Request, text: bytes, *, ever: bytes) -> None:
@@ -80,7 +82,7 @@ def test_a_cancel_is_heard_within_a_second(world: World, name: str, what: str) -
             read_link(
                 url, settings=world.settings, max_bytes=2**20, seconds=60, cancelled=later(0.3)
             )
-    assert time.monotonic() - begun < 1.3
+    assert time.monotonic() - begun < 0.3 + 1 + LATE
 
 
 @pytest.mark.parametrize("name", [*SERVERS, *REFUSED])
@@ -120,7 +122,7 @@ def test_a_picture_that_drips_has_an_end(slow: World) -> None:
             seconds=1,
             cancelled=lambda: False,
         )
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 2 + LATE
 
 
 @pytest.mark.parametrize("name", ["a head that drips", "100 Continue", "silence"])

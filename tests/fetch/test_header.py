@@ -105,10 +105,10 @@ def test_a_head_costs_no_time(tmp_path: Path, data: bytes) -> None:
     """A head of 13 MB once took 11 s."""
     path = tmp_path / "x.safetensors"
     path.write_bytes(data)
-    began = time.process_time()
+    began = time.thread_time()
     with pytest.raises(BadFileError, match=r"than any LoRA|not valid JSON"):
         read(path)
-    assert time.process_time() - began < 4
+    assert time.thread_time() - began < 4
 
 
 @pytest.mark.parametrize(

@@ -226,9 +226,9 @@ LARGE: dict[str, str] = {
 
 @pytest.mark.parametrize("text", LARGE.values(), ids=LARGE)
 def test_no_text_takes_long(text: str) -> None:
-    began = time.process_time()
+    began = time.thread_time()
     clean_text(text, "/home/anna")
-    assert time.process_time() - began < 8
+    assert time.thread_time() - began < 8
 
 
 def test_a_large_data_uri_takes_little_memory() -> None:

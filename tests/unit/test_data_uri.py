@@ -88,8 +88,8 @@ def test_escapes_are_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     ids=["escapes", "escapes of base64", "too long", "long head"],
 )
 def test_what_costs_too_much_is_refused_at_once(uri: str, problem: str) -> None:
-    begun = time.process_time()
+    begun = time.thread_time()
     for look in (check_data_uri, read_data_uri):
         with pytest.raises(ValueError, match=problem):
             look(uri)
-    assert time.process_time() - begun < 0.5
+    assert time.thread_time() - begun < 2
