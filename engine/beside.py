@@ -1,4 +1,4 @@
-"""LoRAs on a model whose weights are quantised: beside them where they are two factors.
+"""LoRAs on a model whose weights are quantised: beside them, which stay as they are.
 
 A forward hook on each layer adds what the LoRA makes. The LoRA is there while the clone that
 carries it is loaded, and goes without a trace.
@@ -7,12 +7,15 @@ carries it is loaded, and goes without a trace.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from ..ops.lora.beside import Factors, Kron, add_change, add_kron, hadamard, stack
+from ..ops.lora.beside import Dense, Factors, Kron, Lengths, add_change, add_rows, stack
 from ..ops.lora.changes import Place
+from .fetching import progress_bar
+from .models import interruptible
+from .sides import Side, side_of, sides_with
 
 if TYPE_CHECKING:
     import torch
@@ -21,17 +24,19 @@ if TYPE_CHECKING:
 
 INJECTION: Final = "flux_hotswap_loras"
 
-Side = Factors | Kron
 Sides = Mapping[str, tuple[Side, ...]]
 """LoRAs by the name of the layer that they belong to."""
+
+_Change = tuple[Any, float, Any]
+"""A patch of the core's, what it is multiplied by, and its (dimension, start, length) or None."""
 
 log = logging.getLogger(__name__)
 
 
 def add_beside(
     model: ModelPatcher, patches: Mapping[Any, Any], strength_of: Callable[[str], float]
-) -> tuple[set[str], dict[Any, Any]]:
-    """Put what need not be written out beside the weights that are quantised, if there are any.
+) -> tuple[set[Any], dict[Any, Any]]:
+    """Put what changes weights that are quantised beside them, if there are any.
 
     Args:
         model: a clone that may be changed.
@@ -40,21 +45,43 @@ def add_beside(
 
     Returns:
         The keys that were added, and the patches that are left for the core.
+
+    Raises:
+        InterruptProcessingException: the user pressed cancel.
     """
     layers = quantised_layers(model.model)
-    added: dict[str, tuple[Side, ...]] = {}
+    added: defaultdict[str, list[Side]] = defaultdict(list)
+    slow: list[tuple[str, _Change]] = []
     done: set[Any] = set()
     for key, patch in patches.items():
         place = Place(key)
-        if place.layer not in layers or place.reorders:
+        if place.layer is None or place.layer not in layers or place.reorders:
             continue
-        side = side_of(patch, strength_of(place.weight), place.offset)
-        if side is not None:
-            added[place.layer] = (*added.get(place.layer, ()), side)
-            done.add(key)
+        change = patch, strength_of(place.weight), place.offset
+        side = side_of(*change)
+        if side is None:
+            slow.append((place.layer, change))
+        else:
+            added[place.layer].append(side)
+        done.add(key)
+    for name, sides in _with_weights(model, layers, slow):
+        added[name] += sides
     if added:
-        carry(model, added)
+        carry(model, {layer: tuple(sides) for layer, sides in added.items()})
     return done, {key: patch for key, patch in patches.items() if key not in done}
+
+
+def _with_weights(
+    model: ModelPatcher, layers: Mapping[str, Any], changes: Sequence[tuple[str, _Change]]
+) -> Iterator[tuple[str, list[Side]]]:
+    """Yield changes that want the weight to be read, each with its layer's name."""
+    tell = None
+    for count, (name, change) in enumerate(changes):
+        tell = tell or interruptible(progress_bar())
+        tell(count, len(changes))
+        sides = sides_with(*change, layers[name], model.load_device)
+        # Written out they are as large as the weight: kept as they are computed with.
+        yield name, [side.to(model.offload_device, dtype_of(model)) for side in sides]
 
 
 def quantised_layers(model: Any) -> dict[str, Any]:
@@ -71,6 +98,11 @@ def linear_layers(model: Any) -> dict[str, Any]:
     return {name: layer for name, layer in model.named_modules() if hasattr(layer, "in_features")}
 
 
+def dtype_of(model: ModelPatcher) -> torch.dtype:
+    """Return what a model computes in."""
+    return model.model.manual_cast_dtype or model.model.get_dtype()
+
+
 def stored_dtype(weight: Tensor) -> torch.dtype:
     """Return the dtype that a weight is kept in; ComfyUI's quantised tensors claim another."""
     inner = getattr(weight, "_qdata", None)
@@ -80,64 +112,6 @@ def stored_dtype(weight: Tensor) -> torch.dtype:
 def shapes_of(model: Any) -> dict[str, tuple[int, ...]]:
     """Return the shapes of a model's weights, as its layers compute with them."""
     return {name: tuple(weight.shape) for name, weight in model.named_parameters()}
-
-
-def side_of(patch: Any, strength: float, offset: Any) -> Side | None:
-    """Return a patch as what runs beside a layer; None if only the weight can have it."""
-    read = _READ.get(getattr(patch, "name", ""))
-    if read is None or (offset is not None and offset[0] != 0):
-        return None
-    side = read(patch.weights, strength)
-    return side if side is None or offset is None else replace(side, start=offset[1])
-
-
-def _matrix(tensor: Tensor) -> Tensor:
-    import torch
-
-    return tensor.flatten(start_dim=1).to(torch.float32)
-
-
-def _scale(strength: float, alpha: Any, rank: int) -> float:
-    return strength * (1.0 if alpha is None else float(alpha) / rank)
-
-
-def _lora(weights: Sequence[Any], strength: float) -> Factors | None:
-    up, down, alpha, mid, dora, *reshape = weights
-    if mid is not None or dora is not None or any(value is not None for value in reshape):
-        return None
-    return Factors(_matrix(up) * _scale(strength, alpha, len(down)), _matrix(down))
-
-
-def _loha(weights: Sequence[Any], strength: float) -> Factors | None:
-    a1, b1, alpha, a2, b2, *others = weights
-    if any(value is not None for value in others):
-        return None
-    first = _matrix(a1) * _scale(strength, alpha, len(b1)), _matrix(b1)
-    return hadamard(first, (_matrix(a2), _matrix(b2)))
-
-
-def _lokr(weights: Sequence[Any], strength: float) -> Kron | None:
-    """Alpha counts where one of the two is in factors; where both are, by the rank of the second.
-
-    As in the core.
-    """
-    left, right, alpha, left_a, left_b, right_a, right_b, *others = weights
-    if any(value is not None for value in others):
-        return None
-    factor = strength
-    for whole, b in ((left, left_b), (right, right_b)):
-        factor = _scale(strength, alpha, len(b)) if whole is None else factor
-    left = _matrix(left_a) @ _matrix(left_b) if left is None else _matrix(left)
-    right = _matrix(right_a) @ _matrix(right_b) if right is None else _matrix(right)
-    return Kron(left * factor, right)
-
-
-_READ: Final[Mapping[str, Callable[[Sequence[Any], float], Side | None]]] = {
-    "lora": _lora,
-    "loha": _loha,
-    "lokr": _lokr,
-}
-"""By the core's names for adapters."""
 
 
 def carry(model: ModelPatcher, added: Sides) -> None:
@@ -170,7 +144,7 @@ class Carried:
         hooks = attached(model.model)
         hooks.remove()
         hooks.holder = id(model)
-        dtype = model.model.manual_cast_dtype or model.model.get_dtype()
+        dtype = dtype_of(model)
         for name, parts in self.sides.items():
             hooks.add(name, parts, model.load_device, dtype)
 
@@ -218,7 +192,7 @@ class Hooks:
         hook = self._hooks[name]
         pairs = [part for part in parts if isinstance(part, Factors)]
         hook.factors = stack(pairs, hook.height).to(device, dtype) if pairs else None
-        hook.krons = tuple(p.to(device, dtype) for p in parts if isinstance(p, Kron))
+        hook.others = tuple(p.to(device, dtype) for p in parts if not isinstance(p, Factors))
 
     def remove(self) -> None:
         """Detach all; say so if a layer ran without its own, which must not happen."""
@@ -231,7 +205,7 @@ class Hooks:
                 *(missed[0], len(missed) - 1),
             )
         for hook in used.values():
-            hook.factors, hook.krons, hook.ran = None, (), False
+            hook.factors, hook.others, hook.ran = None, (), False
         self.holder = None
 
 
@@ -243,28 +217,47 @@ class Beside:
 
     Attributes:
         factors: pairs that are attached; None for none.
-        krons: Kronecker products that are.
+        others: all else that is.
         ran: whether the layer was called with it.
     """
 
     def __init__(self, height: int) -> None:
         self.height = height
         self.factors: Factors | None = None
-        self.krons: tuple[Kron, ...] = ()
+        self.others: tuple[Kron | Dense | Lengths, ...] = ()
         self.ran = False
 
     @property
     def holds(self) -> bool:
         """Whether anything is attached."""
-        return self.factors is not None or bool(self.krons)
+        return self.factors is not None or bool(self.others)
 
-    def __call__(self, _layer: Any, given: tuple[Tensor, ...], made: Tensor) -> Tensor:
+    def __call__(self, layer: Any, given: tuple[Tensor, ...], made: Tensor) -> Tensor:
         """Return the layer's result with the LoRA's."""
         if not self.holds:
             return made
         self.ran = True
+        own = made
         if self.factors is not None:
             made = add_change(made, given[0], self.factors)
-        for kron in self.krons:
-            made = add_kron(made, given[0], kron)
+        for part in self.others:
+            if isinstance(part, Lengths):
+                change = part.of(without_bias(own.reshape(-1, self.height), layer))
+            else:
+                change = part.through(given[0].reshape(-1, given[0].shape[-1]))
+            made = add_rows(made, change, part.start)
         return made
+
+
+def without_bias(made: Tensor, layer: Any) -> Tensor:
+    """Return what a layer's weight alone made [M,N].
+
+    The bias may have patches that ComfyUI leaves to each run where memory is low.
+    """
+    if layer.bias is None:
+        return made
+    bias = layer.bias.to(made, copy=True)
+    low: Any = getattr(layer, "bias_lowvram_function", None)
+    for change in ([low] if low else []) + list(getattr(layer, "bias_function", ())):
+        bias = change(bias)
+    return made - bias

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..ops.lora.dora import decomposed
 from ..ops.lora.sizes import magnitude_axis
+from .sides import DORA
 
 
 class Decomposed(WeightAdapterBase):
@@ -22,7 +23,7 @@ class Decomposed(WeightAdapterBase):
         inside: see `ops.lora.dora`.
     """
 
-    name = "flux_hotswap_dora"
+    name = DORA
 
     def __init__(self, inner: Any, magnitude: Tensor, *, inside: bool) -> None:
         self.loaded_keys: set[str] = set()

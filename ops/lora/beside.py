@@ -4,6 +4,7 @@ Added into a quantised weight, a LoRA drowns in the rounding: a typical change i
 step. Kept apart, its two factors run behind the layer, the weight stays as it is bit for bit, and
 another strength is another factor. LoHa and LoKr of LyCORIS need not be written out for that: a
 Hadamard product of two pairs of factors is one pair, of a Kronecker product each side runs alone.
+DoRA makes rows longer, of what the layer makes too. What is left is written out and runs apart.
 """
 
 from __future__ import annotations
@@ -61,6 +62,48 @@ class Kron:
         return torch.matmul(left, within).flatten(start_dim=1)
 
 
+@dataclass(frozen=True)
+class Dense:
+    """A change of one weight that is written out.
+
+    Attributes:
+        values: [rows,K], strength included.
+        start: the first of the weight's rows that it changes.
+    """
+
+    values: Tensor
+    start: int = 0
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Dense:
+        """Return it on a device, in the dtype that it computes in."""
+        return Dense(self.values.to(device, dtype), self.start)
+
+    def through(self, tokens: Tensor) -> Tensor:
+        """Return what it makes of tokens [M,K]: [M,rows]."""
+        return torch.nn.functional.linear(tokens, self.values.to(tokens))
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """What of a weight's own rows is added to them once more, as DoRA does.
+
+    Attributes:
+        more: [rows], by what each row becomes longer, of its length; strength included.
+        start: the first of the weight's rows that it changes.
+    """
+
+    more: Tensor
+    start: int = 0
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Lengths:
+        """Return these on a device, in the dtype that they compute in."""
+        return Lengths(self.more.to(device, dtype), self.start)
+
+    def of(self, own: Tensor) -> Tensor:
+        """Return what is added to what the weight alone makes [M,N], without bias: [M,rows]."""
+        return own[:, self.start : self.start + len(self.more)] * self.more.to(own)
+
+
 MOST_RANKS: Final = 256
 """Of a Hadamard product; above, its factors cost more than the weight that they change."""
 
@@ -110,15 +153,14 @@ def add_change(made: Tensor, tokens: Tensor, factors: Factors) -> Tensor:
     return torch.addmm(flat, within.reshape(-1, len(down)), up.t()).reshape(made.shape)
 
 
-def add_kron(made: Tensor, tokens: Tensor, kron: Kron) -> Tensor:
-    """Return what a layer makes with a LoKr beside it.
+def add_rows(made: Tensor, change: Tensor, start: int) -> Tensor:
+    """Return what a layer makes with a change of some of its rows.
 
     Args:
         made: [...,N], what the layer made; it is left as it is.
-        tokens: [...,K], what it was given, of the same dtype.
-        kron: of some of the N rows, on the same device.
+        change: [M,rows], M the product of the dimensions before N.
+        start: the first of the rows.
     """
-    change = kron.through(tokens.reshape(-1, tokens.shape[-1]))
-    after = made.shape[-1] - kron.start - change.shape[-1]
-    wide = torch.nn.functional.pad(change, (kron.start, after))
+    after = made.shape[-1] - start - change.shape[-1]
+    wide = torch.nn.functional.pad(change, (start, after))
     return made + wide.reshape(made.shape)

@@ -26,9 +26,21 @@ def decomposed(
         inside: whether the strength multiplies the factors, as in PEFT and diffusers, and leaves
             the magnitudes; else it multiplies W' - W, as in ComfyUI.
     """
-    if strength == 0:
-        return weight
+    more, times = shares(weight, delta, magnitude, axis, strength, inside=inside)
+    return weight + more * weight + times * delta
+
+
+def shares(
+    weight: Tensor, delta: Tensor, magnitude: Tensor, axis: int, strength: float, *, inside: bool
+) -> tuple[Tensor, Tensor]:
+    """Return how much of W and how much of D is added to W; for the arguments see `decomposed`.
+
+    Returns:
+        Two of [N,1] or [1,K], zeros at strength 0.
+    """
     moved = weight + (strength * delta if inside else delta)
     norm = moved.norm(dim=1 - axis, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
-    made = moved * (magnitude.to(moved).reshape(norm.shape) / norm)
-    return made if inside else weight + strength * (made - weight)
+    ratio = magnitude.to(moved).reshape(norm.shape) / norm
+    if strength == 0:
+        return torch.zeros_like(ratio), torch.zeros_like(ratio)
+    return (ratio - 1, strength * ratio) if inside else (strength * (ratio - 1), strength * ratio)

@@ -1,7 +1,8 @@
-"""LoHa and LoKr with go_fast: beside the weight like a LoRA, which stays as it is bit for bit."""
+"""All that is no plain LoRA, with go_fast: beside the weight, which stays as it is bit for bit."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import pytest
 import torch
 from mini_flux import loras
 from runtime import inside
-from runtime.lora_states import DEV, QKV, H, State, all_of, changes, drawn
+from runtime.lora_states import DEV, QKV, RANDOM, H, State, all_of, changes, drawn
 
 TO_Q = "lycoris_transformer_blocks_0_attn_to_q"
+TO_K = "lycoris_transformer_blocks_0_attn_to_k"
 NATIVE = f"diffusion_model.{QKV}"
 TOKENS = drawn(256, H, size=1.0)
 
@@ -38,6 +40,34 @@ FORMS: dict[str, State] = {
         f"{NATIVE}.hada_w2_b": drawn(2, H),
         f"{NATIVE}.alpha": torch.tensor(2.0),
     },
+    "LoHa of a high rank": {
+        f"{NATIVE}.hada_w1_a": drawn(3 * H, 32),
+        f"{NATIVE}.hada_w1_b": drawn(32, H),
+        f"{NATIVE}.hada_w2_a": drawn(3 * H, 32),
+        f"{NATIVE}.hada_w2_b": drawn(32, H),
+    },
+    "difference": {f"{NATIVE}.diff": drawn(3 * H, H)},
+    "difference of some rows": {f"{TO_K}.diff": drawn(H, H)},
+    "GLoRA": {
+        f"{NATIVE}.a1.weight": drawn(H, 2),
+        f"{NATIVE}.a2.weight": drawn(2, H),
+        f"{NATIVE}.b1.weight": drawn(3 * H, 2),
+        f"{NATIVE}.b2.weight": drawn(2, H),
+    },
+    "OFT of some rows": {f"{TO_K}.oft_blocks": drawn(8, H // 8, H // 8)},
+    "BOFT": {f"{TO_K}.oft_blocks": drawn(2, H // 8, 8, 8)},
+}
+
+SIZED = ("diff", "a1.weight", "b1.weight", "oft_blocks", "hada_w2_a", "lokr_w2", "lokr_w2_a")
+"""Slots by which a change grows."""
+
+PAIR = {"lora_up.weight": drawn(3 * H, 4), "lora_down.weight": drawn(4, H)}
+LOKR = {"lokr_w1": drawn(16, 8), "lokr_w2": drawn(3 * H // 16, H // 8)}
+DORA: dict[str, tuple[str, int, State]] = {  # the name, 0 for rows or 1 for columns, the change
+    "PEFT's": ("lora_magnitude_vector", 0, PAIR),
+    "LyCORIS' of rows": ("dora_scale", 0, PAIR),
+    "LyCORIS' of columns": ("dora_scale", 1, PAIR),
+    "LoKr's": ("dora_scale", 0, LOKR),
 }
 
 
@@ -49,46 +79,82 @@ def fast(request: pytest.FixtureRequest, comfy: Any, models: Path, monkeypatch: 
 
 
 def sized(state: State, weight: Any, change: Any, size: float) -> State:
-    """The same form, its change this large against the weight."""
-    name = next(name for name in state if "w2" in name and not name.endswith("_b"))
-    return {**state, name: state[name] * (size * weight.norm() / change.norm())}
+    """The same form, its change about this large against the weight."""
+    factor = size * weight.norm() / change.norm()
+    grows = {name for name in state if name.endswith(tuple(f".{slot}" for slot in SIZED))}
+    return {name: part * (factor if name in grows else 1) for name, part in state.items()}
+
+
+@dataclass
+class Stand:
+    """What a form is measured on."""
+
+    comfy: Any
+    fast: Any
+    applied: Any
+    weights: State
+    folder: Path
+    caplog: Any
+
+    def change(self, state: State, strength: float = 1.0) -> Any:
+        """What it makes of the weight [N,K] in float32, as on the bf16 route."""
+        return changes(self.applied(state, strength)[0], self.weights, self.caplog)[f"{QKV}.weight"]
+
+    def arrives(self, state: State, strength: float) -> tuple[float, float]:
+        """The gain, and the noise against what was wanted; the weight stays as it is."""
+        wanted = TOKENS @ self.change(state, strength).T
+        path = self.folder / "form.safetensors"
+        loras.write(state, path)
+        made, _, fitted = inside.pack("engine.loras").apply(path, self.fast, None, strength)
+        assert all_of(fitted.fit)
+        layer = self.fast.model.diffusion_model.get_submodule(QKV)
+        self.comfy.model_management.load_models_gpu([self.fast])
+        rows = inside.pack("engine.rows").Rows
+        before, stored = layer(TOKENS), rows.of(layer).values.clone()
+        self.comfy.model_management.load_models_gpu([made])
+        change = layer(TOKENS) - before
+        assert stored.dtype == torch.int8
+        assert torch.equal(rows.of(layer).values, stored), "the weight was changed"
+        self.comfy.model_management.load_models_gpu([self.fast])
+        assert torch.equal(layer(TOKENS), before)
+        gain = float((change * wanted).sum() / wanted.square().sum())
+        return gain, float((change - gain * wanted).norm() / wanted.norm())
+
+
+@pytest.fixture
+def stand(comfy: Any, fast: Any, applied: Any, weights: State, models: Path, caplog: Any) -> Stand:
+    return Stand(comfy, fast, applied, weights, models / "loras", caplog)
 
 
 @pytest.mark.parametrize("strength", [1.0, -0.5])
 @pytest.mark.parametrize("size", [0.005, 0.02, 0.1])
 @pytest.mark.parametrize("state", FORMS.values(), ids=list(FORMS))
 def test_it_arrives_whole_with_no_more_noise_than_a_lora(
-    comfy: Any,
-    fast: Any,
-    applied: Any,
-    weights: State,
-    models: Path,
-    caplog: Any,
-    state: State,
-    size: float,
-    strength: float,
+    stand: Stand, state: State, size: float, strength: float
 ) -> None:
-    weight = weights[f"{QKV}.weight"]
-    known = changes(applied(state)[0], weights, caplog)[f"{QKV}.weight"]
-    state = sized(state, weight, known, size)
-    wanted = TOKENS @ changes(applied(state)[0], weights, caplog)[f"{QKV}.weight"].T * strength
-    path = models / "loras" / "form.safetensors"
-    loras.write(state, path)
-    made, _, fitted = inside.pack("engine.loras").apply(path, fast, None, strength)
-    assert all_of(fitted.fit)
-    layer = fast.model.diffusion_model.get_submodule(QKV)
-    comfy.model_management.load_models_gpu([fast])
-    before, stored = layer(TOKENS), layer.weight.detach().clone()
-    comfy.model_management.load_models_gpu([made])
-    change = layer(TOKENS) - before
-    assert torch.equal(layer.weight, stored), "the weight was changed"
-    assert layer.weight.dtype == torch.int8
-    gain = float((change * wanted).sum() / wanted.square().sum())
-    noise = float((change - gain * wanted).norm() / wanted.norm())
+    state = sized(state, stand.weights[f"{QKV}.weight"], stand.change(state), size)
+    gain, noise = stand.arrives(state, strength)
     assert gain == pytest.approx(1, abs=0.02)
     assert noise < 0.1
-    comfy.model_management.load_models_gpu([fast])
-    assert torch.equal(layer(TOKENS), before)
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+@pytest.mark.parametrize("size", [0.005, 0.02, 0.1])
+@pytest.mark.parametrize("form", DORA.values(), ids=list(DORA))
+def test_magnitudes_arrive_as_well(
+    stand: Stand, form: tuple[str, int, State], size: float, strength: float
+) -> None:
+    slot, axis, parts = form
+    weight = stand.weights[f"{QKV}.weight"]
+    state = {f"{NATIVE}.{name}": part for name, part in parts.items()}
+    first = next(iter(state))
+    state[first] = state[first] * (size * weight.norm() / stand.change(state).norm())
+    lengths = (weight + stand.change(state)).norm(dim=1 - axis, keepdim=True)
+    lengths = lengths * (1 + size * torch.randn(lengths.shape, generator=RANDOM))
+    state[f"{NATIVE}.{slot}"] = lengths if slot == "dora_scale" else lengths.flatten()
+    gain, noise = stand.arrives(state, strength)
+    assert gain == pytest.approx(1, abs=0.02)
+    assert noise < 0.1
 
 
 def test_a_lora_and_a_lokr_of_one_layer_add_up(comfy: Any, fast: Any, models: Path) -> None:

@@ -11,10 +11,12 @@ from torch import Tensor
 from flux_hotswap.ops.int8 import multiply_stored, quantise
 from flux_hotswap.ops.lora.beside import (
     MOST_RANKS,
+    Dense,
     Factors,
     Kron,
+    Lengths,
     add_change,
-    add_kron,
+    add_rows,
     hadamard,
     stack,
 )
@@ -207,7 +209,7 @@ def test_a_kronecker_product_goes_to_its_rows(rows: int, start: int) -> None:
     before = made.clone()
     delta = torch.zeros(SIZE, SIZE)
     delta[start : start + rows] = torch.kron(one.left, one.right)
-    changed = add_kron(made, tokens, one)
+    changed = add_rows(made, one.through(tokens.flatten(end_dim=1)), one.start)
     torch.testing.assert_close(changed, made + tokens @ delta.T, rtol=1e-4, atol=1e-4)
     assert torch.equal(made, before)
 
@@ -219,7 +221,7 @@ def test_all_of_a_lokr_arrives_beside_int8(size: float) -> None:
     delta = torch.kron(one.left, one.right)
     wanted = WORLD.tokens @ delta.T
     plain = WORLD.plain[torch.float32]
-    change = add_kron(plain, WORLD.tokens, one) - plain
+    change = add_rows(plain, one.through(WORLD.tokens), one.start) - plain
     assert float((change - wanted).norm() / wanted.norm()) < 0.01
     values, scale = quantise(WORLD.weight + delta, GROUP)
     merged = multiply_stored(WORLD.tokens, values, scale, None, GROUP).float() - plain
@@ -240,3 +242,26 @@ def test_a_hadamard_product_of_many_ranks_is_left() -> None:
     many = torch.ones(3, MOST_RANKS), torch.ones(MOST_RANKS, 3)
     assert hadamard(many, (torch.ones(3, 1), torch.ones(1, 3))) is not None
     assert hadamard(many, (torch.ones(3, 2), torch.ones(2, 3))) is None
+
+
+# --- what depends on the weight, or has no factors ---
+
+
+@pytest.mark.parametrize(("rows", "start"), [(SIZE, 0), (128, 200), (1, SIZE - 1)])
+def test_what_is_written_out_goes_to_its_rows(rows: int, start: int) -> None:
+    one = Dense(seeded(rows, SIZE, seed=50), start)
+    made = add_rows(WORLD.plain[torch.float32], one.through(WORLD.tokens), one.start)
+    delta = torch.zeros(SIZE, SIZE)
+    delta[start : start + rows] = one.values
+    wanted = WORLD.plain[torch.float32] + WORLD.tokens @ delta.T
+    torch.testing.assert_close(made, wanted, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(("rows", "start"), [(SIZE, 0), (128, 200), (1, SIZE - 1)])
+def test_rows_become_longer(rows: int, start: int) -> None:
+    one = Lengths(0.1 * seeded(rows, seed=51), start)
+    weight = WORLD.weight.clone()
+    own = WORLD.tokens @ weight.T
+    weight[start : start + rows] *= 1 + one.more[:, None]
+    made = add_rows(own, one.of(own), one.start)
+    torch.testing.assert_close(made, WORLD.tokens @ weight.T, rtol=1e-4, atol=1e-4)
