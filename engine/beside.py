@@ -74,10 +74,9 @@ def add_beside(
 def _with_weights(
     model: ModelPatcher, layers: Mapping[str, Any], changes: Sequence[tuple[str, _Change]]
 ) -> Iterator[tuple[str, list[Side]]]:
-    """Yield changes that want the weight to be read, each with its layer's name."""
-    tell = None
+    """Yield the sides of changes that the weight must be read for, each with its layer's name."""
+    tell = interruptible(progress_bar())
     for count, (name, change) in enumerate(changes):
-        tell = tell or interruptible(progress_bar())
         tell(count, len(changes))
         sides = sides_with(*change, layers[name], model.load_device)
         # Written out they are as large as the weight: kept as they are computed with.
