@@ -37,11 +37,18 @@ def patch_of(kind: Kind, parts: Mapping[str, Tensor]) -> Any:
 
         (slot,) = parts.keys() - plain.keys()
         return Decomposed(patch_of(kind, plain), parts[slot], inside=slot == "magnitude")
+    if kind.name == "oft":
+        from .relative import relative_oft
+
+        constraint = float(parts["alpha"]) if "alpha" in parts else 0.0
+        return relative_oft(parts["oft_blocks"], parts.get("rescale"), constraint)
     spelled = {f"{_ONE}.{(_CORE | _CORE_ALSO).get(slot, slot)}": parts[slot] for slot in parts}
     alpha = parts.get("alpha")
     if alpha is not None:
         spelled[f"{_ONE}.alpha"] = alpha.to(torch.float32).reshape(())
-    elif kind.name == "oft":  # where there is none the core compares None with a number
-        spelled[f"{_ONE}.alpha"] = torch.zeros(())
     made: dict[str, Any] = comfy.lora.load_lora(spelled, {_ONE: _ONE}, log_missing=False)
+    if kind.name == "glora":
+        from .relative import relative_glora
+
+        return relative_glora(made[_ONE])
     return made[_ONE]

@@ -18,6 +18,8 @@ METADATA_KEY: Final = "lora_adapter_metadata"
 CONFIG: Final = "adapter_config.json"
 """What PEFT calls the file of its settings, beside `adapter_model.safetensors`."""
 
+_ALPHA: Final = "lora_alpha"
+
 _WRAPPED: Final = "base_model.model."
 """How names begin that PEFT wrote itself."""
 
@@ -52,7 +54,9 @@ def alphas_of(modules: Iterable[Module], metadata: Mapping[str, str], config: st
     head = _table(metadata.get(METADATA_KEY), f"{METADATA_KEY} in its header", made)
     beside = _table(config, CONFIG, made)
     parts = {name: _Settings(head, f"{name}.") for name in _parts(head)}
-    own = _Settings(beside, "") if beside else None
+    # A transformer that diffusers saves without a pipeline has its settings in the head bare.
+    alone = head if _ALPHA in head else beside
+    own = _Settings(alone, "") if alone else None
     lacking: list[str] = []
     for module in modules:
         name = module.names.get("down", "")
@@ -90,7 +94,7 @@ class _Settings:
         pattern: Any = table.get(f"{prefix}alpha_pattern")
         self.by_pattern = cast("dict[str, Any]", pattern) if isinstance(pattern, dict) else {}
         self.patterns = Patterns(self.by_pattern)
-        self.usual = table.get(f"{prefix}lora_alpha")
+        self.usual = table.get(f"{prefix}{_ALPHA}")
         self.root = table.get(f"{prefix}use_rslora") is True
         self.notes: list[str] = []
 
@@ -111,7 +115,7 @@ class _Settings:
 
 def _parts(head: Table) -> list[str]:
     """Return which of a pipeline's models a head has settings of."""
-    return [key.removesuffix(".lora_alpha") for key in head if key.endswith(".lora_alpha")]
+    return [key.removesuffix(f".{_ALPHA}") for key in head if key.endswith(f".{_ALPHA}")]
 
 
 def _first(name: str) -> str:

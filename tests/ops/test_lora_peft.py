@@ -63,6 +63,16 @@ def test_what_the_file_beside_says(settings: dict[str, Any], alpha: float, name:
     assert (found.values, found.notes) == ({OUT: alpha}, [])
 
 
+@pytest.mark.parametrize(("settings", "alpha"), HEADS)
+def test_a_transformer_alone_has_its_settings_bare_in_the_head(
+    settings: dict[str, Any], alpha: float
+) -> None:
+    """`save_lora_adapter` of diffusers; what stands beside the file is of less weight."""
+    bare = {METADATA_KEY: json.dumps(settings)}
+    found = alphas_of(modules("proj_out"), bare, config(lora_alpha=99))
+    assert (found.values, found.notes) == ({OUT: alpha}, [])
+
+
 PATTERNS = {
     r"single_transformer_blocks\.\d+\.proj_out": {BLOCK},
     r"^single_transformer_blocks\.\d+\.proj_out": {BLOCK},
