@@ -1,0 +1,184 @@
+"""Files that LyCORIS, PEFT and diffusers themselves wrote, against what they make of them.
+
+Nothing here goes through our formulas: the libraries wrap the small FLUX, move every number, save,
+and tell what the weights are then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mini_flux import lycoris_files, peft_files
+from mini_flux.load_diffusers import load_transformer, to_diffusers
+from mini_flux.references import Written, answers
+from runtime import inside
+from runtime.lora_states import DEV, State, all_of, changes
+from torch import nn
+
+LIMIT = 1e-4
+"""How far a change may be from the library's, as a share of it."""
+LEAST = 0.01
+"""How large a change has to be, as a share of its weight, to say something."""
+FAST_LIMIT, FAST_CHANGE = 0.01, 0.03
+"""How far a weight may be from what the library makes of it with go_fast, and the change alone."""
+
+Networks = dict[str, nn.Module]
+
+
+@pytest.fixture(scope="module")
+def networks(models: Path, weights: State) -> Networks:
+    """The small FLUX by the prefix of names for it: as diffusers has it, and as it is published."""
+    with torch.inference_mode():
+        return {
+            "lycoris": load_transformer("dev", models),
+            "lora_unet": lycoris_files.published(weights),
+        }
+
+
+def as_in(prefix: str, state: State, weights: State) -> State:
+    """Published tensors by the names of a network, with zeros for those that are not there."""
+    whole = {name: state.get(name, torch.zeros_like(value)) for name, value in weights.items()}
+    return to_diffusers(whole) if prefix == "lycoris" else whole
+
+
+def moved(state: State) -> set[str]:
+    return {name for name, change in state.items() if bool(change.any())}
+
+
+def far(found: State, wanted: State, against: State, names: Iterable[str]) -> dict[str, float]:
+    """How far tensors are from what is wanted, as shares of what they are held against."""
+    return {n: float((found[n] - wanted[n]).norm() / against[n].norm()) for n in names}
+
+
+def assert_the_same(found: State, written: Written, before: State) -> None:
+    """Every weight and bias is changed as by the library, or by neither; all weights are."""
+    wanted = written.changes
+    assert moved(found) == moved(wanted) >= {n for n, value in before.items() if value.ndim == 2}
+    sizes = {name: float(wanted[name].norm() / before[name].norm()) for name in moved(wanted)}
+    assert min(sizes.values()) > LEAST
+    error = far(found, wanted, wanted, moved(wanted))
+    assert {name: share for name, share in error.items() if not share < LIMIT} == {}
+
+
+@pytest.mark.parametrize(("prefix", "strength"), [("lycoris", 1.0), ("lora_unet", 0.7)])
+@pytest.mark.parametrize("name", lycoris_files.RECIPES)
+def test_what_lycoris_wrote_is_what_lycoris_makes(
+    full: Any,
+    weights: State,
+    networks: Networks,
+    caplog: Any,
+    tmp_path: Path,
+    name: str,
+    prefix: str,
+    strength: float,
+) -> None:
+    recipe, network = lycoris_files.RECIPES[name], deepcopy(networks[prefix])
+    path = tmp_path / "written.safetensors"
+    written = lycoris_files.write(recipe, network, path, prefix, strength)
+    made, _, fitted = inside.pack("engine.loras").apply(path, full, None, strength)
+    assert all_of(fitted.fit)
+    found = as_in(prefix, changes(made, weights, caplog), weights)
+    assert_the_same(found, written, as_in(prefix, weights, weights))
+
+
+WRITERS = {
+    "PEFT": (peft_files.with_peft, 1.0),
+    "diffusers": (peft_files.with_diffusers, 0.7),
+    "diffusers without a pipeline": (peft_files.without_pipeline, 1.0),
+}
+"""Those that keep all settings; each strength is one of theirs."""
+CASES = {
+    f"{name}, {writer}": (*how, settings)
+    for name, settings in peft_files.SETTINGS.items()
+    for writer, how in WRITERS.items()
+} | {
+    "LoRA, older diffusers": (peft_files.with_older_diffusers, 1.0, {}),
+}
+
+
+@pytest.mark.parametrize(("write", "strength", "settings"), CASES.values(), ids=list(CASES))
+def test_what_peft_and_diffusers_wrote_is_what_they_make(
+    full: Any,
+    weights: State,
+    networks: Networks,
+    caplog: Any,
+    tmp_path: Path,
+    write: Callable[..., Written],
+    strength: float,
+    settings: dict[str, Any],
+) -> None:
+    written = write(settings, deepcopy(networks["lycoris"]), tmp_path, strength)
+    caplog.clear()  # of what diffusers tells of itself while it saves
+    made, _, fitted = inside.pack("engine.loras").apply(written.path, full, None, strength)
+    assert all_of(fitted.fit)
+    assert not fitted.fit.notes
+    found = as_in("lycoris", changes(made, weights, caplog), weights)
+    assert_the_same(found, written, as_in("lycoris", weights, weights))
+
+
+# --- with go_fast ---
+
+
+@pytest.fixture(params=["int8", "storage"])
+def fast(request: pytest.FixtureRequest, comfy: Any, models: Path, monkeypatch: Any) -> Any:
+    monkeypatch.setenv(inside.pack("engine.trial").VARIABLE, request.param)
+    path = models / "diffusion_models" / DEV
+    return inside.pack("engine.models").load_fast(path, modulation=False)[0]
+
+
+def layers_of(fast: Any, weights: State) -> dict[str, Any]:
+    """The layers within the blocks."""
+    names = (n.removesuffix(".weight") for n, value in weights.items() if value.ndim == 2)
+    network = fast.model.diffusion_model
+    return {name: network.get_submodule(name) for name in names if "_blocks." in name}
+
+
+def assert_as_large(
+    comfy: Any, fast: Any, weights: State, written: Written, strength: float
+) -> None:
+    """What the layers compute with is what the library would make of their weights in full."""
+    made, _, fitted = inside.pack("engine.loras").apply(written.path, fast, None, strength)
+    assert all_of(fitted.fit)
+    layers = layers_of(fast, weights)
+    comfy.model_management.load_models_gpu([fast])
+    before = answers(layers)
+    comfy.model_management.load_models_gpu([made])
+    after = answers(layers)
+    found = as_in("lycoris", {name: after[name] - before[name] for name in before}, weights)
+    wanted = written.changes
+    known = as_in("lycoris", before, weights)
+    names = {n for n in moved(wanted) if "_blocks." in n and known[n].ndim == 2}
+    assert len(names) == 40
+    whole = {name: known[name] + wanted[name] for name in names}
+    assert max(far(found, wanted, whole, names).values()) < FAST_LIMIT
+    assert max(far(found, wanted, wanted, names).values()) < FAST_CHANGE
+
+
+FAST = (
+    *("LoCon", "LoHa", "LoKr in factors", "full", "DoRA of rows", "DoRA of columns, LoKr"),
+    *("GLoRA", "OFT with rescale", "BOFT"),
+)
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_what_lycoris_wrote_arrives_with_go_fast(
+    comfy: Any, fast: Any, weights: State, networks: Networks, tmp_path: Path, name: str
+) -> None:
+    recipe, network = lycoris_files.RECIPES[name], deepcopy(networks["lycoris"])
+    path = tmp_path / "written.safetensors"
+    written = lycoris_files.write(recipe, network, path, "lycoris", 1.0)
+    assert_as_large(comfy, fast, weights, written, 1.0)
+
+
+@pytest.mark.parametrize("name", ["biases", "DoRA"])
+def test_what_diffusers_wrote_arrives_with_go_fast(
+    comfy: Any, fast: Any, weights: State, networks: Networks, tmp_path: Path, name: str
+) -> None:
+    settings, network = peft_files.SETTINGS[name], deepcopy(networks["lycoris"])
+    written = peft_files.with_diffusers(settings, network, tmp_path, 0.7)
+    assert_as_large(comfy, fast, weights, written, 0.7)
