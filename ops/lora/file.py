@@ -128,6 +128,9 @@ def _add_alphas(
         ) from error
     for name, alpha in alphas.values.items():
         modules[name].parts["alpha"] = torch.tensor(alpha)
+    for name, factor in alphas.factors.items():
+        parts = modules[name].parts
+        parts["lokr_w1"] = parts["lokr_w1"].to(torch.float32) * factor
     block = block_of(metadata)
     if block is not None:
         multiply_alphas(modules.values(), block)

@@ -20,6 +20,9 @@ CONFIG: Final = "adapter_config.json"
 
 _ALPHA: Final = "lora_alpha"
 
+_RANKS: Final = ("down", "hada_w1_b", "lokr_w2_b", "lokr_w1_b")
+"""Slots that are as long as a change's rank; the first that is there counts."""
+
 _WRAPPED: Final = "base_model.model."
 """How names begin that PEFT wrote itself."""
 
@@ -32,10 +35,12 @@ class Alphas:
 
     Attributes:
         values: alphas by the names of modules; none for those that have one of their own.
+        factors: what a LoKr without a rank is multiplied by, for which an alpha says nothing.
         notes: what the user should know.
     """
 
     values: dict[str, float] = field(default_factory=dict[str, float])
+    factors: dict[str, float] = field(default_factory=dict[str, float])
     notes: list[str] = field(default_factory=list[str])
 
 
@@ -59,20 +64,22 @@ def alphas_of(modules: Iterable[Module], metadata: Mapping[str, str], config: st
     own = _Settings(alone, "") if alone else None
     lacking: list[str] = []
     for module in modules:
-        name = module.names.get("down", "")
-        stem, found, _ = name.partition(".lora_A")
-        if not found or "alpha" in module.parts:
+        name = _named(module)
+        if name is None or "alpha" in module.parts:
             continue
-        stem = stem.removeprefix(_WRAPPED)
+        stem = name.removeprefix(_WRAPPED)
         part = next((p for p in (_first(stem), _first(module.name)) if p in parts), None)
         settings = own if part is None else parts[part]
         if settings is None:
             lacking += [name] if name.startswith(_WRAPPED) else []
             continue
         inner = stem if part is None else stem.removeprefix(f"{part}.")
-        alpha = settings.alpha(inner, len(module.parts["down"]))
-        if alpha is not None:
+        rank = next((len(module.parts[slot]) for slot in _RANKS if slot in module.parts), None)
+        alpha = settings.alpha(inner, rank or settings.rank(inner))
+        if alpha is not None and rank is not None:
             made.values[module.name] = alpha
+        elif alpha is not None:
+            made.factors[module.name] = alpha / settings.rank(inner)
     if lacking and config is None:
         made.notes.append(
             f"its names are PEFT's, which keeps alpha in {CONFIG}; that is not beside the file, "
@@ -80,6 +87,19 @@ def alphas_of(modules: Iterable[Module], metadata: Mapping[str, str], config: st
         )
     made.notes += [note for one in (*parts.values(), own) if one for note in one.notes]
     return made
+
+
+def _named(module: Module) -> str | None:
+    """Return the file's name of a module that PEFT or diffusers wrote; None of any other.
+
+    Others have names with `lokr_w1` too, and always an alpha with them.
+    """
+    slot = next((slot for slot in (*_RANKS, "lokr_w1") if slot in module.names), None)
+    if slot is None:
+        return None
+    mark = ".lora_A" if slot == "down" else f".{slot}"
+    stem, found, _ = module.names[slot].partition(mark)
+    return stem if found and (slot == "down" or stem.startswith(_WRAPPED)) else None
 
 
 class _Settings:
@@ -91,17 +111,22 @@ class _Settings:
     """
 
     def __init__(self, table: Table, prefix: str) -> None:
-        pattern: Any = table.get(f"{prefix}alpha_pattern")
-        self.by_pattern = cast("dict[str, Any]", pattern) if isinstance(pattern, dict) else {}
-        self.patterns = Patterns(self.by_pattern)
-        self.usual = table.get(f"{prefix}{_ALPHA}")
+        self.alphas = _ByName(table.get(f"{prefix}alpha_pattern"))
+        self.ranks = _ByName(table.get(f"{prefix}rank_pattern"))
+        # LoHa and LoKr have no "lora" in it.
+        self.usual = table.get(f"{prefix}{_ALPHA}", table.get(f"{prefix}alpha"))
+        self.usual_rank = table.get(f"{prefix}r")
         self.root = table.get(f"{prefix}use_rslora") is True
         self.notes: list[str] = []
 
+    def rank(self, name: str) -> int:
+        """Return the rank that a module was to have; 1 if that is not said."""
+        rank = self.ranks.of(name, self.usual_rank)
+        return rank if isinstance(rank, int) and rank > 0 else 1
+
     def alpha(self, name: str, rank: int) -> float | None:
         """Return the number that, divided by the rank, a module's change is multiplied by."""
-        key = self.patterns.first(name)
-        alpha = self.usual if key is None else self.by_pattern[key]
+        alpha = self.alphas.of(name, self.usual)
         if (
             not isinstance(alpha, int | float)
             or isinstance(alpha, bool)
@@ -111,6 +136,23 @@ class _Settings:
             self.notes += [note] if note not in self.notes else []
             return None
         return alpha * math.sqrt(rank) if self.root else float(alpha)
+
+
+class _ByName:
+    """What some modules have otherwise than all.
+
+    Args:
+        found: by expressions for their names, or anything else that is not followed.
+    """
+
+    def __init__(self, found: Any) -> None:
+        self.values = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+        self.patterns = Patterns(self.values)
+
+    def of(self, name: str, usual: Any) -> Any:
+        """Return what a module has, of which the name is given."""
+        key = self.patterns.first(name)
+        return usual if key is None else self.values[key]
 
 
 def _parts(head: Table) -> list[str]:

@@ -17,6 +17,7 @@ from mini_flux import lycoris_files, peft_files
 from mini_flux.load_diffusers import load_transformer, to_diffusers
 from mini_flux.references import Written, answers
 from runtime import inside
+from runtime.environment import ROOT
 from runtime.lora_states import DEV, State, all_of, changes
 from torch import nn
 
@@ -28,6 +29,13 @@ FAST_LIMIT, FAST_CHANGE = 0.01, 0.03
 """How far a weight may be from what the library makes of it with go_fast, and the change alone."""
 
 Networks = dict[str, nn.Module]
+
+
+def test_the_page_says_how_exactly() -> None:
+    page = (ROOT / "docs" / "loras.md").read_text(encoding="utf-8")
+    assert f"is within {LIMIT:.2%} of theirs".replace("%", " %") in page
+    said = f"is within {FAST_LIMIT:.0%}, and its change within {FAST_CHANGE:.0%}."
+    assert said.replace("%", " %") in page
 
 
 @pytest.fixture(scope="module")
@@ -92,12 +100,21 @@ WRITERS = {
     "diffusers without a pipeline": (peft_files.without_pipeline, 1.0),
 }
 """Those that keep all settings; each strength is one of theirs."""
+BOTH = {"decompose_both": True}
 CASES = {
     f"{name}, {writer}": (*how, settings)
     for name, settings in peft_files.SETTINGS.items()
     for writer, how in WRITERS.items()
 } | {
     "LoRA, older diffusers": (peft_files.with_older_diffusers, 1.0, {}),
+    "LoHa, PEFT": (peft_files.loha_with_peft, 0.7, {"alpha": 32}),
+    "LoKr, PEFT": (peft_files.lokr_with_peft, 0.7, {"alpha": 16, "alpha_pattern": {"to_q": 8}}),
+    "LoKr in factors, PEFT": (peft_files.lokr_with_peft, 1.0, {"alpha": 16, "r": 2, **BOTH}),
+    "LoKr without a rank, PEFT": (
+        peft_files.lokr_with_peft,
+        1.0,
+        {"alpha": 48, "r": 64, "rank_pattern": {"to_q": 32, "to_k": 32}},
+    ),
 }
 
 

@@ -41,7 +41,28 @@ def with_peft(settings: Settings, network: nn.Module, folder: Path, strength: fl
     """Write with `save_pretrained`, settings beside the file; the reference is what is merged."""
     import peft
 
-    return _with_peft(peft.LoraConfig(**_filled(settings, network)), network, folder, strength)
+    made = peft.LoraConfig(**{"lora_alpha": RANK, **_filled(settings, network)})
+    return _with_peft(made, network, folder, strength)
+
+
+def loha_with_peft(
+    settings: Settings, network: nn.Module, folder: Path, strength: float
+) -> Written:
+    """Write PEFT's own LoHa; see `with_peft`."""
+    import peft
+
+    made = peft.LoHaConfig(**_filled(settings, network))
+    return _with_peft(made, network, folder, strength)
+
+
+def lokr_with_peft(
+    settings: Settings, network: nn.Module, folder: Path, strength: float
+) -> Written:
+    """Write PEFT's own LoKr; see `with_peft`."""
+    import peft
+
+    made = peft.LoKrConfig(**_filled(settings, network))
+    return _with_peft(made, network, folder, strength)
 
 
 def _with_peft(config: Any, network: nn.Module, folder: Path, strength: float) -> Written:
@@ -99,7 +120,7 @@ def _with_diffusers(
 
     before = _values(network)
     with seeded():
-        network.add_adapter(peft.LoraConfig(**_filled(settings, network)))
+        network.add_adapter(peft.LoraConfig(**{"lora_alpha": RANK, **_filled(settings, network)}))
     _move(network)
     with _without_words():
         save()
@@ -119,7 +140,7 @@ def _save_layers(network: nn.Module, folder: Path, **metadata: Any) -> None:
 
 def _filled(settings: Settings, network: nn.Module) -> dict[str, Any]:
     layers = [name for name, one in network.named_modules() if isinstance(one, nn.Linear)]
-    return {"r": RANK, "lora_alpha": RANK, "target_modules": layers, **settings}
+    return {"r": RANK, "target_modules": layers, **settings}
 
 
 def _values(network: nn.Module) -> State:

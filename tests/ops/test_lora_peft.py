@@ -73,6 +73,52 @@ def test_a_transformer_alone_has_its_settings_bare_in_the_head(
     assert (found.values, found.notes) == ({OUT: alpha}, [])
 
 
+WRAPPED = "base_model.model.proj_out"
+LOHA = {f"hada_w{n}_{side}": (8, RANK) if side == "a" else (RANK, 8) for n in "12" for side in "ab"}
+LOKR = {"lokr_w1": (2, 2), "lokr_w2_a": (4, RANK), "lokr_w2_b": (RANK, 4)}
+BOTH = {
+    "lokr_w1_a": (2, 1),
+    "lokr_w1_b": (1, 2),
+    **{n: LOKR[n] for n in ("lokr_w2_a", "lokr_w2_b")},
+}
+WHOLE = {"lokr_w1": (2, 2), "lokr_w2": (4, 4)}
+
+
+def of_sizes(name: str, sizes: dict[str, tuple[int, int]]) -> list[Module]:
+    state = {f"{name}.{slot}": torch.ones(size) for slot, size in sizes.items()}
+    made = convert(state)
+    return list(split(made, dict(zip(made, state, strict=True))).values())
+
+
+@pytest.mark.parametrize("sizes", [LOHA, LOKR, BOTH], ids=["LoHa", "LoKr", "both in factors"])
+def test_pefts_own_lohas_and_lokrs_have_their_alphas_beside(sizes: Any) -> None:
+    beside = config(alpha=8, r=RANK, alpha_pattern={"proj_out": 2})
+    found = alphas_of(of_sizes(WRAPPED, sizes), {}, beside)
+    assert (found.values, found.factors, found.notes) == ({OUT: 2.0}, {}, [])
+    assert "alpha is taken to be the rank" in alphas_of(of_sizes(WRAPPED, sizes), {}, None).notes[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "factor"),
+    [
+        ({"alpha": 8, "r": 32}, 0.25),
+        ({"alpha": 8, "r": 32, "rank_pattern": {"proj_out": 2}}, 4.0),
+        ({"alpha": 8, "r": 32, "alpha_pattern": {"proj_out": 16}}, 0.5),
+        ({"alpha": 8, "r": 0}, 8.0),
+    ],
+)
+def test_a_lokr_without_a_rank_is_multiplied(settings: dict[str, Any], factor: float) -> None:
+    found = alphas_of(of_sizes(WRAPPED, WHOLE), {}, config(**settings))
+    assert (found.values, found.factors) == ({}, {OUT: factor})
+
+
+@pytest.mark.parametrize("sizes", [LOHA, LOKR, BOTH, WHOLE])
+def test_those_of_others_do_not_ask_for_settings(sizes: Any) -> None:
+    """LyCORIS keeps alpha with them."""
+    found = alphas_of(of_sizes("lycoris_proj_out", sizes), {}, config(alpha=8, r=2))
+    assert (found.values, found.factors, found.notes) == ({}, {}, [])
+
+
 PATTERNS = {
     r"single_transformer_blocks\.\d+\.proj_out": {BLOCK},
     r"^single_transformer_blocks\.\d+\.proj_out": {BLOCK},
