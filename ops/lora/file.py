@@ -178,6 +178,12 @@ def _refuse_others(
             f"{name}: it is made for {other}, not for FLUX.1. Choose a LoRA for FLUX.1 dev or "
             "schnell."
         )
+    scaled = next((own for own in fit.names if own.endswith(".lora_E")), None)
+    if scaled is not None:
+        raise LoraError(
+            f"{name} is an AdaLoRA of PEFT, whose scale of each rank ({scaled}) is not read. Ask "
+            "its author for a plain LoRA."
+        )
     wanted = other_use(sizes_of(modules.values()))
     if wanted is not None:
         raise LoraError(

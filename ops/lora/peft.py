@@ -23,6 +23,13 @@ _ALPHA: Final = "lora_alpha"
 _RANKS: Final = ("down", "hada_w1_b", "lokr_w2_b", "lokr_w1_b")
 """Slots that are as long as a change's rank; the first that is there counts."""
 
+_MOVING: Final = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Ways to begin a training that change the model's own weights too."""
+_MOVED: Final = (
+    "it was trained from init_lora_weights {}, which changes the model's own weights too: those "
+    "are not in the file, and what is applied is not what was trained"
+)
+
 _WRAPPED: Final = "base_model.model."
 """How names begin that PEFT wrote itself."""
 
@@ -117,7 +124,9 @@ class _Settings:
         self.usual = table.get(f"{prefix}{_ALPHA}", table.get(f"{prefix}alpha"))
         self.usual_rank = table.get(f"{prefix}r")
         self.root = table.get(f"{prefix}use_rslora") is True
-        self.notes: list[str] = []
+        start = table.get(f"{prefix}init_lora_weights")
+        moved = isinstance(start, str) and start.startswith(_MOVING)
+        self.notes = [_MOVED.format(shorten(start))] if moved else []
 
     def rank(self, name: str) -> int:
         """Return the rank that a module was to have; 1 if that is not said."""

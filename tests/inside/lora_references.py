@@ -106,12 +106,12 @@ CASES = {
     for name, settings in peft_files.SETTINGS.items()
     for writer, how in WRITERS.items()
 } | {
-    "LoRA, older diffusers": (peft_files.with_older_diffusers, 1.0, {}),
-    "LoHa, PEFT": (peft_files.loha_with_peft, 0.7, {"alpha": 32}),
-    "LoKr, PEFT": (peft_files.lokr_with_peft, 0.7, {"alpha": 16, "alpha_pattern": {"to_q": 8}}),
-    "LoKr in factors, PEFT": (peft_files.lokr_with_peft, 1.0, {"alpha": 16, "r": 2, **BOTH}),
+    "LoRA, older diffusers": (peft_files.with_older_diffusers, 1.0, {"lora_alpha": 4}),
+    "LoHa, PEFT": (peft_files.with_loha, 0.7, {"alpha": 32}),
+    "LoKr, PEFT": (peft_files.with_lokr, 0.7, {"alpha": 16, "alpha_pattern": {"to_q": 8}}),
+    "LoKr in factors, PEFT": (peft_files.with_lokr, 1.0, {"alpha": 16, "r": 2, **BOTH}),
     "LoKr without a rank, PEFT": (
-        peft_files.lokr_with_peft,
+        peft_files.with_lokr,
         1.0,
         {"alpha": 48, "r": 64, "rank_pattern": {"to_q": 32, "to_k": 32}},
     ),
@@ -136,6 +136,32 @@ def test_what_peft_and_diffusers_wrote_is_what_they_make(
     assert not fitted.fit.notes
     found = as_in("lycoris", changes(made, weights, caplog), weights)
     assert_the_same(found, written, as_in("lycoris", weights, weights))
+
+
+def test_what_peft_leaves_in_the_model_is_told(
+    full: Any, networks: Networks, tmp_path: Path
+) -> None:
+    """OLoRA takes from the model's weights what it gives to the LoRA, and saves that alone."""
+    settings = {"lora_alpha": 8, "init_lora_weights": "olora"}
+    written = peft_files.with_peft(settings, deepcopy(networks["lycoris"]), tmp_path, 1.0)
+    (note,) = inside.pack("engine.loras").apply(written.path, full, None, 1.0)[2].fit.notes
+    assert "init_lora_weights 'olora'" in note
+
+
+REFUSED = {
+    "AdaLoRA": ("AdaLoraConfig", {"init_r": 4, "total_step": 10}, "is an AdaLoRA of PEFT"),
+    "OFT": ("OFTConfig", {"r": 0, "oft_block_size": 8}, "none of its .* keys matches"),
+    "IA3": ("IA3Config", {"feedforward_modules": []}, "none of its .* keys matches"),
+}
+
+
+@pytest.mark.parametrize(("config", "settings", "words"), REFUSED.values(), ids=list(REFUSED))
+def test_other_adapters_of_peft_are_refused(
+    full: Any, networks: Networks, tmp_path: Path, config: str, settings: Any, words: str
+) -> None:
+    path = peft_files.save_other(config, settings, deepcopy(networks["lycoris"]), tmp_path)
+    with pytest.raises(inside.pack("errors").LoraError, match=words):
+        inside.pack("engine.loras").apply(path, full, None, 1.0)
 
 
 # --- with go_fast ---

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,41 +38,20 @@ SETTINGS: dict[str, dict[str, Any]] = {
 """Of PEFT's `LoraConfig`, beside the rank."""
 
 
-def with_peft(settings: Settings, network: nn.Module, folder: Path, strength: float) -> Written:
+def with_peft(
+    settings: Settings,
+    network: nn.Module,
+    folder: Path,
+    strength: float,
+    config: str = "LoraConfig",
+) -> Written:
     """Write with `save_pretrained`, settings beside the file; the reference is what is merged."""
-    import peft
-
-    made = peft.LoraConfig(**{"lora_alpha": RANK, **_filled(settings, network)})
-    return _with_peft(made, network, folder, strength)
-
-
-def loha_with_peft(
-    settings: Settings, network: nn.Module, folder: Path, strength: float
-) -> Written:
-    """Write PEFT's own LoHa; see `with_peft`."""
-    import peft
-
-    made = peft.LoHaConfig(**_filled(settings, network))
-    return _with_peft(made, network, folder, strength)
-
-
-def lokr_with_peft(
-    settings: Settings, network: nn.Module, folder: Path, strength: float
-) -> Written:
-    """Write PEFT's own LoKr; see `with_peft`."""
-    import peft
-
-    made = peft.LoKrConfig(**_filled(settings, network))
-    return _with_peft(made, network, folder, strength)
-
-
-def _with_peft(config: Any, network: nn.Module, folder: Path, strength: float) -> Written:
     import peft
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     before = _values(network)
     with seeded():
-        wrapped = peft.get_peft_model(network, config)
+        wrapped = peft.get_peft_model(network, getattr(peft, config)(**_filled(settings, network)))
     _move(wrapped)
     with _without_words():
         wrapped.save_pretrained(str(folder))
@@ -81,6 +61,20 @@ def _with_peft(config: Any, network: nn.Module, folder: Path, strength: float) -
     after = _values(wrapped.merge_and_unload())
     path = folder / "adapter_model.safetensors"
     return Written(path, {name: after[name] - before[name] for name in before})
+
+
+def save_other(config: str, settings: Settings, network: nn.Module, folder: Path) -> Path:
+    """Write another adapter of PEFT's as it is when its training begins; return the file."""
+    import peft
+
+    made = getattr(peft, config)(target_modules=["to_q", "to_k"], **settings)
+    with seeded():
+        peft.get_peft_model(network, made).save_pretrained(str(folder))
+    return folder / "adapter_model.safetensors"
+
+
+with_loha = partial(with_peft, config="LoHaConfig")
+with_lokr = partial(with_peft, config="LoKrConfig")
 
 
 def with_diffusers(settings: Settings, network: Any, folder: Path, strength: float) -> Written:
@@ -120,7 +114,7 @@ def _with_diffusers(
 
     before = _values(network)
     with seeded():
-        network.add_adapter(peft.LoraConfig(**{"lora_alpha": RANK, **_filled(settings, network)}))
+        network.add_adapter(peft.LoraConfig(**_filled(settings, network)))
     _move(network)
     with _without_words():
         save()

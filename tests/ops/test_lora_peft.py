@@ -73,6 +73,12 @@ def test_a_transformer_alone_has_its_settings_bare_in_the_head(
     assert (found.values, found.notes) == ({OUT: alpha}, [])
 
 
+@pytest.mark.parametrize(("start", "count"), [("pissa_niter_4", 1), ("gaussian", 0), (True, 0)])
+def test_a_training_that_changed_the_model_too_is_told(start: Any, count: int) -> None:
+    beside = config(lora_alpha=8, init_lora_weights=start)
+    assert len(alphas_of(modules("proj_out"), {}, beside).notes) == count
+
+
 WRAPPED = "base_model.model.proj_out"
 LOHA = {f"hada_w{n}_{side}": (8, RANK) if side == "a" else (RANK, 8) for n in "12" for side in "ab"}
 LOKR = {"lokr_w1": (2, 2), "lokr_w2_a": (4, RANK), "lokr_w2_b": (RANK, 4)}
