@@ -130,7 +130,7 @@ def test(argv: list[str]) -> int:
 
 
 def test_all(pytest: Sequence[str]) -> int:
-    """Run the tests of nodes on servers, and beside them all others, which are told last.
+    """Run the tests of nodes on servers and of pictures, and beside them all others, told last.
 
     Each takes about half of the time, and one core.
     """
@@ -138,14 +138,14 @@ def test_all(pytest: Sequence[str]) -> int:
 
     from runtime.environment import clean_env
 
-    served = str(TESTS / "server")
-    others = [f"--ignore={served}", str(TESTS)]
+    served = [str(TESTS / name) for name in ("server", "drawn")]
+    others = [*(f"--ignore={folder}" for folder in served), str(TESTS)]
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as told:
         beside = subprocess.Popen(
             [*pytest, *others], stdout=told, stderr=subprocess.STDOUT, env=clean_env()
         )
         try:
-            status = run([*pytest, served])
+            status = run([*pytest, *served])
         finally:
             # Its own end: a Ctrl-C in the terminal reaches it too.
             others_status = beside.wait()
