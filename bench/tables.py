@@ -203,12 +203,9 @@ def strength(report: Report) -> Iterator[Table]:
 
 def lora_families(report: Report) -> Iterator[Table]:
     """How exactly files are applied, and which are refused."""
-    left = (
-        "A kind that changes the weight itself takes the layer out of int8: its rounding is noise"
-    )
     for part, title in (
         ("families", "The same LoRA in every spelling"),
-        ("kinds", f"{left}. Every kind"),
+        ("kinds", "Every kind"),
     ):
         rows = [(name, *_applied(row)) for name, row in report[part].items()]
         heads = ("file", "ours", "ComfyUI's loader", "ours / it", "arrives in int8", "noise")
