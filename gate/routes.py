@@ -1,8 +1,9 @@
 """What the pack adds to ComfyUI's server: a look at every prompt, and one HTTP route.
 
-The route says what a LoRA source means, and whether its file is here, for the lines in the graph
-editor. It reads the text and the index of the store: nothing goes
-to the network, nothing is written, no token and no path outside of the loras folders is told.
+The route says what a LoRA source means, whether its file is here and, where that is asked for, what
+the file is, for the lines in the graph editor. It reads the text, the index of the store and the
+file: nothing goes to the network, nothing is written, no token and no path outside of the loras
+folders is told.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from .look import ONE_AT_A_TIME, look
 from .refusals import reader
 
 if TYPE_CHECKING:
@@ -62,7 +64,7 @@ def register(classes: Mapping[str, type[io.ComfyNode]]) -> Path | None:
 
 
 async def answer(request: web.Request) -> web.Response:
-    """Answer `{"source": text}` with what `about` tells of it."""
+    """Answer `{"source": text}` as `about` tells it, with `"inside": true` as `about_inside`."""
     from aiohttp import web
 
     if is_cross_site(request.headers.get("Sec-Fetch-Site", "")):
@@ -75,11 +77,17 @@ async def answer(request: web.Request) -> web.Response:
         body = json.loads(await _read(request))
     except (ValueError, RecursionError):
         body = None
-    text = body.get("source") if isinstance(body, dict) else None
-    if not isinstance(text, str) or len(text) > MAX_TEXT:
-        wanted = f'send {{"source": text}} of at most {MAX_TEXT} characters'
+    asked: dict[str, Any] = body if isinstance(body, dict) else {}
+    text, inside = asked.get("source"), asked.get("inside", False)
+    if not isinstance(text, str) or len(text) > MAX_TEXT or not isinstance(inside, bool):
+        wanted = (
+            f'send {{"source": text, "inside": true or false}} of at most {MAX_TEXT} characters'
+        )
         return web.json_response({"error": wanted}, status=400)
-    return web.json_response(await asyncio.to_thread(about, text))
+    if not inside:
+        return web.json_response(await asyncio.to_thread(about, text))
+    loop = asyncio.get_running_loop()
+    return web.json_response(await loop.run_in_executor(ONE_AT_A_TIME, about_inside, text))
 
 
 async def _read(request: web.Request) -> bytes:
@@ -104,28 +112,53 @@ def about(text: str) -> dict[str, Any]:
         `{"error": why}`, or the kind of source, its name without secrets, and its file below the
         loras folder with the size in bytes, both None where it is not here.
     """
+    return _about(text)[0]
+
+
+def about_inside(text: str) -> dict[str, Any]:
+    """Return the same, and as `inside` what `look` tells of the file; None where it is not here."""
+    told, found = _about(text)
+    if found is None:
+        return {**told, "inside": None}
+    inside = look(found.path)
+    if inside is not None and found.words:
+        inside = {**inside, "words": found.words}
+    return {**told, "inside": inside}
+
+
+class _Found(NamedTuple):
+    """A file that is here: where, how it is called below the loras folder, what its source says."""
+
+    path: Path
+    file: str
+    size: int
+    words: list[str]
+
+
+def _about(text: str) -> tuple[dict[str, Any], _Found | None]:
     from ..errors import FetchError
     from ..lora_fetch.parser import parse
 
     try:
         source = parse(text)
     except FetchError as error:
-        return {"error": str(error)}
+        return {"error": str(error)}, None
     try:
-        file, size = _file(source)
+        found = _find(source)
     except (FetchError, OSError) as error:
         log.warning("The store of LoRAs cannot be read: %s", error)
-        file, size = None, None
-    return {
+        found = None
+    told = {
         "kind": source.kind,
         "name": source.shown().removeprefix(source.prefix),
-        "file": file,
-        "size": size,
+        "file": found and found.file,
+        "size": found and found.size,
     }
+    return told, found
 
 
-def _file(source: Source) -> tuple[str, int] | tuple[None, None]:
-    """Return the file of a source below a loras folder and its size, without reading it."""
+def _find(source: Source) -> _Found | None:
+    """Return the file of a source, without reading it; None where it is not here."""
     import folder_paths
 
     from ..engine.fetching import open_store
@@ -133,10 +166,14 @@ def _file(source: Source) -> tuple[str, int] | tuple[None, None]:
     from ..lora_fetch.services.local import LocalFile
 
     if isinstance(source, LocalFile):
-        path = folder_paths.get_full_path("loras", source.name)
-        return (None, None) if path is None else (source.name, Path(path).stat().st_size)
+        there = folder_paths.get_full_path("loras", source.name)
+        if there is None:
+            return None
+        path = Path(there)
+        return _Found(path, source.name, path.stat().st_size, [])
     store = open_store()
     entry = store.entries().get(stores.key_of(source))
     if entry is None or not store.path(entry).is_file():
-        return None, None
-    return f"{stores.FOLDER}/{entry.file}", entry.size
+        return None
+    path = store.path(entry)
+    return _Found(path, f"{stores.FOLDER}/{entry.file}", entry.size, entry.trigger_words)

@@ -291,7 +291,7 @@ class _Job:
         entry = self._entry(resolved, sha256=arrived.sha256)
         entry.size = arrived.size
         entry.revision = entry.revision or arrived.validator
-        entry.trigger_words = entry.trigger_words or _phrase(head)
+        entry.trigger_words = entry.trigger_words or phrase_of(head)
         entry = self.store.add(self.source, arrived.path, entry)
         return _fetched(self.store, entry, from_cache=False, warnings=resolved.warnings)
 
@@ -334,7 +334,7 @@ def _local(source: LocalFile, store: Store) -> Fetched:
         sha256=store.local_hash(path),
         size=path.stat().st_size,
         name=path.name,
-        trigger_words=tuple(_phrase(head)),
+        trigger_words=tuple(phrase_of(head)),
         from_cache=True,
     )
 
@@ -353,7 +353,7 @@ def _fetched(store: Store, entry: Entry, *, from_cache: bool, warnings: tuple[st
     )
 
 
-def _phrase(head: header.Header) -> list[str]:
+def phrase_of(head: header.Header) -> list[str]:
     """The trigger words that the file itself names."""
     return trigger_words([head.metadata.get("modelspec.trigger_phrase", "")])
 

@@ -6,7 +6,12 @@ import { SCHNELL_STEPS } from "./spec.mjs";
 
 /** @typedef {import("./words.mjs").Say} Say */
 /** @typedef {import("./plan.mjs").Size} Size */
-/** @typedef {{ text: string, tone?: "plain" | "hint" | "error" }} Line */
+/**
+ * @typedef {object} Line
+ * @property {string} text
+ * @property {"plain" | "hint" | "error"} [tone]
+ * @property {string[]} [words] - at the end of the text, each to be put into a prompt
+ */
 /**
  * An input picture: absent, there with its size, or there with a size that is not known yet.
  *
@@ -21,6 +26,22 @@ import { SCHNELL_STEPS } from "./spec.mjs";
  * @property {string} [name] - the source without secrets
  * @property {string | null} [file] - its file below the loras folder, if it is there
  * @property {number | null} [size] - of that file in bytes
+ * @property {Inside | null} [inside] - what that file is, once it was looked at
+ */
+/**
+ * What a LoRA file is; of one that is damaged only why it is refused.
+ *
+ * @typedef {object} Inside
+ * @property {string | null} refused - why it cannot be used
+ * @property {string[]} words - its trigger words
+ * @property {string} [kind] - such as "LoRA"
+ * @property {string} [rank]
+ * @property {string} [alpha] - empty: it is the rank
+ * @property {string} [trainer] - empty: not known
+ * @property {string} [family] - how it names its keys
+ * @property {number} [keys]
+ * @property {number} [matched] - how many of them fit
+ * @property {string} [left] - what does not fit
  */
 
 /**
@@ -74,10 +95,38 @@ export function sourceLines(source, say) {
   const first = { text: say(`kind_${source.kind}`, { name }) };
   if (source.file) {
     const size = bytes(source.size ?? 0);
-    return [first, { text: say("file_here", { file: source.file, size }) }];
+    const here = { text: say("file_here", { file: source.file, size }) };
+    return [first, here, ...insideLines(source.inside ?? null, say)];
   }
   if (source.kind === "local") return [first, { text: say("file_missing"), tone: "error" }];
   return [first, { text: say("file_to_fetch"), tone: "hint" }];
+}
+
+/**
+ * @param {Inside | null} inside
+ * @param {Say} say
+ * @returns {Line[]}
+ */
+function insideLines(inside, say) {
+  if (!inside) return [];
+  const { kind, rank, alpha, trainer, family, refused, words } = inside;
+  const ranks = [rank && say("lora_rank", { rank }), alpha && say("lora_alpha", { alpha })];
+  const what = [kind, ...ranks, trainer, family].filter(Boolean).join(" · ");
+  /** @type {Line[]} */
+  const lines = what ? [{ text: what }] : [];
+  lines.push(refused ? { text: refused, tone: "error" } : fitLine(inside, say));
+  if (words.length) lines.push({ text: say("trigger_words", { words: words.join(", ") }), words });
+  return lines;
+}
+
+/**
+ * @param {Inside} inside
+ * @param {Say} say
+ * @returns {Line}
+ */
+function fitLine({ matched = 0, keys = 0, left }, say) {
+  if (left) return { text: say("keys_left", { matched, keys, left }), tone: "hint" };
+  return { text: say("keys_fit", { matched, keys }) };
 }
 
 /**

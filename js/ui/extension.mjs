@@ -26,6 +26,7 @@ const ROWS = { [INPUTS]: inputRows, [LATENT]: latentRows, [LORA]: loraRows };
  * What the rows are made of.
  *
  * @typedef {object} World
+ * @property {import("./nodes.mjs").App} app
  * @property {import("../lib/words.mjs").Say} say
  * @property {Pictures} pictures
  * @property {Sources} sources
@@ -45,6 +46,7 @@ export function extension(app, api) {
   const refresh = later(() => refreshAll());
   /** @type {World} */
   const world = {
+    app,
     say: speaker(null, "en"),
     pictures: new Pictures(api, refresh),
     sources: new Sources(api, refresh),

@@ -85,7 +85,7 @@ function defaultsOf(form) {
  * @param {string} name
  * @param {unknown} value
  */
-function setWidget(app, form, name, value) {
+export function setWidget(app, form, name, value) {
   const widget = widgetOf(form, name);
   if (!widget || value === undefined || value === null || isLinked(form, name)) return;
   widget.value = value;

@@ -2,9 +2,13 @@
 // @ts-check
 
 import { downloadLine, routeLines, sizeLine, sourceLines, stepsLines } from "../lib/lines.mjs";
+import { withWord } from "../lib/prompt.mjs";
+import { isLinked, widgetOf } from "./nodes.mjs";
 import { textRow } from "./panel.mjs";
+import { setWidget } from "./requests.mjs";
 import { formOf, SHAPE, valueOf, valuesOf } from "./values.mjs";
 
+/** @typedef {import("../lib/lines.mjs").Line} Line */
 /** @typedef {import("./nodes.mjs").Node} Node */
 /** @typedef {import("./extension.mjs").World} World */
 
@@ -27,7 +31,8 @@ export function inputRows(node, world) {
     ...LORAS.flatMap((name) => sourceLines(sources.about(valueOf(node, name, pictures)), say)),
   ];
   const loading = downloads.all().filter((lora) => formOf(lora) === node);
-  return [...lines.map(textRow), ...loading.flatMap((lora) => downloadRows(lora, world))];
+  const rows = lines.map((line) => lineRow(line, node, world));
+  return [...rows, ...loading.flatMap((lora) => downloadRows(lora, world))];
 }
 
 /**
@@ -53,8 +58,36 @@ export function loraRows(node, world) {
   const texts = form
     ? LORAS.map((name) => valueOf(form, name, pictures))
     : [form === null && valueOf(node, "source", pictures)];
-  const lines = texts.flatMap((text) => sourceLines(sources.about(text), say)).map(textRow);
-  return [...lines, ...downloadRows(node, world)];
+  const lines = texts.flatMap((text) => sourceLines(sources.about(text), say));
+  const rows = lines.map((line) => lineRow(line, form ?? null, world));
+  return [...rows, ...downloadRows(node, world)];
+}
+
+/**
+ * @param {Line} line
+ * @param {Node | null} form - whose prompt takes the words of the line
+ * @param {World} world
+ * @returns {HTMLElement}
+ */
+function lineRow(line, form, { app, say }) {
+  if (!line.words || !form || !widgetOf(form, "prompt") || isLinked(form, "prompt"))
+    return textRow(line);
+  const row = textRow({ text: say("trigger_words", { words: "" }) });
+  Object.assign(row.style, { display: "flex", gap: "6px", height: "18px", alignItems: "center" });
+  Object.assign(row.style, { overflowX: "auto", scrollbarWidth: "none" });
+  for (const word of line.words) {
+    const add = () => setWidget(app, form, "prompt", withWord(promptOf(form), word));
+    const added = button(word, add);
+    added.title = say("add_word", { word });
+    Object.assign(added.style, { flex: "none", maxWidth: "90%", overflow: "hidden", textOverflow: "ellipsis" });
+    row.append(added);
+  }
+  return row;
+}
+
+/** @param {Node} form */
+function promptOf(form) {
+  return String(widgetOf(form, "prompt")?.value ?? "");
 }
 
 /**
@@ -80,18 +113,26 @@ function progressRow(share, label, cancel) {
   const bar = document.createElement("progress");
   Object.assign(bar.style, { flex: "1", minWidth: "0" });
   if (share !== null) bar.value = share;
-  const button = document.createElement("button");
-  button.type = "button";
-  button.textContent = label;
-  Object.assign(button.style, { font: "inherit", lineHeight: "14px", cursor: "pointer" });
-  // Rows are made anew several times a second: a click may never end where it began.
-  button.addEventListener("pointerdown", (event) => {
-    event.stopPropagation();
-    cancel();
-  });
-  button.addEventListener("click", (event) => {
-    if (event.detail === 0) cancel(); // by keyboard
-  });
-  row.append(bar, button);
+  row.append(bar, button(label, cancel));
   return row;
+}
+
+/**
+ * @param {string} label
+ * @param {() => void} act
+ */
+function button(label, act) {
+  const made = document.createElement("button");
+  made.type = "button";
+  made.textContent = label;
+  Object.assign(made.style, { font: "inherit", lineHeight: "14px", cursor: "pointer" });
+  // Rows are made anew several times a second: a click may never end where it began.
+  made.addEventListener("pointerdown", (event) => {
+    event.stopPropagation();
+    act();
+  });
+  made.addEventListener("click", (event) => {
+    if (event.detail === 0) act(); // by keyboard
+  });
+  return made;
 }

@@ -47,20 +47,34 @@ export class Sources {
   async ask() {
     const texts = [...this.wanted];
     this.wanted.clear();
-    await Promise.all(texts.map(async (text) => this.known.set(text, await this.fetch(text))));
+    await Promise.all(texts.map((text) => this.learn(text)));
+  }
+
+  /**
+   * Ask what a text means, and then what the file is: looking into a large one takes a while.
+   *
+   * @param {string} text
+   */
+  async learn(text) {
+    const source = await this.fetch({ source: text });
+    this.known.set(text, source);
+    this.onKnown();
+    const whole = source?.file ? await this.fetch({ source: text, inside: true }) : null;
+    if (!whole) return;
+    this.known.set(text, whole);
     this.onKnown();
   }
 
   /**
-   * @param {string} text
+   * @param {{ source: string, inside?: boolean }} question
    * @returns {Promise<Source | null>}
    */
-  async fetch(text) {
+  async fetch(question) {
     try {
       const answer = await this.api.fetchApi(ROUTE, {
         method: "POST",
         headers: { "Content-Type": "application/json" },
-        body: JSON.stringify({ source: text }),
+        body: JSON.stringify(question),
       });
       return answer.ok ? await answer.json() : null;
     } catch {

@@ -73,9 +73,9 @@ class Inspection:
             f"trainer: {self.trainer}",
             f"family: {self.fit.family.name}",
             f"model: {self.model or 'not known'}",
-            f"kind: {_counted(self.kinds) or 'none that is known'}",
-            f"rank: {_counted(self.ranks) or 'none'}",
-            f"alpha: {_counted(self.alphas) or 'none in the file, so it is the rank'}",
+            f"kind: {counted(self.kinds) or 'none that is known'}",
+            f"rank: {counted(self.ranks) or 'none'}",
+            f"alpha: {counted(self.alphas) or 'none in the file, so it is the rank'}",
         ]
         if self.refused is None:
             layers = ", ".join(f"{count} in {part}" for part, count in self.layers.items())
@@ -200,7 +200,7 @@ def _most(values: Iterable[Any]) -> dict[Any, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], str(item[0]))))
 
 
-def _counted(counts: Mapping[Any, int]) -> str:
+def counted(counts: Mapping[Any, int]) -> str:
     """Return values for a line; how often each comes only where there are several."""
     texts = {value if isinstance(value, str) else f"{value:g}": n for value, n in counts.items()}
     if len(texts) == 1:

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
 import { test } from "node:test";
 import { bytes, downloadLine, routeLines, sizeLine, sourceLines, stepsLines } from "../../js/lib/lines.mjs";
 import { MESSAGES } from "../../js/lib/messages.mjs";
@@ -52,6 +53,45 @@ test("source lines", () => {
   assert.deepEqual(lines(here)[1], ["Is here: flux-hotswap/a-b.safetensors (171.9 MB)", "plain"]);
   const local = { kind: "local", name: "x.safetensors", file: null };
   assert.deepEqual(lines(local)[1], [MESSAGES.file_missing, "error"]);
+});
+
+const GOOD = {
+  kind: "LoRA", rank: "16", alpha: "16", trainer: "ai-toolkit 0.7.8", family: "diffusers",
+  keys: 988, matched: 988, left: "", refused: null, words: [],
+};
+
+/** What is said of a file's inside, behind the two lines about its source and place. */
+function inside(given, speak = say) {
+  const source = { kind: "local", name: "x.safetensors", file: "x.safetensors", size: 1, inside: given };
+  return sourceLines(source, speak).slice(2);
+}
+
+test("what a file is", () => {
+  assert.deepEqual(inside(null), []);
+  const what = "LoRA · rank 16 · alpha 16 · ai-toolkit 0.7.8 · diffusers";
+  assert.deepEqual(inside(GOOD), [{ text: what }, { text: "988 of 988 keys fit" }]);
+  assert.equal(inside({ ...GOOD, alpha: "", trainer: "" })[0].text, "LoRA · rank 16 · diffusers");
+  const part = { ...GOOD, matched: 987, left: "a.b" };
+  assert.deepEqual(inside(part)[1], { text: "987 of 988 keys fit; left out: a.b", tone: "hint" });
+});
+
+test("a file that is refused says why instead of what fits", () => {
+  const refused = "x.safetensors: it is made for Qwen-Image, not for FLUX.1.";
+  const lines = inside({ ...GOOD, refused });
+  assert.deepEqual(lines.slice(1), [{ text: refused, tone: "error" }]);
+  assert.deepEqual(inside({ refused, words: [] }), [{ text: refused, tone: "error" }]);
+});
+
+test("trigger words stand at the end of their line, in every language", async () => {
+  const words = ["m1x", "a $& {dog}"];
+  const line = inside({ ...GOOD, words })[2];
+  assert.deepEqual(line, { text: "Trigger words: m1x, a $& {dog}", words });
+  const folder = new URL("../../locales/", import.meta.url);
+  for (const language of ["de", "en", "es", "fr", "ja", "ko", "pt-BR", "zh"]) {
+    const own = JSON.parse(await readFile(new URL(`${language}/main.json`, folder), "utf-8"));
+    const text = inside({ ...GOOD, words }, speaker({ [language]: own }, language))[2].text;
+    assert.ok(text.endsWith("m1x, a $& {dog}"), text);
+  }
 });
 
 test("download line", () => {

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from fetch.servers import lora
+from mini_flux import loras
 from runtime.client import HTTPStatusError
 from runtime.session import Comfy
 
@@ -18,10 +22,43 @@ from flux_hotswap.lora_fetch.fetch import fetch
 from flux_hotswap.lora_fetch.store import Store
 
 PATH = "/flux_hotswap/source"
+HEAD = {"software": '{"name": "ai-toolkit", "version": "0.7.8"}'}
+WIDTH = 3072
+QUERY = "transformer.transformer_blocks.3.attn.to_q"
 
 
 def ask(comfy: Comfy, source: Any) -> dict[str, Any]:
     return comfy.client.post(PATH, {"source": source})
+
+
+def look(comfy: Comfy, source: str) -> Any:
+    return comfy.client.post(PATH, {"source": source, "inside": True})["inside"]
+
+
+def tensors(width: int = WIDTH, *, rank: int = 4, module: str = QUERY) -> dict[str, torch.Tensor]:
+    down, up = torch.full((rank, width), 0.01), torch.full((width, rank), 0.01)
+    return {
+        f"{module}.lora_A.weight": down,
+        f"{module}.lora_B.weight": up,
+        f"{module}.alpha": torch.tensor(2.0),
+    }
+
+
+def put(
+    comfy: Comfy, name: str, state: dict[str, torch.Tensor], head: dict[str, str] | None = None
+) -> Path:
+    path = comfy.server.models_dir / "loras" / name
+    path.parent.mkdir(exist_ok=True)
+    loras.write(state, path, head)
+    return path
+
+
+def fetched(comfy: Comfy, link: str) -> None:
+    root = comfy.server.models_dir / "loras"
+    root.mkdir(exist_ok=True)
+    allow = AllowList.parse(f"127.0.0.1:{comfy.files.port}")
+    settings = Settings(allow=allow, reserve_bytes=0)
+    fetch(link, store=Store(root, settings), settings=settings)
 
 
 @pytest.mark.parametrize(
@@ -68,11 +105,7 @@ def test_a_fetched_file_is_known_by_its_source(comfy: Comfy) -> None:
     link = comfy.files.file("/route/known.safetensors", data)
     assert ask(comfy, link)["file"] is None
     asked = len(comfy.files.asked("/route"))
-    root = comfy.server.models_dir / "loras"
-    root.mkdir(exist_ok=True)
-    allow = AllowList.parse(f"127.0.0.1:{comfy.files.port}")
-    settings = Settings(allow=allow, reserve_bytes=0)
-    fetch(link, store=Store(root, settings), settings=settings)
+    fetched(comfy, link)
     answer = ask(comfy, link)
     assert answer["file"].startswith("flux-hotswap/")
     assert answer["size"] == len(data)
@@ -80,6 +113,106 @@ def test_a_fetched_file_is_known_by_its_source(comfy: Comfy) -> None:
     assert before > asked
     ask(comfy, link)
     assert len(comfy.files.asked("/route")) == before, "asking goes nowhere"
+
+
+def test_what_a_file_is(comfy: Comfy) -> None:
+    state = {**tensors(), "transformer.nowhere.lora_A.weight": torch.ones(4, 4)}
+    phrase = {"modelspec.trigger_phrase": "m1x\x1b dog"}
+    path = put(comfy, "inside.safetensors", state, {**HEAD, **phrase})
+    assert look(comfy, "inside.safetensors") == {
+        "kind": "LoRA",
+        "rank": "4",
+        "alpha": "2",
+        "trainer": "ai-toolkit 0.7.8",
+        "family": "diffusers",
+        "keys": 4,
+        "matched": 3,
+        "left": "transformer.nowhere.lora_A.weight",
+        "refused": None,
+        "words": ["m1x  dog"],
+    }
+    assert "inside" not in ask(comfy, path.name), "only who asks for it waits for it"
+
+
+def test_a_file_that_became_another_one_is_looked_at_again(comfy: Comfy) -> None:
+    path = put(comfy, "changes.safetensors", tensors())
+    assert look(comfy, path.name)["rank"] == "4"
+    put(comfy, path.name, tensors(rank=8))
+    assert look(comfy, path.name)["rank"] == "8"
+
+
+def test_a_file_is_read_once(comfy: Comfy) -> None:
+    """Its bytes are changed behind the server's back, with the size and time of before."""
+    path = put(comfy, "once.safetensors", tensors())
+    first, state = look(comfy, path.name), path.stat()
+    path.write_bytes(b"\0" * state.st_size)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert look(comfy, path.name) == first
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns + 10**9))
+    assert "cannot be used" in look(comfy, path.name)["refused"]
+
+
+def nans() -> dict[str, torch.Tensor]:
+    state = tensors()
+    state[f"{QUERY}.lora_B.weight"][5, 1] = torch.nan
+    return state
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        (nans(), "holds numbers that are infinite or none"),
+        (tensors(64), "is made for a model of another size"),
+        (tensors(16, module="mystery.block"), "none of its 3 keys matches"),
+        (
+            {
+                k: t
+                for i in range(60)
+                for k, t in tensors(
+                    16, rank=1, module=f"transformer.transformer_blocks.{i}.attn.to_q"
+                ).items()
+            },
+            "it is made for Qwen-Image, not for FLUX.1",
+        ),
+    ],
+    ids=["not finite", "another size", "no known names", "another model"],
+)
+def test_what_is_refused_is_told(comfy: Comfy, state: dict[str, torch.Tensor], words: str) -> None:
+    put(comfy, "refused.safetensors", state)
+    told = look(comfy, "refused.safetensors")
+    assert words in told["refused"]
+    assert told["kind"] == "LoRA"
+
+
+def test_a_damaged_file_is_told_without_its_place(comfy: Comfy) -> None:
+    path = put(comfy, "damaged.safetensors", tensors())
+    path.write_bytes(path.read_bytes()[:-1])
+    told = look(comfy, path.name)
+    assert told["words"] == []
+    assert "damaged.safetensors cannot be used" in told["refused"]
+    assert str(comfy.server.base) not in told["refused"]
+
+
+def test_long_names_of_a_file_are_cut(comfy: Comfy) -> None:
+    name = "transformer." + "long\n" * 5000
+    put(comfy, "long.safetensors", {**tensors(), name: torch.ones(2)}, {"ss_network_module": name})
+    told = look(comfy, "long.safetensors")
+    assert all(len(told[key]) <= 500 and told[key].isprintable() for key in ("left", "trainer"))
+    assert told["left"].startswith("transformer.long")
+
+
+def test_only_what_is_here_is_looked_at(comfy: Comfy) -> None:
+    head = {"modelspec.trigger_phrase": "TOK"}
+    link = comfy.files.file("/inside/known.safetensors", loras.as_bytes(tensors(), head))
+    assert look(comfy, link) is None
+    assert comfy.files.asked("/inside") == []
+    assert look(comfy, "nowhere.safetensors") is None
+    assert look(comfy, "../x.ckpt") is None
+    fetched(comfy, link)
+    before = len(comfy.files.asked("/inside"))
+    told = look(comfy, link)
+    assert (told["matched"], told["words"]) == (3, ["TOK"])
+    assert len(comfy.files.asked("/inside")) == before
 
 
 @pytest.mark.parametrize(
@@ -90,6 +223,7 @@ def test_a_fetched_file_is_known_by_its_source(comfy: Comfy) -> None:
         (b"nonsense", {"Content-Type": "application/json"}, 400),
         (b"[1]", {"Content-Type": "application/json"}, 400),
         (b'{"source": 5}', {"Content-Type": "application/json"}, 400),
+        (b'{"source": "a/b", "inside": 1}', {"Content-Type": "application/json"}, 400),
         (b'{"source": "' + b"a" * 5000 + b'"}', {"Content-Type": "application/json"}, 400),
         (b"{}", {"Content-Type": "application/json", "Sec-Fetch-Site": "cross-site"}, 403),
         (b"{}", {"Content-Type": "application/json", "Origin": "http://evil.example"}, 403),
