@@ -42,7 +42,7 @@ def as_in_comfyui(comfy: Any) -> Any:
     """Nodes run in inference mode."""
     with torch.inference_mode():
         yield
-    comfy.model_management.unload_all_models()
+        comfy.model_management.unload_all_models()
 
 
 @pytest.fixture(scope="session")
