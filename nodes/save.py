@@ -44,8 +44,8 @@ class FluxHotswapSave(io.ComfyNode):
                 request_input("format and quality"),
                 field_input(
                     FIELD["output_format"],
-                    tooltip="webp is lossy and small, jpg is lossy, png is lossless. Dropping a "
-                    "webp or png file on the graph brings the graph back; a jpg does not.",
+                    tooltip="webp is lossy and small, jpg is lossy, png is lossless. Dropping the "
+                    "file on the graph brings the graph back.",
                 ),
                 field_input(FIELD["output_quality"]),
                 io.String.Input(

@@ -4,6 +4,7 @@
 import { speaker } from "../lib/words.mjs";
 import { attempt, chain } from "./chain.mjs";
 import { Downloads } from "./downloads.mjs";
+import { watchDrops } from "./drops.mjs";
 import { links } from "./files.mjs";
 import { keepHeight } from "./heights.mjs";
 import { inputRows, latentRows, loraRows } from "./rows.mjs";
@@ -84,6 +85,7 @@ export function extension(app, api) {
       command("FluxHotswap.CopyRequest", "copy", copyRequest),
     ],
     async setup() {
+      watchDrops(app);
       world.downloads.listen();
       // A node that is muted, a wire at a reroute: no hook of our own nodes tells of those.
       api.addEventListener?.("graphChanged", refresh);
