@@ -1,10 +1,13 @@
-"""What has been drawn: the Save node's links, and its files dropped on the editor."""
+"""What has been drawn: what the Save node says and offers, and its files dropped on the editor."""
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
-from browser.editor import INPUTS, SMALL, Editor, picture, shipped
+from browser.editor import CONTROL, INPUTS, SMALL, Editor, picture, shipped
+from mini_flux import loras
 
 from flux_hotswap.prediction.fill import fill_prompt
 
@@ -36,6 +39,19 @@ def test_queue_see_the_links_and_drop_the_files(editor: Editor, tmp_path: Path) 
         assert editor.node_types() == types
         inputs = editor.inputs()
         assert {key: inputs[key] for key in SMALL} == SMALL
+    drop_on_load_image(editor, on_disk(tmp_path, *files[-1]))
+
+
+def drop_on_load_image(editor: Editor, jpg: Path) -> None:
+    """A node that takes pictures takes those with a graph too."""
+    editor.clear()
+    editor.add("LoadImage", (100, 150))
+    editor.show(scale=1)
+    editor.page.wait_for_timeout(300)
+    left, top, right, _ = editor.boxes()["Load Image"]
+    editor.drop(jpg, ((left + right) / 2, top + 12))
+    editor.wait("name => window.app.graph.nodes[0]?.widgets[0].value === name", jpg.name)
+    assert editor.node_types() == ["LoadImage"]
 
 
 def test_a_jpg_of_an_api_client_brings_back_what_it_queued(editor: Editor, tmp_path: Path) -> None:
@@ -59,15 +75,57 @@ def test_a_jpg_of_others_is_the_editors(editor: Editor, tmp_path: Path) -> None:
     assert "FluxHotswapNoise" in editor.node_types()
 
 
-def test_a_jpg_on_a_node_that_takes_pictures_is_the_nodes(editor: Editor, tmp_path: Path) -> None:
+def test_what_made_a_picture_can_be_used_again(editor: Editor) -> None:
+    """The template's form and Save node stand apart, with a subgraph between them."""
+    lora = editor.comfy.server.models_dir / "loras" / "shown.safetensors"
+    lora.parent.mkdir(exist_ok=True)
+    loras.write(loras.diffusers(loras.blocks()), lora)
     editor.load(shipped("text_to_image.json"))
-    editor.set_widgets(INPUTS, **SMALL, seed=12, disable_safety_checker=True, output_format="jpg")
-    name, data = editor.draw()
-    editor.clear()
-    editor.add("LoadImage", (100, 150))
-    editor.show(scale=1)
-    editor.page.wait_for_timeout(300)
-    left, top, right, _ = editor.boxes()["Load Image"]
-    editor.drop(on_disk(tmp_path, name, data), ((left + right) / 2, top + 12))
-    editor.wait("name => window.app.graph.nodes[0]?.widgets[0].value === name", name)
-    assert editor.node_types() == ["LoadImage"]
+    prompt = f"a fox in {editor.look()}"  # one server, and its cache, serves two looks
+    ask = {**SMALL, "prompt": prompt, "lora": lora.name, "lora_scale": 0.5, "seed": 12}
+    editor.set_widgets(INPUTS, **ask, disable_safety_checker=True, control_after_generate="fixed")
+    editor.draw()
+    editor.wait_for_line("Seed 12 · ")
+    shown = editor.lines()[-4:]
+    assert re.fullmatch(r"Seed 12 · \d+\.\d s · bf16", shown[1])
+    assert shown[2] == "LoRA: shown.safetensors 0.5"
+    editor.shoot(f"result_{editor.look()}")
+
+    change = {"prompt": "a hen", "seed": 99, "control_after_generate": "randomize"}
+    editor.set_widgets(INPUTS, **change)
+    press(editor, "Copy request JSON")
+    editor.wait("() => navigator.clipboard.readText().then(text => text.includes('a fox'))")
+    copied = json.loads(editor.page.evaluate("() => navigator.clipboard.readText()"))
+    assert {key: copied[key] for key in ask} == ask
+
+    press(editor, "Use this seed")
+    form = editor.inputs()
+    assert (form["seed"], form["prompt"], control(editor)) == (12, "a hen", "fixed")
+    editor.command("Comfy.Undo")
+    editor.wait(f"() => nodeOf('{INPUTS}').widgets.some(({{value}}) => value === 99)")
+    assert control(editor) == "randomize"
+    editor.wait_for_line("Seed 12 · ")
+
+    editor.set_widgets(INPUTS, **ask, control_after_generate="fixed")
+    editor.draw()
+    editor.page.wait_for_timeout(500)
+    assert editor.lines()[-4:] == shown, "from the cache: the picture took what it took"
+    editor.set_widgets(INPUTS, seed=13)
+    editor.draw()
+    editor.wait_for_line("Seed 13 · ")
+    assert not any("Seed 12" in line for line in editor.lines())
+
+
+def press(editor: Editor, label: str) -> None:
+    """Click a button below the picture."""
+    editor.page.bring_to_front()
+    editor.page.get_by_role("button", name=label).and_(
+        editor.page.locator(".flux-hotswap-lines button")
+    ).click()
+
+
+def control(editor: Editor) -> str:
+    return editor.page.evaluate(
+        "([type, name]) => nodeOf(type).widgets.find(widget => widget.name === name).value",
+        [INPUTS, CONTROL],
+    )
