@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, Final
 
 from comfy_api.latest import io
 
@@ -13,6 +13,7 @@ from ..engine.ahead import begin
 from ..engine.pictures import fingerprint, read_source
 from ..ops.picture import decode_mask, decode_picture, grid_mask, is_placeholder, mask_warning
 from ..ops.picture_file import upright_size
+from ..prediction.data_uri import is_data_uri
 from ..prediction.plan import Plan, Strengths, make_plan
 from ..prediction.request import Request, parse_request
 from ..prediction.spec import (
@@ -30,6 +31,9 @@ from .wire import Prediction, RequestWire
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+SOURCES: Final = ("image", "mask", "lora", "extra_lora")
+"""The fields that name a file, or hold one."""
 
 
 class FluxHotswapInputs(io.ComfyNode):
@@ -107,7 +111,12 @@ class FluxHotswapInputs(io.ComfyNode):
         prediction = gather(request, input_image, input_mask, strengths)
         plan = prediction.plan
         begin(plan, cls.hidden.prompt or {})
-        note(cls, warnings=list(plan.warnings))
+        wired = [
+            name
+            for name, made in (("image", input_image), ("mask", input_mask))
+            if made is not None
+        ]
+        note(cls, warnings=list(plan.warnings), request=asked(prediction, wired))
         return io.NodeOutput(
             prediction,
             request.prompt,
@@ -182,6 +191,29 @@ def given_fields(values: Mapping[str, Any]) -> dict[str, Any]:
     """
     unused = () if values.get("aspect_ratio") == CUSTOM else ("width", "height")
     return {name: value for name, value in values.items() if name not in unused}
+
+
+def asked(prediction: Prediction, wired: Collection[str]) -> dict[str, Any]:
+    """Return the request for who looks at its pictures and wants it again.
+
+    Args:
+        prediction: what runs.
+        wired: which of image and mask are connected.
+
+    Returns:
+        fields: each that has a value, with the seed that is used. left_out: the fields whose value
+        cannot be said in a few words: a connected picture, and the bytes of a `data:` URI.
+    """
+    given: dict[str, Any] = {**asdict(prediction.request), "seed": prediction.plan.seed}
+    used = {"image": prediction.image, "mask": prediction.mask}
+    left_out = [name for name in wired if used[name] is not None]
+    left_out += [name for name in SOURCES if name not in wired and is_data_uri(given[name] or "")]
+    fields = {
+        name: value
+        for name, value in given.items()
+        if value is not None and name not in wired and name not in left_out
+    }
+    return {"fields": fields, "left_out": left_out}
 
 
 def describe(plan: Plan) -> str:

@@ -44,8 +44,8 @@ class FluxHotswapSave(io.ComfyNode):
                 request_input("format and quality"),
                 field_input(
                     FIELD["output_format"],
-                    tooltip="webp is lossy and small, jpg is lossy, png is lossless. Dropping a "
-                    "webp or png file on the graph brings the graph back; a jpg does not.",
+                    tooltip="webp is lossy and small, jpg is lossy, png is lossless. Dropping the "
+                    "file on the graph brings the graph back.",
                 ),
                 field_input(FIELD["output_quality"]),
                 io.String.Input(
@@ -88,6 +88,7 @@ class FluxHotswapSave(io.ComfyNode):
             output_format = request.plan.output_format
             output_quality = request.plan.output_quality
         record = assemble(notes_before(cls), images.shape[2], images.shape[1], len(images))
+        asked = record.pop("request", None)  # for the editor: the file has the graph
         if record.get("engine") == FP8:
             images = in_eight_bit_steps(images)
         prefix = clean_prefix(filename_prefix, datetime.now().astimezone())
@@ -103,6 +104,8 @@ class FluxHotswapSave(io.ComfyNode):
         )
         logger.info("%s", saved.report)
         ui = {"images": saved.images, "flux_hotswap": told(record)}
+        if asked is not None:
+            ui["flux_hotswap_request"] = told(asked)
         return io.NodeOutput(saved.uris, saved.report, ui=ui)
 
     @classmethod

@@ -97,9 +97,9 @@ DIFFERENCES: Final[tuple[Difference, ...]] = (
     Difference(
         "metadata in files",
         "None.",
-        "The graph, the record of what ran, and the `parameters` text that other tools read. The "
-        "editor reads the graph back from png and webp, not from jpg. ComfyUI's --disable-metadata "
-        "leaves all of it out.",
+        "The graph, the record of what ran, and the `parameters` text that other tools read. A "
+        "file dropped on the editor brings its graph back. ComfyUI's --disable-metadata leaves all "
+        "of it out.",
     ),
     Difference(
         "safety",

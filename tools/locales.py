@@ -24,7 +24,7 @@ OURS: Final = "FluxHotswap"
 SAME: Final = frozenset(
     {
         *("LATENT", "MODEL", "CLIP", "NOISE", "CONDITIONING", "SIGMAS", "VAE", "vae", "clip"),
-        *("lora", "{route}", "{route}: {reason}"),
+        *("lora", "{route}", "{route}: {reason}", "{seconds} s", "LoRA: {loras}"),
         *("Replicate: {name}", "Hugging Face: {name}", "CivitAI: {name}"),
     }
 )

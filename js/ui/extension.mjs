@@ -4,15 +4,17 @@
 import { speaker } from "../lib/words.mjs";
 import { attempt, chain } from "./chain.mjs";
 import { Downloads } from "./downloads.mjs";
-import { links } from "./files.mjs";
+import { watchDrops } from "./drops.mjs";
 import { keepHeight } from "./heights.mjs";
 import { inputRows, latentRows, loraRows } from "./rows.mjs";
 import { styleRows } from "./sheet.mjs";
 import { showSides } from "./sides.mjs";
-import { allNodes, INPUTS, kindOf, LATENT, LORA, SAVE } from "./nodes.mjs";
+import { allNodes, INPUTS, kindOf, LATENT, LORA, SAVE, selectedForm } from "./nodes.mjs";
 import { addPanel } from "./panel.mjs";
 import { Pictures } from "./pictures.mjs";
 import { copyRequest, pasteRequest } from "./requests.mjs";
+import { saveRows } from "./results.mjs";
+import { Runs } from "./runs.mjs";
 import { Sources } from "./sources.mjs";
 import { restWhileUnused, showUnused } from "./unused.mjs";
 
@@ -20,17 +22,19 @@ import { restWhileUnused, showUnused } from "./unused.mjs";
 /** @typedef {import("./panel.mjs").Panel} Panel */
 
 /** @type {Record<string, (node: Node, world: World) => HTMLElement[]>} */
-const ROWS = { [INPUTS]: inputRows, [LATENT]: latentRows, [LORA]: loraRows };
+const ROWS = { [INPUTS]: inputRows, [LATENT]: latentRows, [LORA]: loraRows, [SAVE]: saveRows };
 
 /**
  * What the rows are made of.
  *
  * @typedef {object} World
  * @property {import("./nodes.mjs").App} app
+ * @property {import("./nodes.mjs").Api} api
  * @property {import("../lib/words.mjs").Say} say
  * @property {Pictures} pictures
  * @property {Sources} sources
  * @property {Downloads} downloads
+ * @property {Runs} runs
  */
 
 /**
@@ -47,6 +51,7 @@ export function extension(app, api) {
   /** @type {World} */
   const world = {
     app,
+    api,
     say: speaker(null, "en"),
     pictures: new Pictures(api, refresh),
     sources: new Sources(api, refresh),
@@ -54,13 +59,17 @@ export function extension(app, api) {
       world.sources.forget();
       refresh();
     }, refresh),
+    runs: new Runs(api, refresh),
   };
+
+  const shownGraph = () => app.canvas?.graph ?? app.graph;
 
   /** @param {Node} node */
   function refreshNode(node) {
     const panel = panels.get(node);
     const rows = ROWS[kindOf(node)];
     if (panel && rows) panel.show(rows(node, world));
+    if (node.graph === shownGraph()) panel?.takePlace();
     showSides(node, world.pictures);
     showUnused(node);
   }
@@ -68,7 +77,7 @@ export function extension(app, api) {
   function refreshAll() {
     const nodes = allNodes(app.rootGraph ?? app.graph).filter(isOurs);
     for (const node of nodes) attempt(() => refreshNode(node));
-    styleRows(nodes, app.canvas?.graph ?? app.graph);
+    styleRows(nodes, shownGraph());
   }
 
   /** @param {string} id @param {"paste" | "copy"} key @param {Function} act */
@@ -86,7 +95,9 @@ export function extension(app, api) {
       command("FluxHotswap.CopyRequest", "copy", copyRequest),
     ],
     async setup() {
+      watchDrops(app);
       world.downloads.listen();
+      world.runs.listen();
       // A node that is muted, a wire at a reroute: no hook of our own nodes tells of those.
       api.addEventListener?.("graphChanged", refresh);
       app.canvas?.canvas?.addEventListener?.("litegraph:set-graph", refresh);
@@ -96,8 +107,7 @@ export function extension(app, api) {
     /** @param {Node} node */
     nodeCreated(node) {
       const kind = kindOf(node);
-      if (kind === SAVE || kind in ROWS) keepHeight(node);
-      if (kind === SAVE) links(node, api, addPanel(node));
+      if (kind in ROWS) keepHeight(node);
       if (kind === "LoadImage" || isOurs(node)) watch(node, refresh);
       if (!isOurs(node)) return;
       restWhileUnused(node);
@@ -105,6 +115,7 @@ export function extension(app, api) {
       if (panel) panels.set(node, panel);
       refresh();
     },
+    onNodeOutputsUpdated: refresh,
     afterConfigureGraph() {
       world.sources.forget();
       world.pictures.forget();
@@ -167,12 +178,4 @@ async function speakerOf(app, api) {
   } catch {
     return speaker(null, "en");
   }
-}
-
-/** @param {import("./nodes.mjs").App} app */
-function selectedForm(app) {
-  const selected = Object.values(app.canvas?.selected_nodes ?? {});
-  const isForm = (/** @type {Node} */ node) => kindOf(node) === INPUTS;
-  const forms = allNodes(app.rootGraph ?? app.graph).filter(isForm);
-  return selected.find(isForm) ?? (forms.length === 1 ? forms[0] : undefined);
 }

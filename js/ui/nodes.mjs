@@ -108,6 +108,37 @@ function along(graph, id) {
   return node ? { node, slot: link.origin_slot } : undefined;
 }
 
+/**
+ * The nearest form that a node hangs on, over any wires.
+ *
+ * @param {Node} node
+ * @returns {Node | undefined}
+ */
+export function formBefore(node) {
+  const seen = new Set([node]);
+  for (const at of seen) {
+    if (kindOf(at) === INPUTS) return at;
+    for (const { name } of at.inputs ?? []) {
+      const origin = originOf(at, name);
+      if (origin) seen.add(origin.node);
+    }
+  }
+  return undefined;
+}
+
+/**
+ * The form that is selected, or the only one.
+ *
+ * @param {App} app
+ * @returns {Node | undefined}
+ */
+export function selectedForm(app) {
+  const selected = Object.values(app.canvas?.selected_nodes ?? {});
+  const isForm = (/** @type {Node} */ node) => kindOf(node) === INPUTS;
+  const forms = allNodes(app.rootGraph ?? app.graph).filter(isForm);
+  return selected.find(isForm) ?? (forms.length === 1 ? forms[0] : undefined);
+}
+
 /** @param {Origin} origin */
 export function outputName({ node, slot }) {
   return node.outputs?.[slot]?.name ?? "";

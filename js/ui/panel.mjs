@@ -7,6 +7,7 @@ import { resizeAround } from "./heights.mjs";
 /** @typedef {import("./nodes.mjs").Node} Node */
 
 const NAME = "flux_hotswap_lines";
+const CLASS = "flux-hotswap-lines";
 const LINE = 18;
 const PADDING = 8;
 const GAP = 4; // between two widgets: a panel without lines takes no room at all
@@ -19,6 +20,7 @@ const COLOURS = {
 /**
  * @typedef {object} Panel
  * @property {(rows: HTMLElement[]) => void} show
+ * @property {() => void} takePlace - to be called while the node's graph is shown
  */
 
 /**
@@ -30,7 +32,7 @@ const COLOURS = {
 export function addPanel(node) {
   if (typeof node.addDOMWidget !== "function") return null;
   const element = document.createElement("div");
-  element.className = "flux-hotswap-lines";
+  element.className = CLASS;
   Object.assign(element.style, {
     boxSizing: "border-box",
     padding: "4px 12px",
@@ -59,6 +61,11 @@ export function addPanel(node) {
         rows = lines.length;
         element.style.minHeight = `${Math.max(height(), 0)}px`;
       });
+    },
+    takePlace() {
+      // Undo makes nodes anew, and Nodes 2.0 goes on to show the panel of the one before.
+      if (element.isConnected) return;
+      document.querySelector(`.lg-node[data-node-id="${node.id}"] .${CLASS}`)?.replaceWith(element);
     },
   };
 }

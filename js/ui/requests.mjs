@@ -1,4 +1,4 @@
-// "Paste request JSON" and "Copy request JSON".
+// "Paste request JSON", "Copy request JSON" and "Use this seed".
 // @ts-check
 
 import { readRequest, RequestError, toRequest, toWidgets } from "../lib/request.mjs";
@@ -51,8 +51,39 @@ export async function copyRequest(app, form, say, pictures) {
   const left = ["input_image", "input_mask", ...names.filter((name) => known[name] === undefined)];
   const unknown = left.filter((name) => isLinked(form, name));
   const detail = unknown.length ? say("left_out", { names: unknown.join(", ") }) : undefined;
+  await copyText(app, text, detail, say);
+}
+
+/**
+ * Put a request into the clipboard, or show it where the browser keeps that to itself.
+ *
+ * @param {import("./nodes.mjs").App} app
+ * @param {string} text
+ * @param {string | undefined} detail - what else there is to say
+ * @param {Say} say
+ */
+export async function copyText(app, text, detail, say) {
   if (await toClipboard(text)) return tell(app, "success", say("copied"), detail);
   await ask(app, say("copy"), say("take_request"), text);
+}
+
+/**
+ * Put the seed of a picture into a form, and keep it there.
+ *
+ * @param {import("./nodes.mjs").App} app
+ * @param {Node | undefined} form
+ * @param {number} seed
+ * @param {Say} say
+ */
+export function useSeed(app, form, seed, say) {
+  if (!form) return tell(app, "warn", say("use_seed"), say("no_form"));
+  if (isLinked(form, "seed"))
+    return tell(app, "warn", say("use_seed"), say("left_out", { names: "seed" }));
+  edit(app, form, () => {
+    setWidget(app, form, "seed", seed);
+    setWidget(app, form, CONTROL, "fixed");
+  });
+  tell(app, "success", say("seed_used", { seed }));
 }
 
 /**
@@ -62,8 +93,26 @@ export async function copyRequest(app, form, say, pictures) {
  */
 function fillForm(app, form, text) {
   const { values, seedIsDrawn } = toWidgets(readRequest(text), defaultsOf(form), Math.random);
-  for (const [name, value] of Object.entries(values)) setWidget(app, form, name, value);
-  setWidget(app, form, CONTROL, seedIsDrawn ? "randomize" : "fixed");
+  edit(app, form, () => {
+    for (const [name, value] of Object.entries(values)) setWidget(app, form, name, value);
+    setWidget(app, form, CONTROL, seedIsDrawn ? "randomize" : "fixed");
+  });
+}
+
+/**
+ * Change a form in one step of the editor's undo.
+ *
+ * @param {import("./nodes.mjs").App} app
+ * @param {Node} form
+ * @param {() => void} change
+ */
+function edit(app, form, change) {
+  app.canvas?.emitBeforeChange?.();
+  try {
+    change();
+  } finally {
+    app.canvas?.emitAfterChange?.();
+  }
   form.graph?.setDirtyCanvas?.(true, true);
 }
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from playwright.sync_api import Browser, ConsoleMessage, Page
 from runtime.environment import ROOT
 from runtime.session import Comfy
@@ -30,6 +32,8 @@ DECIDED = {
 """Which widgets a request decides, as far as they are not hidden."""
 CONTROL = "control_after_generate"
 SMALL = {"aspect_ratio": "custom", "width": 256, "height": 256, "num_inference_steps": 1}
+EMPTY = (800, 800)
+"""A place of the page where no test puts a node."""
 START_MS = 120_000
 WAIT_MS = 20_000
 DRAW_SECONDS = 90
@@ -51,6 +55,13 @@ Box = tuple[float, float, float, float]
 
 def shipped(name: str) -> dict[str, Any]:
     return json.loads((WORKFLOWS / name).read_text(encoding="utf-8"))
+
+
+def picture(width: int, height: int, kind: str = "PNG") -> bytes:
+    """A file of one colour."""
+    buffer = BytesIO()
+    Image.new("RGB", (width, height), "teal").save(buffer, kind)
+    return buffer.getvalue()
 
 
 @dataclass
@@ -344,17 +355,11 @@ class Editor:
             self.page.wait_for_timeout(100)
         raise TimeoutError(f"no picture after {DRAW_SECONDS} s:\n{self.comfy.server.log_tail()}")
 
-    def drop(self, name: str, data: bytes) -> None:
-        """Drop a file on the canvas, as a hand would."""
-        self.page.evaluate(
-            """([name, bytes]) => {
-                const kinds = {png: 'image/png', webp: 'image/webp', jpg: 'image/jpeg'}
-                const type = kinds[name.split('.').pop()]
-                const file = new File([new Uint8Array(bytes)], name, {type})
-                const dataTransfer = new DataTransfer()
-                dataTransfer.items.add(file)
-                const options = {bubbles: true, cancelable: true, dataTransfer}
-                window.app.canvasEl.dispatchEvent(new DragEvent('drop', options))
-            }""",
-            [name, list(data)],
-        )
+    def drop(self, file: Path, place: tuple[float, float] = EMPTY) -> None:
+        """Drop a file at a place of the page, as a hand does; it has to stay until it is read."""
+        browser = self.page.context.new_cdp_session(self.page)
+        data: dict[str, Any] = {"items": [], "files": [str(file)], "dragOperationsMask": 1}
+        for step in ("dragEnter", "dragOver", "drop"):
+            event = {"type": step, "x": place[0], "y": place[1], "data": data}
+            browser.send("Input.dispatchDragEvent", event)
+        browser.detach()

@@ -1,11 +1,11 @@
-"""The shipped workflows, our lines and our files in ComfyUI's graph editor, in a real browser."""
+"""The shipped workflows and our lines in ComfyUI's graph editor, in a real browser."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from browser.editor import DECIDED, INPUTS, SMALL, Editor, shipped
+from browser.editor import DECIDED, INPUTS, SMALL, Editor, picture, shipped
 from fetch.servers import lora
 
 LATENT, LORA = "FluxHotswapLatent", "FluxHotswapLora"
@@ -218,38 +218,6 @@ def test_a_local_file_is_found_or_not(editor: Editor) -> None:
     editor.wait_for_line("No such file in the loras folders")
 
 
-def test_queue_see_the_links_and_drop_the_file(editor: Editor) -> None:
-    editor.load(shipped("flux_lora_schema.json"))
-    editor.set_widgets(INPUTS, **SMALL, seed=12, disable_safety_checker=True)
-    name, data = editor.draw()
-    editor.wait_for_line(name)
-    href = editor.page.locator(".flux-hotswap-lines a").first.get_attribute("href")
-    assert href is not None
-    assert editor.page.request.get(f"{editor.comfy.server.url}{href}").body() == data
-    types = editor.node_types()
-    editor.set_widgets(INPUTS, output_format="png")
-    png = editor.draw()
-    for file in ((name, data), png):
-        editor.clear()
-        assert editor.node_types() == []
-        editor.drop(*file)
-        editor.wait("() => everyNode().length > 5")
-        assert editor.node_types() == types
-        inputs = editor.inputs()
-        assert {key: inputs[key] for key in SMALL} == SMALL
-
-
-def test_a_dropped_jpg_brings_nothing_back(editor: Editor) -> None:
-    """The editor reads no JPEG; the documents say so. Should it learn to, they have to follow."""
-    editor.load(shipped("text_to_image.json"))
-    editor.set_widgets(INPUTS, **SMALL, seed=12, disable_safety_checker=True, output_format="jpg")
-    file = editor.draw()
-    editor.clear()
-    editor.drop(*file)
-    editor.page.wait_for_timeout(1500)
-    assert INPUTS not in editor.node_types()
-
-
 REQUEST: dict[str, Any] = {
     "prompt": "a (red) fox",
     "aspect_ratio": "custom",
@@ -328,16 +296,6 @@ def clipboard(editor: Editor, text: str) -> None:
 
 def history(editor: Editor) -> list[dict[str, Any]]:
     return list(editor.comfy.client.history().values())
-
-
-def picture(width: int, height: int) -> bytes:
-    from io import BytesIO
-
-    from PIL import Image
-
-    buffer = BytesIO()
-    Image.new("RGB", (width, height), "teal").save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def test_the_help_panel_shows_the_page(editor: Editor) -> None:

@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import { originOf } from "../../js/ui/nodes.mjs";
+import { formBefore, originOf, selectedForm } from "../../js/ui/nodes.mjs";
 import { Pictures } from "../../js/ui/pictures.mjs";
+import { useSeed } from "../../js/ui/requests.mjs";
 import { DECIDED, restWhileUnused, showUnused } from "../../js/ui/unused.mjs";
 import { formOf, valueOf } from "../../js/ui/values.mjs";
 
@@ -211,4 +212,39 @@ test("a control rests while the request is connected", () => {
   cut();
   node.widgets[1].afterQueued();
   assert.deepEqual(ran, ["after"]);
+});
+
+test("a picture's form is the one its node hangs on, over any wires", () => {
+  const graph = new Graph();
+  const [other, form] = [formIn(graph), formIn(graph)];
+  const noise = graph.add("FluxHotswapNoise");
+  const sampler = graph.add("Sampler", { inputs: ["noise", "again"] });
+  const save = graph.add("FluxHotswapSave", { inputs: ["images", "request"] });
+  assert.equal(formBefore(save), undefined);
+  graph.connect(form, "request", noise, "request");
+  graph.connect(noise, "NOISE", sampler, "noise");
+  graph.connect(sampler, "", sampler, "again"); // a circle, as a graph may have while it is changed
+  graph.connect(sampler, "", save, "images");
+  assert.equal(formBefore(save), form);
+  graph.connect(other, "request", save, "request");
+  assert.equal(formBefore(save), other, "the nearest");
+  assert.equal(selectedForm({ graph }), undefined, "there are two");
+  assert.equal(selectedForm({ graph, canvas: { selected_nodes: { 1: form } } }), form);
+});
+
+test("a seed goes into a form in one step, and not over a wire", () => {
+  const steps = [];
+  const canvas = { emitBeforeChange: () => steps.push("before"), emitAfterChange: () => steps.push("after") };
+  const toast = { add: ({ severity }) => steps.push(severity) };
+  const app = { canvas, extensionManager: { toast } };
+  const graph = new Graph();
+  const form = formIn(graph, { seed: 1, control_after_generate: "randomize" });
+  const values = () => ["seed", "control_after_generate"].map((name) => form.widgets.find((widget) => widget.name === name).value);
+  useSeed(app, undefined, 7, String);
+  useSeed(app, form, 7, String);
+  assert.deepEqual(values(), [7, "fixed"]);
+  graph.connect(graph.add("PrimitiveInt"), "", form, "seed");
+  useSeed(app, form, 8, String);
+  assert.deepEqual(values(), [7, "fixed"]);
+  assert.deepEqual(steps, ["warn", "before", "after", "success", "warn"]);
 });

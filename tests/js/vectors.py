@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import json
+from io import BytesIO
 from itertools import product
 from typing import Any
 
+import torch
+from PIL import Image
+
 from flux_hotswap.errors import RequestError
+from flux_hotswap.ops import metadata
+from flux_hotswap.ops.encode import encode_batch
 from flux_hotswap.prediction.plan import make_plan
 from flux_hotswap.prediction.request import parse_request
 from flux_hotswap.prediction.sizes import PRESETS, Size, custom_size, image_size, preset_size
@@ -17,6 +24,8 @@ PICTURES = [
     (1, 1), (17, 1), (64, 48), (512, 512), (1023, 769), (1440, 1440), (1441, 1440), (2000, 1000),
     (3, 9000), (4032, 3024), (3024, 4032), (1920, 1080), (1439, 2879), (12345, 1), (7000, 6999),
 ]  # fmt: skip
+RECORD = {"flux_hotswap": {"seed": 7}}
+GRAPHS = {"prompt": {"3": {"inputs": {"text": "a: café, 猫"}}}, "workflow": {"nodes": [1, 2]}}
 WRONG = {
     Kind.STRING: [7, True, ["a"], {}],
     Kind.URI: [7, False, ["a.png"]],
@@ -45,6 +54,15 @@ def vectors() -> dict[str, Any]:
             for steps in range(1, 51)
         ],
         "requests": [_parsed(raw) for raw in requests()],
+        "jpegs": {
+            "editor": _saved(GRAPHS | RECORD, parameters="a fox\nSteps: 28"),
+            "api": _saved({"prompt": GRAPHS["prompt"]} | RECORD),
+            "too large": _saved({"workflow": "x" * metadata.JPEG_EXIF_LIMIT} | RECORD),
+            "without": _saved({}),
+            "of another program": _saved(GRAPHS),
+            "little-endian": _written_by_pillow(GRAPHS | RECORD),
+        },
+        "graphs": GRAPHS,
     }
 
 
@@ -92,6 +110,25 @@ def _parsed(raw: dict[str, Any]) -> dict[str, Any]:
         return {"text": json.dumps(raw), "refused": error.field}
     given = {name: value for name, value in vars(request).items() if value is not None}
     return {"text": json.dumps(raw), "request": given}
+
+
+def _saved(texts: dict[str, Any], parameters: str = "") -> str:
+    """Return a file as the Save node writes it, in base64."""
+    packed = metadata.pack(texts, parameters=parameters)
+    (saved,) = encode_batch(torch.rand(1, 64, 64, 3), "jpg", 90, packed)
+    return base64.b64encode(saved.data).decode()
+
+
+def _written_by_pillow(texts: dict[str, Any]) -> str:
+    """Return a file with the same texts whose numbers have their low bytes first."""
+    exif = Image.Exif()
+    exif.endian = "<"
+    for tag, (key, value) in zip((0x0110, 0x010F, 0x010E), texts.items(), strict=True):
+        exif[tag] = f"{key}:{json.dumps(value)}"
+    assert b"II*\0" in exif.tobytes()
+    buffer = BytesIO()
+    Image.new("RGB", (64, 64)).save(buffer, "JPEG", exif=exif)
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def _size(size: Size) -> dict[str, int]:

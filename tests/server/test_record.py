@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from runtime.session import Comfy
 
 from flux_hotswap.ops import metadata
 from flux_hotswap.prediction.fill import Prompt, fill_prompt
+from flux_hotswap.prediction.request import parse_request
 
 ASK: dict[str, Any] = {"prompt": "a star", "megapixels": "0.25", "num_inference_steps": 2}
 ASK |= {"seed": 11, "lora": "record-1.safetensors", "lora_scale": 0.5}
@@ -262,6 +264,42 @@ def test_back_to_an_earlier_prompt(other: ComfyServer) -> None:
     back = client.run(one)
     assert [one[node]["class_type"] for node in back.executed_nodes] == ["FluxHotswapSave"]
     assert record(back) == first
+
+
+# --- the request itself, for the editor ---
+
+
+def asked(result: Result) -> dict[str, Any]:
+    (found,) = result.shown("flux_hotswap_request")
+    return found
+
+
+def test_the_request_as_it_was_with_the_seed_that_was_used(comfy: Comfy) -> None:
+    fields = {"seed": None, "prompt_strength": 0.25, "output_format": "png"}
+    result = comfy.run(graph(**fields))
+    seed = record(result)["seed"]
+    assert parse_request(asked(result)["fields"]) == parse_request({**ASK, **fields, "seed": seed})
+    assert asked(result)["left_out"] == []
+    assert "request" not in record(result)
+    assert "request" not in json.loads(embedded(comfy.client, result)["flux_hotswap"])
+    assert asked(comfy.run(graph(**fields)))["fields"]["seed"] != seed
+
+
+def test_the_request_without_bytes(comfy: Comfy) -> None:
+    """A connected picture has no name, and a picture as text is as long as its file."""
+    buffer = BytesIO()
+    Image.new("RGB", (64, 64), "red").save(buffer, "PNG")
+    data = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    found = asked(comfy.run(graph("flux_lora_schema", image=data)))
+    assert found["left_out"] == ["image"]
+    assert found["fields"]["prompt_strength"] == 0.8
+    assert "image" not in found["fields"]
+    prompt = graph("image_to_image")
+    loader = inputs(prompt, "LoadImage")
+    loader["image"] = comfy.client.upload("wired.png", buffer.getvalue())
+    found = asked(comfy.run(prompt))
+    assert found["left_out"] == ["image"]
+    assert "image" not in found["fields"]
 
 
 # --- in the file ---

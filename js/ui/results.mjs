@@ -1,0 +1,93 @@
+// What the Save node shows of its last run: the files, what made them, and what can be done with that.
+// @ts-check
+
+import { readTold, recordLines, requestText } from "../lib/record.mjs";
+import { attempt } from "./chain.mjs";
+import { fileRow } from "./files.mjs";
+import { formBefore, selectedForm } from "./nodes.mjs";
+import { textRow } from "./panel.mjs";
+import { copyText, useSeed } from "./requests.mjs";
+
+/** @typedef {import("./nodes.mjs").Node} Node */
+/** @typedef {import("./extension.mjs").World} World */
+/** @typedef {import("../lib/record.mjs").PictureRecord} PictureRecord */
+
+/**
+ * @param {Node} node - a Save node
+ * @param {World} world
+ * @returns {HTMLElement[]}
+ */
+export function saveRows(node, world) {
+  const output = outputOf(node, world.app);
+  const images = Array.isArray(output?.images) ? output.images : [];
+  const links = images.map((/** @type {any} */ file) => fileRow(file, world.api));
+  const record = readTold(output?.flux_hotswap);
+  if (!record) return links;
+  const lines = recordLines(record, world.runs.secondsOf(output), world.say).map(textRow);
+  const asked = readTold(output?.flux_hotswap_request);
+  return [...links, ...lines, ...actionRows(node, record, asked, world)];
+}
+
+/**
+ * What a node showed last, as the editor keeps it: with the pictures, through undo and other tabs.
+ *
+ * @param {Node} node
+ * @param {import("./nodes.mjs").App} app
+ * @returns {any}
+ */
+function outputOf({ graph, id }, app) {
+  const isOutside = graph === (app.rootGraph ?? app.graph);
+  return app.nodeOutputs?.[isOutside ? String(id) : `${graph?.id}:${id}`];
+}
+
+/**
+ * @param {Node} node
+ * @param {PictureRecord} record
+ * @param {import("../lib/record.mjs").Asked | null} asked - null: it was no request that ran
+ * @param {World} world
+ * @returns {HTMLElement[]} one row, or none
+ */
+function actionRows(node, { seed }, asked, { app, say }) {
+  const buttons = [];
+  if (seed !== undefined)
+    buttons.push(button(say("use_seed"), () => {
+      useSeed(app, formBefore(node) ?? selectedForm(app), seed, say);
+    }));
+  if (asked)
+    buttons.push(button(say("copy"), () => {
+      const names = asked.left_out.join(", ");
+      const detail = names ? say("left_out_bytes", { names }) : undefined;
+      void copyText(app, requestText(asked.fields), detail, say);
+    }));
+  if (!buttons.length) return [];
+  const row = document.createElement("div");
+  Object.assign(row.style, { display: "flex", gap: "8px", height: "18px", alignItems: "center" });
+  row.append(...buttons);
+  return [row];
+}
+
+/**
+ * @param {string} label
+ * @param {() => void} act
+ */
+function button(label, act) {
+  const made = document.createElement("button");
+  made.type = "button";
+  made.textContent = made.title = label;
+  Object.assign(made.style, {
+    ...{ font: "inherit", lineHeight: "14px", cursor: "pointer", minWidth: "0" },
+    ...{ whiteSpace: "nowrap", overflow: "hidden", textOverflow: "ellipsis" },
+    ...{ padding: "0 6px", border: "1px solid var(--border-color, #555)", borderRadius: "4px" },
+    ...{ background: "var(--comfy-input-bg, #222)", color: "var(--input-text, #ddd)" },
+  });
+  // Else the editor begins to move the node.
+  made.addEventListener("pointerdown", (event) => event.stopPropagation());
+  // Rows may be made anew while a button is pressed: a click would never end where it began.
+  made.addEventListener("pointerup", (event) => {
+    if (event.button === 0) attempt(act);
+  });
+  made.addEventListener("click", (event) => {
+    if (event.detail === 0) attempt(act); // by keyboard
+  });
+  return made;
+}
