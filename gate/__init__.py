@@ -1,1 +1,1 @@
-"""What stands before the queue: the look at each prompt, and the pack's HTTP route."""
+"""What stands before the queue: the look at each prompt, and the pack's HTTP routes."""

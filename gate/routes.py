@@ -1,9 +1,9 @@
-"""What the pack adds to ComfyUI's server: a look at every prompt, and one HTTP route.
+"""What the pack adds to ComfyUI's server: a look at every prompt, and two HTTP routes.
 
-The route says what a LoRA source means, whether its file is here and, where that is asked for, what
-the file is, for the lines in the graph editor. It reads the text, the index of the store and the
-file: nothing goes to the network, nothing is written, no token and no path outside of the loras
-folders is told.
+They are for the lines in the graph editor. One says what a LoRA source means, whether its file is
+here and, where that is asked for, what the file is. It reads the text, the index of the store and
+the file: nothing goes to the network, nothing is written, no secret and no path outside of the
+loras folders is told. The other counts the tokens of a prompt.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import inspect
 import json
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from .count import count
 from .look import ONE_AT_A_TIME, look
 from .refusals import reader
 
@@ -30,10 +31,14 @@ FOLDER: Final = Path(__file__).parents[1]
 """The pack's own."""
 
 SOURCE_ROUTE: Final = "/flux_hotswap/source"
+TOKENS_ROUTE: Final = "/flux_hotswap/tokens"
 MAX_TEXT: Final = 4096
 """Longest source that is looked at, in characters; longer ones are data: URIs."""
 
-MAX_BODY: Final = 8 * MAX_TEXT
+MAX_PROMPT: Final = 16384
+"""Longest prompt that is counted, in characters."""
+
+MAX_BODY: Final = 8 * MAX_PROMPT
 """Bytes that are read of a request: a character may take six, as `\\u00e9` does."""
 
 log = logging.getLogger(__name__)
@@ -58,36 +63,65 @@ def register(classes: Mapping[str, type[io.ComfyNode]]) -> Path | None:
         if getattr(route, "path", None) == SOURCE_ROUTE:
             first = Path(inspect.getfile(route.handler)).parents[1]
             return None if first == FOLDER else first
-    server.routes.post(SOURCE_ROUTE)(answer)
+    server.routes.post(SOURCE_ROUTE)(answer_source)
+    server.routes.post(TOKENS_ROUTE)(answer_tokens)
     server.add_on_prompt_handler(reader(classes))
     return None
 
 
-async def answer(request: web.Request) -> web.Response:
+async def answer_source(request: web.Request) -> web.Response:
     """Answer `{"source": text}` as `about` tells it, with `"inside": true` as `about_inside`."""
-    from aiohttp import web
+    asked = await _asked(request)
+    if not isinstance(asked, dict):
+        return asked
+    text, inside = asked.get("source"), asked.get("inside", False)
+    if not isinstance(text, str) or len(text) > MAX_TEXT or not isinstance(inside, bool):
+        form = '{"source": text, "inside": true or false}'
+        return _refused(400, f"send {form} of at most {MAX_TEXT} characters")
+    if inside:
+        return await _answered(about_inside, text)
+    return _json(await asyncio.to_thread(about, text))
 
+
+async def answer_tokens(request: web.Request) -> web.Response:
+    """Answer `{"prompt": text}` as `count` tells it."""
+    asked = await _asked(request)
+    if not isinstance(asked, dict):
+        return asked
+    text = asked.get("prompt")
+    if not isinstance(text, str) or len(text) > MAX_PROMPT:
+        return _refused(400, f'send {{"prompt": text}} of at most {MAX_PROMPT} characters')
+    return await _answered(count, text)
+
+
+async def _asked(request: web.Request) -> dict[str, Any] | web.Response:
+    """Return what a request holds, or why it is refused."""
     if is_cross_site(request.headers.get("Sec-Fetch-Site", "")):
-        return web.json_response({"error": "cross-site requests are refused"}, status=403)
+        return _refused(403, "cross-site requests are refused")
     if request.content_type != "application/json":  # what a form of another site cannot send
-        return web.json_response({"error": "send application/json"}, status=415)
+        return _refused(415, "send application/json")
     if (request.charset or "utf-8").lower() not in ("utf-8", "utf8"):
-        return web.json_response({"error": "send JSON in UTF-8"}, status=400)
+        return _refused(400, "send JSON in UTF-8")
     try:
         body = json.loads(await _read(request))
     except (ValueError, RecursionError):
         body = None
-    asked: dict[str, Any] = body if isinstance(body, dict) else {}
-    text, inside = asked.get("source"), asked.get("inside", False)
-    if not isinstance(text, str) or len(text) > MAX_TEXT or not isinstance(inside, bool):
-        wanted = (
-            f'send {{"source": text, "inside": true or false}} of at most {MAX_TEXT} characters'
-        )
-        return web.json_response({"error": wanted}, status=400)
-    if not inside:
-        return web.json_response(await asyncio.to_thread(about, text))
+    return body if isinstance(body, dict) else {}
+
+
+async def _answered(work: Callable[[str], Any], text: str) -> web.Response:
     loop = asyncio.get_running_loop()
-    return web.json_response(await loop.run_in_executor(ONE_AT_A_TIME, about_inside, text))
+    return _json(await loop.run_in_executor(ONE_AT_A_TIME, work, text))
+
+
+def _refused(status: int, why: str) -> web.Response:
+    return _json({"error": why}, status)
+
+
+def _json(told: Any, status: int = 200) -> web.Response:
+    from aiohttp import web
+
+    return web.json_response(told, status=status)
 
 
 async def _read(request: web.Request) -> bytes:

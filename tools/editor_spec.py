@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from itertools import product
 from typing import Any, Final
 
-from ..prediction.plan import SCHNELL_STEPS, make_plan
+from ..ops.tokens import CLIP_LENGTH
+from ..prediction.plan import SCHNELL_STEPS, T5_LENGTH, make_plan
 from ..prediction.request import parse_request
 from ..prediction.sizes import GRID, IMAGE_LIMIT, PRESETS, preset_size
 from ..prediction.spec import CUSTOM, MEGAPIXELS, RANDOM_SEED_LIMIT, Field
@@ -52,6 +53,8 @@ def editor_spec(fields: Sequence[Field]) -> str:
         "CUSTOM": ("string", CUSTOM),
         "SCHNELL_STEPS": ("number", SCHNELL_STEPS),
         "RANDOM_SEED_LIMIT": ("number", RANDOM_SEED_LIMIT),
+        "CLIP_LENGTH": ("number", CLIP_LENGTH),
+        "T5_LENGTH": ("Record<string, number>", T5_LENGTH),
         "FIELDS": ("Field[]", [_field(field) for field in fields]),
         "SIZES": ("Record<string, Record<string, [number, number]>>", _sizes()),
         "ROUTES": ("Route[]", routes()),

@@ -2,7 +2,7 @@
 // @ts-check
 
 import { finalSize, hasNeedlessSteps, knownRoute, tokens } from "./plan.mjs";
-import { SCHNELL_STEPS } from "./spec.mjs";
+import { CLIP_LENGTH, SCHNELL_STEPS, T5_LENGTH } from "./spec.mjs";
 
 /** @typedef {import("./words.mjs").Say} Say */
 /** @typedef {import("./plan.mjs").Size} Size */
@@ -27,6 +27,11 @@ import { SCHNELL_STEPS } from "./spec.mjs";
  * @property {string | null} [file] - its file below the loras folder, if it is there
  * @property {number | null} [size] - of that file in bytes
  * @property {Inside | null} [inside] - what that file is, once it was looked at
+ */
+/**
+ * How many tokens the text encoders make of a prompt, before any is cut.
+ *
+ * @typedef {{ t5: number, clip: number }} Tokens
  */
 /**
  * What a LoRA file is; of one that is damaged only why it is refused.
@@ -81,6 +86,18 @@ export function routeLines(values, picture, say) {
 export function stepsLines({ model, num_inference_steps: asked }, say) {
   if (!hasNeedlessSteps(model, asked)) return [];
   return [{ text: say("needless_steps", { steps: SCHNELL_STEPS, asked }), tone: "hint" }];
+}
+
+/**
+ * @param {Tokens | null} tokens - null: the server has not answered
+ * @param {unknown} model
+ * @param {Say} say
+ * @returns {Line[]} none while all of the prompt is read
+ */
+export function tokenLines(tokens, model, say) {
+  const most = T5_LENGTH[String(model)];
+  if (!tokens || !most || (tokens.t5 <= most && tokens.clip <= CLIP_LENGTH)) return [];
+  return [{ text: say("prompt_tokens", { ...tokens, most, clip_most: CLIP_LENGTH }), tone: "hint" }];
 }
 
 /**

@@ -12,6 +12,7 @@ export const MESSAGES = {
   reason_image_input: "image input",
   reason_custom_size: "custom size",
   needless_steps: "schnell needs only {steps} steps, {asked} will run",
+  prompt_tokens: "Prompt: {t5} of {most} tokens for T5, {clip} of {clip_most} for CLIP; what is beyond is not read",
   kind_replicate: "Replicate: {name}",
   kind_huggingface: "Hugging Face: {name}",
   kind_civitai: "CivitAI: {name}",

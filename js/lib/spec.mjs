@@ -36,6 +36,15 @@ export const SCHNELL_STEPS = 4;
 /** @type {number} */
 export const RANDOM_SEED_LIMIT = 4294967296;
 
+/** @type {number} */
+export const CLIP_LENGTH = 77;
+
+/** @type {Record<string, number>} */
+export const T5_LENGTH = {
+  "dev": 512,
+  "schnell": 256,
+};
+
 /** @type {Field[]} */
 export const FIELDS = [
   {"name": "prompt", "kind": "string", "required": true, "default": null, "minimum": null, "maximum": null, "choices": [], "aliases": []},

@@ -16,6 +16,7 @@ import { copyRequest, pasteRequest } from "./requests.mjs";
 import { saveRows } from "./results.mjs";
 import { Runs } from "./runs.mjs";
 import { Sources } from "./sources.mjs";
+import { Prompts } from "./tokens.mjs";
 import { restWhileUnused, showUnused } from "./unused.mjs";
 
 /** @typedef {import("./nodes.mjs").Node} Node */
@@ -32,6 +33,7 @@ const ROWS = { [INPUTS]: inputRows, [LATENT]: latentRows, [LORA]: loraRows, [SAV
  * @property {import("./nodes.mjs").Api} api
  * @property {import("../lib/words.mjs").Say} say
  * @property {Pictures} pictures
+ * @property {Prompts} prompts
  * @property {Sources} sources
  * @property {Downloads} downloads
  * @property {Runs} runs
@@ -54,6 +56,7 @@ export function extension(app, api) {
     api,
     say: speaker(null, "en"),
     pictures: new Pictures(api, refresh),
+    prompts: new Prompts(api, refresh),
     sources: new Sources(api, refresh),
     downloads: new Downloads(app, api, () => {
       world.sources.forget();

@@ -2,7 +2,7 @@
 // @ts-check
 
 import { readTold, recordLines, requestText } from "../lib/record.mjs";
-import { attempt } from "./chain.mjs";
+import { button } from "./button.mjs";
 import { fileRow } from "./files.mjs";
 import { formBefore, selectedForm } from "./nodes.mjs";
 import { textRow } from "./panel.mjs";
@@ -64,30 +64,4 @@ function actionRows(node, { seed }, asked, { app, say }) {
   Object.assign(row.style, { display: "flex", gap: "8px", height: "18px", alignItems: "center" });
   row.append(...buttons);
   return [row];
-}
-
-/**
- * @param {string} label
- * @param {() => void} act
- */
-function button(label, act) {
-  const made = document.createElement("button");
-  made.type = "button";
-  made.textContent = made.title = label;
-  Object.assign(made.style, {
-    ...{ font: "inherit", lineHeight: "14px", cursor: "pointer", minWidth: "0" },
-    ...{ whiteSpace: "nowrap", overflow: "hidden", textOverflow: "ellipsis" },
-    ...{ padding: "0 6px", border: "1px solid var(--border-color, #555)", borderRadius: "4px" },
-    ...{ background: "var(--comfy-input-bg, #222)", color: "var(--input-text, #ddd)" },
-  });
-  // Else the editor begins to move the node.
-  made.addEventListener("pointerdown", (event) => event.stopPropagation());
-  // Rows may be made anew while a button is pressed: a click would never end where it began.
-  made.addEventListener("pointerup", (event) => {
-    if (event.button === 0) attempt(act);
-  });
-  made.addEventListener("click", (event) => {
-    if (event.detail === 0) attempt(act); // by keyboard
-  });
-  return made;
 }

@@ -1,8 +1,9 @@
 // What each of our nodes shows below its widgets.
 // @ts-check
 
-import { downloadLine, routeLines, sizeLine, sourceLines, stepsLines } from "../lib/lines.mjs";
+import { downloadLine, routeLines, sizeLine, sourceLines, stepsLines, tokenLines } from "../lib/lines.mjs";
 import { withWord } from "../lib/prompt.mjs";
+import { button } from "./button.mjs";
 import { isLinked, widgetOf } from "./nodes.mjs";
 import { textRow } from "./panel.mjs";
 import { setWidget } from "./requests.mjs";
@@ -20,7 +21,7 @@ const LORAS = ["lora", "extra_lora"];
  * @returns {HTMLElement[]}
  */
 export function inputRows(node, world) {
-  const { say, pictures, sources, downloads } = world;
+  const { say, pictures, prompts, sources, downloads } = world;
   const names = [...SHAPE, "go_fast", "model", "num_inference_steps"];
   const values = valuesOf(node, names, pictures);
   const picture = pictures.ofForm(node);
@@ -28,6 +29,7 @@ export function inputRows(node, world) {
     sizeLine(values, picture, say),
     ...routeLines(values, picture, say),
     ...stepsLines(values, say),
+    ...tokenLines(prompts.about(valueOf(node, "prompt", pictures)), values.model, say),
     ...LORAS.flatMap((name) => sourceLines(sources.about(valueOf(node, name, pictures)), say)),
   ];
   const loading = downloads.all().filter((lora) => formOf(lora) === node);
@@ -79,7 +81,7 @@ function lineRow(line, form, { app, say }) {
     const add = () => setWidget(app, form, "prompt", withWord(promptOf(form), word));
     const added = button(word, add);
     added.title = say("add_word", { word });
-    Object.assign(added.style, { flex: "none", maxWidth: "90%", overflow: "hidden", textOverflow: "ellipsis" });
+    Object.assign(added.style, { flex: "none", maxWidth: "90%" });
     row.append(added);
   }
   return row;
@@ -113,26 +115,6 @@ function progressRow(share, label, cancel) {
   const bar = document.createElement("progress");
   Object.assign(bar.style, { flex: "1", minWidth: "0" });
   if (share !== null) bar.value = share;
-  row.append(bar, button(label, cancel));
+  row.append(bar, button(label, cancel, "pointerdown"));
   return row;
-}
-
-/**
- * @param {string} label
- * @param {() => void} act
- */
-function button(label, act) {
-  const made = document.createElement("button");
-  made.type = "button";
-  made.textContent = label;
-  Object.assign(made.style, { font: "inherit", lineHeight: "14px", cursor: "pointer" });
-  // Rows are made anew several times a second: a click may never end where it began.
-  made.addEventListener("pointerdown", (event) => {
-    event.stopPropagation();
-    act();
-  });
-  made.addEventListener("click", (event) => {
-    if (event.detail === 0) act(); // by keyboard
-  });
-  return made;
 }

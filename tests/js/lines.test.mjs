@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { test } from "node:test";
-import { bytes, downloadLine, routeLines, sizeLine, sourceLines, stepsLines } from "../../js/lib/lines.mjs";
+import {
+  bytes, downloadLine, routeLines, sizeLine, sourceLines, stepsLines, tokenLines,
+} from "../../js/lib/lines.mjs";
 import { MESSAGES } from "../../js/lib/messages.mjs";
 import { ROUTES } from "../../js/lib/spec.mjs";
 import { speaker } from "../../js/lib/words.mjs";
@@ -41,6 +43,18 @@ test("hint on steps", () => {
   assert.deepEqual(lines, [{ text: "schnell needs only 4 steps, 28 will run", tone: "hint" }]);
   assert.deepEqual(stepsLines({ model: "schnell", num_inference_steps: 4 }, say), []);
   assert.deepEqual(stepsLines({ model: "dev", num_inference_steps: 28 }, say), []);
+});
+
+test("hint on tokens", () => {
+  const lines = (t5, clip, model) => tokenLines({ t5, clip }, model, say).map((line) => line.text);
+  assert.deepEqual(lines(256, 77, "schnell"), []);
+  assert.deepEqual(lines(512, 77, "dev"), []);
+  const long = "Prompt: 513 of 512 tokens for T5, 70 of 77 for CLIP; what is beyond is not read";
+  assert.deepEqual(lines(513, 70, "dev"), [long]);
+  assert.match(lines(257, 70, "schnell")[0], /257 of 256 tokens/);
+  assert.match(lines(90, 78, "dev")[0], /90 of 512 tokens for T5, 78 of 77 for CLIP/);
+  assert.deepEqual(lines(9999, 9999, undefined), []);
+  assert.deepEqual(tokenLines(null, "dev", say), []);
 });
 
 test("source lines", () => {

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from faults.test_slow import BODY, SERVERS, drip
+from faults.test_slow import BODY, LATE, SERVERS, drip
 from graphs import form_graph
 from PIL import Image
 from runtime.client import Client, ExecutionError, HTTPStatusError, PromptRejectedError
@@ -64,7 +64,7 @@ def test_cancel_is_heard_within_a_second(comfy: Comfy, name: str, field: str) ->
         comfy.run(graph(**fields), on_progress=later)
     ended = time.monotonic()
     assert stopped.value.interrupted
-    assert ended - pressed[0] < 1
+    assert ended - pressed[0] < 1 + LATE
 
 
 # --- the server answers others meanwhile ---

@@ -1,4 +1,4 @@
-"""The route that tells the editor what a LoRA source means."""
+"""The routes that tell the editor what a LoRA source means, and how long a prompt is."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ import torch
 from fetch.servers import lora
 from mini_flux import loras
 from runtime.client import HTTPStatusError
+from runtime.comfyui import find_comfyui
 from runtime.session import Comfy
+from transformers import CLIPTokenizer, T5Tokenizer
 
 from flux_hotswap.files.addresses import AllowList
 from flux_hotswap.files.settings import Settings
@@ -22,6 +24,7 @@ from flux_hotswap.lora_fetch.fetch import fetch
 from flux_hotswap.lora_fetch.store import Store
 
 PATH = "/flux_hotswap/source"
+TOKENS = "/flux_hotswap/tokens"
 HEAD = {"software": '{"name": "ai-toolkit", "version": "0.7.8"}'}
 WIDTH = 3072
 QUERY = "transformer.transformer_blocks.3.attn.to_q"
@@ -216,6 +219,27 @@ def test_only_what_is_here_is_looked_at(comfy: Comfy) -> None:
 
 
 @pytest.mark.parametrize(
+    "prompt",
+    ["", "a fox", "(a fox:1.2), embedding:x", "ein Fuchs, 狐 🦊\n", "a fox " * 300, "x" * 16384],
+    ids=["none", "short", "no weights", "unicode", "long", "longest"],
+)
+def test_tokens_are_those_of_comfyuis_tokenizers(comfy: Comfy, prompt: str) -> None:
+    """Counted here from the files that ComfyUI brings, with what ends a prompt."""
+    folder = find_comfyui().path / "comfy"
+    t5 = T5Tokenizer.from_pretrained(folder / "text_encoders" / "t5_tokenizer")
+    clip = CLIPTokenizer.from_pretrained(folder / "sd1_tokenizer")
+    wanted = {"t5": len(t5(prompt)["input_ids"]), "clip": len(clip(prompt)["input_ids"])}
+    assert comfy.client.post(TOKENS, {"prompt": prompt}) == wanted
+
+
+@pytest.mark.parametrize("body", [{}, {"prompt": 5}, {"prompt": "x" * 16385}, {"source": "a/b"}])
+def test_what_is_no_prompt_is_refused(comfy: Comfy, body: dict[str, Any]) -> None:
+    with pytest.raises(HTTPStatusError, match=r"HTTP 400"):
+        comfy.client.post(TOKENS, body)
+
+
+@pytest.mark.parametrize("path", [PATH, TOKENS])
+@pytest.mark.parametrize(
     ("body", "headers", "status"),
     [
         (b'{"source": "a/b"}', {"Content-Type": "text/plain"}, 415),
@@ -229,9 +253,11 @@ def test_only_what_is_here_is_looked_at(comfy: Comfy) -> None:
         (b"{}", {"Content-Type": "application/json", "Origin": "http://evil.example"}, 403),
     ],
 )
-def test_refusals(comfy: Comfy, body: bytes, headers: dict[str, str], status: int) -> None:
+def test_refusals(
+    comfy: Comfy, path: str, body: bytes, headers: dict[str, str], status: int
+) -> None:
     request = urllib.request.Request(  # noqa: S310 - the address is our own server's
-        comfy.server.url + PATH, data=body, headers=headers, method="POST"
+        comfy.server.url + path, data=body, headers=headers, method="POST"
     )
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request)
@@ -239,6 +265,7 @@ def test_refusals(comfy: Comfy, body: bytes, headers: dict[str, str], status: in
         assert answer.status == status
 
 
-def test_it_is_no_get(comfy: Comfy) -> None:
+@pytest.mark.parametrize("path", [PATH, TOKENS])
+def test_it_is_no_get(comfy: Comfy, path: str) -> None:
     with pytest.raises(HTTPStatusError, match=r"HTTP 40[45]"):
-        comfy.client.get(PATH)
+        comfy.client.get(path)

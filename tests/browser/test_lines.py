@@ -1,4 +1,4 @@
-"""What the lines say of a LoRA file that is here, and its trigger words in a real browser."""
+"""What the lines say of a prompt and of a LoRA file that is here, in a real browser."""
 
 from __future__ import annotations
 
@@ -59,3 +59,14 @@ def test_a_lora_node_puts_trigger_words_into_the_prompt_of_its_form(editor: Edit
     editor.wait("() => document.querySelectorAll('.flux-hotswap-lines button').length === 2")
     editor.page.locator(".flux-hotswap-lines button >> visible=true").first.click()
     editor.wait("() => nodeOf('FluxHotswapInputs').widgets[0].value === 'm1x dog'")
+
+
+def test_a_prompt_that_is_longer_than_what_is_read_is_told(editor: Editor) -> None:
+    editor.add(INPUTS)
+    editor.show(scale=0.6)
+    editor.set_widgets(INPUTS, prompt="a fox " * 50, model="schnell")
+    editor.wait_for_line("of 256 tokens for T5, 102 of 77 for CLIP")
+    editor.set_widgets(INPUTS, model="dev")
+    editor.wait_for_line("of 512 tokens for T5, 102 of 77 for CLIP")
+    editor.set_widgets(INPUTS, prompt="a fox")
+    editor.wait("() => !document.body.innerText.includes('for CLIP')")

@@ -1,0 +1,94 @@
+// What the server says about texts that are being typed.
+// @ts-check
+
+const PAUSE_MS = 300;
+const KEPT = 500;
+
+/**
+ * Asks about texts, each once until something may have changed.
+ *
+ * @template Told
+ */
+export class Answers {
+  /**
+   * @param {import("./nodes.mjs").Api} api
+   * @param {string} route - that is asked
+   * @param {number} longest - so many characters are asked about
+   * @param {() => void} onKnown - called when an answer has come
+   */
+  constructor(api, route, longest, onKnown) {
+    this.api = api;
+    this.route = route;
+    this.longest = longest;
+    this.onKnown = onKnown;
+    /** @type {Map<string, Told | null>} */
+    this.known = new Map();
+    /** @type {Set<string>} */
+    this.wanted = new Set();
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    this.timer = undefined;
+  }
+
+  /**
+   * @param {unknown} text
+   * @returns {Told | null} null: nothing is known (yet)
+   */
+  about(text) {
+    if (typeof text !== "string" || !text.trim() || text.length > this.longest) return null;
+    const known = this.known.get(text);
+    if (known !== undefined) return known;
+    // Only the last text is asked for: those before it were on the way to it.
+    this.wanted.add(text);
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.ask(), PAUSE_MS);
+    return null;
+  }
+
+  /** Ask again about everything: what is told may be another thing by now. */
+  forget() {
+    this.known.clear();
+  }
+
+  async ask() {
+    const texts = [...this.wanted];
+    this.wanted.clear();
+    await Promise.all(texts.map((text) => this.learn(text)));
+  }
+
+  /**
+   * Ask about a text, and keep what is told with `keep`.
+   *
+   * @param {string} _text
+   * @returns {Promise<void>}
+   */
+  async learn(_text) {
+    throw new Error("not here");
+  }
+
+  /**
+   * @param {string} text
+   * @param {Told | null} told
+   */
+  keep(text, told) {
+    if (this.known.size >= KEPT) this.known.clear();
+    this.known.set(text, told);
+    this.onKnown();
+  }
+
+  /**
+   * @param {Record<string, unknown>} question
+   * @returns {Promise<Told | null>}
+   */
+  async fetch(question) {
+    try {
+      const answer = await this.api.fetchApi(this.route, {
+        method: "POST",
+        headers: { "Content-Type": "application/json" },
+        body: JSON.stringify(question),
+      });
+      return answer.ok ? await answer.json() : null;
+    } catch {
+      return null;
+    }
+  }
+}
