@@ -33,22 +33,22 @@ def patch_of(kind: Kind, parts: Mapping[str, Tensor]) -> Any:
         return kind.name, (tensor,)
     plain = {slot: tensor for slot, tensor in parts.items() if slot not in MAGNITUDES}
     if plain.keys() != parts.keys():
-        from .dora import Decomposed
+        from .relative import Dora
 
         (slot,) = parts.keys() - plain.keys()
-        return Decomposed(patch_of(kind, plain), parts[slot], inside=slot == "magnitude")
+        return Dora(set(), [patch_of(kind, plain), parts[slot], slot == "magnitude"])
     if kind.name == "oft":
-        from .relative import relative_oft
+        from .relative import Turned
 
         constraint = float(parts["alpha"]) if "alpha" in parts else 0.0
-        return relative_oft(parts["oft_blocks"], parts.get("rescale"), constraint)
+        return Turned(set(), [parts["oft_blocks"], parts.get("rescale"), constraint])
     spelled = {f"{_ONE}.{(_CORE | _CORE_ALSO).get(slot, slot)}": parts[slot] for slot in parts}
     alpha = parts.get("alpha")
     if alpha is not None:
         spelled[f"{_ONE}.alpha"] = alpha.to(torch.float32).reshape(())
     made: dict[str, Any] = comfy.lora.load_lora(spelled, {_ONE: _ONE}, log_missing=False)
     if kind.name == "glora":
-        from .relative import relative_glora
+        from .relative import Glora
 
-        return relative_glora(made[_ONE])
+        return Glora(set(), [made[_ONE]])
     return made[_ONE]

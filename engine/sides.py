@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Side = Factors | Kron | Dense | Lengths
 DORA: Final = "flux_hotswap_dora"
-"""The name of our patch for it, see `engine.dora`."""
+"""The name of our patch for it, see `engine.relative`."""
 
 
 def side_of(patch: Any, strength: float, offset: Any) -> Factors | Kron | None:
@@ -61,7 +61,7 @@ def _lengthened(
 
     if getattr(patch, "name", None) != DORA or (offset is not None and offset[0] != 0):
         return []
-    inner, magnitude = patch.weights
+    inner, magnitude, inside = patch.weights
     pair = side_of(inner, 1.0, None)
     height, width = rows.values.shape
     start, length = (0, height) if offset is None else offset[1:]
@@ -71,7 +71,7 @@ def _lengthened(
     lengths, up, down = magnitude.flatten().to(device), pair.up.to(device), pair.down.to(device)
     for at in _steps(length, width):
         weight = rows.exact(slice(start + at.start, start + at.stop), device)
-        found.append(shares(weight, up[at] @ down, lengths[at], 0, strength, inside=patch.inside))
+        found.append(shares(weight, up[at] @ down, lengths[at], 0, strength, inside=inside))
     more, times = (torch.cat(parts).cpu() for parts in zip(*found, strict=True))
     return [Lengths(more.flatten(), start), Factors(pair.up * times.to(pair.up), pair.down, start)]
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 
-def decomposed(
+def shares(
     weight: Tensor, delta: Tensor, magnitude: Tensor, axis: int, strength: float, *, inside: bool
-) -> Tensor:
-    """Return a weight with DoRA at a strength; at 0 as it was.
+) -> tuple[Tensor, Tensor]:
+    """Return how much of W and how much of D is added to W at a strength; nothing at 0.
 
     Args:
         weight: [N,K] float32.
@@ -25,18 +25,9 @@ def decomposed(
         strength: what the LoRA is multiplied by.
         inside: whether the strength multiplies the factors, as in PEFT and diffusers, and leaves
             the magnitudes; else it multiplies W' - W, as in ComfyUI.
-    """
-    more, times = shares(weight, delta, magnitude, axis, strength, inside=inside)
-    return weight + more * weight + times * delta
-
-
-def shares(
-    weight: Tensor, delta: Tensor, magnitude: Tensor, axis: int, strength: float, *, inside: bool
-) -> tuple[Tensor, Tensor]:
-    """Return how much of W and how much of D is added to W; for the arguments see `decomposed`.
 
     Returns:
-        Two of [N,1] or [1,K], zeros at strength 0.
+        Two of [N,1] or [1,K].
     """
     moved = weight + (strength * delta if inside else delta)
     norm = moved.norm(dim=1 - axis, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)

@@ -166,3 +166,28 @@ def test_magnitudes_arrive_where_memory_is_low(
     made.detach()
     assert float((found - wanted).norm() / wanted.norm()) < 0.01
     assert float((layer(tokens) - wanted).norm() / wanted.norm()) > 0.1, "it does nothing"
+
+
+ROWS_OF = {"lora_magnitude_vector": 1 + drawn(H), **KINDS["pair"]}
+
+
+@pytest.mark.parametrize("slots", [*KINDS.values(), ROWS_OF], ids=[*KINDS, "DoRA of rows"])
+def test_an_adapter_that_the_core_makes_anew_is_the_same(
+    applied: Any, weights: State, slots: State
+) -> None:
+    """A current core does so with what it has moved to the GPU, where memory is low."""
+    import comfy.lora
+
+    made = applied({f"{NATIVE}.{slot}": value for slot, value in slots.items()}, 0.7)[0]
+    name = f"diffusion_model.{PROJ}.weight"
+    ((strength, patch, *others),) = made.patches[name]
+    again = patch
+    if not isinstance(patch, tuple):
+        again = type(patch)(patch.loaded_keys, list(patch.weights))
+    weight = weights[f"{PROJ}.weight"]
+    one, two = (
+        comfy.lora.calculate_weight([(strength, p, *others)], weight.clone(), name)
+        for p in (patch, again)
+    )
+    assert torch.equal(one, two)
+    assert not torch.equal(one, weight)

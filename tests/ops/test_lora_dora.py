@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from flux_hotswap.ops.lora.dora import decomposed
+from flux_hotswap.ops.lora.dora import shares
 
 N, K, RANK = 6, 5, 2
 
@@ -31,6 +31,13 @@ def by_hand(axis: int, delta: Tensor) -> Tensor:
             length = (ROWS[row] if axis == 0 else COLUMNS[column]) / line.square().sum().sqrt()
             made[row, column] = moved[row, column] * length
     return made
+
+
+def decomposed(
+    weight: Tensor, delta: Tensor, magnitude: Tensor, axis: int, strength: float, *, inside: bool
+) -> Tensor:
+    more, times = shares(weight, delta, magnitude, axis, strength, inside=inside)
+    return weight + more * weight + times * delta
 
 
 @pytest.mark.parametrize("axis", [0, 1])
