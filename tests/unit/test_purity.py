@@ -25,12 +25,13 @@ MAY_IMPORT = {
     "gate": LIGHT | {"files", "lora_fetch", "ops", "prediction", "engine"},
     "nodes": LIGHT | {"files", "lora_fetch", "ops", "prediction", "engine", "gate"},
     "tools": LIGHT | {"ops", "prediction"},
+    "hosted_api": LIGHT | {"files", "lora_fetch", "prediction"},
 }
 """Room to the rooms it may import; a room is a folder, or a file beside the folders."""
 
 COMFY = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "server"}
-NO_COMFY = ("texts", "errors", "prediction", "files", "lora_fetch", "ops", "tools")
-NO_TORCH = ("texts", "errors", "prediction", "files", "lora_fetch", "gate", "tools")
+NO_COMFY = ("texts", "errors", "prediction", "files", "lora_fetch", "ops", "tools", "hosted_api")
+NO_TORCH = ("texts", "errors", "prediction", "files", "lora_fetch", "gate", "tools", "hosted_api")
 BARE = ("texts", "errors", "prediction")
 
 

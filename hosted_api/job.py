@@ -1,0 +1,109 @@
+"""A prediction as the API keeps it: frozen, with the states that it goes through.
+
+queued -> running -> succeeded, failed or canceled; running -> queued when its worker was lost.
+"""
+
+from __future__ import annotations
+
+import base64
+import secrets
+import uuid
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Final
+
+_ATTEMPTS: Final = uuid.UUID("0b6a1c58-6c5e-4f0e-9a53-5f2a5c1f7d10")
+"""Names ComfyUI's prompts; any constant does."""
+
+COG: Final = "cog"
+API: Final = "api"
+
+
+class Status(str, Enum):
+    """Where a job is; only the last three are ends."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing changes any more."""
+        return self in (Status.SUCCEEDED, Status.FAILED, Status.CANCELED)
+
+
+class Event(str, Enum):
+    """What a webhook can be told."""
+
+    START = "start"
+    OUTPUT = "output"
+    LOGS = "logs"
+    COMPLETED = "completed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One prediction. Times are seconds since 1970, None before they have come.
+
+    Attributes:
+        id: 26 letters and digits that cannot be guessed.
+        owner: whose token asked; empty where no tokens are asked for.
+        source: which API asked, `API` or `COG`.
+        model: owner/name, as the client called it.
+        version: as the client called it, `hidden` where it named none.
+        input: the fields as they were given.
+        request: the fields as they are drawn: with the LoRA that the name means, and a seed.
+        attempt: how often it was begun; 0 before.
+        worker: who runs it.
+        deadline: when it is canceled if it has not ended.
+        files: names of the pictures in its folder, in order.
+        error: why it failed.
+        webhook: where its events go; empty for nowhere.
+        events: which of them.
+        removed: whether its data is gone.
+        priority: the higher goes first.
+    """
+
+    id: str
+    owner: str = ""
+    source: str = API
+    model: str
+    version: str
+    input: dict[str, Any] = field(repr=False)
+    request: dict[str, Any] = field(repr=False)
+    status: Status = Status.QUEUED
+    attempt: int = 0
+    worker: str = ""
+    created: float
+    started: float | None = None
+    completed: float | None = None
+    deadline: float
+    files: tuple[str, ...] = ()
+    error: str = ""
+    logs: str = field(default="", repr=False)
+    webhook: str = field(default="", repr=False)
+    events: tuple[str, ...] = ()
+    removed: bool = False
+    priority: int = 0
+
+    @property
+    def kind(self) -> tuple[str, bool, str]:
+        """What a worker has loaded after it: model, go_fast, LoRA. Switching costs seconds."""
+        request = self.request
+        return (
+            str(request.get("model", "dev")),
+            bool(request.get("go_fast", True)),
+            str(request.get("lora") or ""),
+        )
+
+
+def new_id() -> str:
+    """Return an id such as the hosted model gives: 128 random bits in base32."""
+    return base64.b32encode(secrets.token_bytes(16)).decode().lower().rstrip("=")
+
+
+def prompt_id(job_id: str, attempt: int) -> str:
+    """Return the id of ComfyUI's prompt for an attempt; the same one after a restart."""
+    return str(uuid.uuid5(_ATTEMPTS, f"{job_id}/{attempt}"))

@@ -1,0 +1,236 @@
+"""What the one who runs the API decides: frozen, read from the command line and a few files."""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import ipaddress
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, cast
+
+from ..errors import SettingsError
+from ..files.settings import parse_size
+
+LOOPBACK: Final = "127.0.0.1"
+PORT: Final = 5000
+"""Cog's."""
+
+KNOWN: Final[Mapping[str, Mapping[str, Any]]] = {
+    "black-forest-labs/flux-dev": {},
+    "black-forest-labs/flux-dev-lora": {},
+    "black-forest-labs/flux-schnell": {"model": "schnell", "num_inference_steps": 4},
+    "black-forest-labs/flux-schnell-lora": {"model": "schnell", "num_inference_steps": 4},
+}
+"""Names that mean a model without a LoRA, with the fields that they stand for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How the API runs. Times are in seconds, sizes in bytes.
+
+    Attributes:
+        host: address to listen on.
+        port: 0 for any free one.
+        public: how clients reach it, without a slash at the end; empty for where it listens.
+        state: folder of the database, the pictures and the secret.
+        comfyui: addresses of ComfyUIs that run already.
+        start: folders of ComfyUIs to start, each once for each time it is named.
+        python: what runs those.
+        arguments: further arguments for their main.py.
+        tokens: bearer tokens that are taken; none: everybody is.
+        names: owner/name, owner/name:version or a bare version to the fields that it stands for.
+        allow: patterns of LoRA sources that are fetched; all but files of this machine need one.
+        outputs: "data", "link" or the address of a folder that fsspec knows (s3://...).
+        outputs_public: where that folder can be read, for the addresses in answers.
+        queue: so many jobs may wait.
+        body: longest body of a call.
+        upload: largest file, and `uploads` all files of clients together.
+        keep: after so long the data of an ended job goes, and `keep_rows` the job itself.
+        keep_uploads: after so long a client's file goes.
+        deadline: so long a job may take, waiting included, if it does not say so itself.
+        stall: after so long without a sign of life a ComfyUI is given up.
+        attempts: so often a job is begun.
+        patience: so long a job waits for the worker that has its LoRA loaded.
+    """
+
+    host: str = LOOPBACK
+    port: int = PORT
+    public: str = ""
+    state: Path = Path("hosted_api_state")
+    comfyui: tuple[str, ...] = ()
+    start: tuple[Path, ...] = ()
+    python: Path | None = None
+    arguments: tuple[str, ...] = ()
+    tokens: tuple[str, ...] = field(default=(), repr=False)
+    names: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Any])
+    allow: tuple[str, ...] = ()
+    outputs: str = ""
+    outputs_public: str = ""
+    queue: int = 200
+    body: int = 100 * 2**20
+    upload: int = 100 * 2**20
+    uploads: int = 4 * 2**30
+    keep: float = 3600.0
+    keep_rows: float = 7 * 24 * 3600.0
+    keep_uploads: float = 24 * 3600.0
+    deadline: float = 1800.0
+    stall: float = 900.0
+    attempts: int = 3
+    patience: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not self.tokens and not is_loopback(self.host):
+            raise SettingsError(
+                f"--host {self.host} lets others in, so tokens are needed: write one on each line "
+                "of a private file and name it with --tokens."
+            )
+
+    def permits(self, source: str) -> bool:
+        """Whether a LoRA source may be fetched.
+
+        Args:
+            source: in its one spelling, such as `replicate:owner/name`, or with a file of this
+                machine its name after `local:`.
+        """
+        if source.startswith("local:"):
+            return True
+        plain = source.removeprefix("replicate:")
+        return any(
+            fnmatch.fnmatchcase(text, pattern)
+            for pattern in self.allow
+            for text in (source, plain, plain.partition(":")[0])
+        )
+
+    def named(self, model: str, version: str) -> Mapping[str, Any] | None:
+        """Return the fields that a name stands for; None where it is not mapped."""
+        whole = f"{model}:{version}" if model and version else model or version
+        for name in (whole, version, model):
+            if name and (found := self.names.get(name, KNOWN.get(name))) is not None:
+                return found
+        return None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on is reached from this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the reader of the command line; unset options are not in what it reads."""
+    made = argparse.ArgumentParser(
+        prog="python -m hosted_api",
+        description="Serve the hosted model's HTTP API from your own ComfyUI.",
+        argument_default=argparse.SUPPRESS,
+    )
+    add = made.add_argument
+    where = made.add_argument_group("where")
+    where.add_argument("--host", help=f"address to listen on (default: {LOOPBACK})")
+    where.add_argument("--port", type=int, help=f"0 for any free one (default: {PORT})")
+    where.add_argument("--public", metavar="URL", help="how clients reach it, behind a proxy")
+    where.add_argument("--state", type=Path, metavar="FOLDER", help="database, pictures, secret")
+    drawn = made.add_argument_group("what draws")
+    drawn.add_argument(
+        "--comfyui", action="append", metavar="URL", help="a ComfyUI that runs; several allowed"
+    )
+    drawn.add_argument(
+        "--start", action="append", type=Path, metavar="FOLDER", help="a ComfyUI to start"
+    )
+    drawn.add_argument("--python", type=Path, metavar="FILE", help="what runs it")
+    drawn.add_argument(
+        "--arguments", metavar="TEXT", help="further arguments for its main.py, in one text"
+    )
+    who = made.add_argument_group("who may")
+    who.add_argument("--tokens", type=Path, metavar="FILE", help="bearer tokens, one on each line")
+    who.add_argument("--names", type=Path, metavar="FILE", help="JSON: model names to fields")
+    who.add_argument(
+        "--allow", action="append", metavar="PATTERN", help="LoRAs that may be fetched: owner/*"
+    )
+    add("--outputs", metavar="HOW", help="data, link, or a folder such as s3://bucket/path")
+    add("--outputs-public", metavar="URL", help="where that folder can be read")
+    add("--queue", type=int, help="so many jobs may wait (default: 200)")
+    add("--keep", type=float, metavar="SECONDS", help="keep data so long (default: 3600)")
+    add("--deadline", type=float, metavar="SECONDS", help="end jobs after (default: 1800)")
+    add("--stall", type=float, metavar="SECONDS", help="give a silent ComfyUI up (default: 900)")
+    add("--upload", metavar="SIZE", help="largest file of a client (default: 100M)")
+    return made
+
+
+def read_options(argv: Sequence[str]) -> Options:
+    """Return the options of a command line.
+
+    Raises:
+        SettingsError: one of them cannot be used; the message names it.
+    """
+    given: dict[str, Any] = vars(parser().parse_args(argv))
+    if "tokens" in given:
+        given["tokens"] = _tokens(given["tokens"])
+    if "names" in given:
+        given["names"] = read_names(given["names"])
+    if "arguments" in given:
+        given["arguments"] = tuple(given["arguments"].split())
+    if "upload" in given:
+        given["upload"] = _size("--upload", given["upload"])
+    for name in ("comfyui", "start", "allow"):
+        if name in given:
+            given[name] = tuple(given[name])
+    for name in ("public", "outputs_public"):
+        if name in given:
+            given[name] = _address(f"--{name.replace('_', '-')}", given[name])
+    given["comfyui"] = tuple(_address("--comfyui", url) for url in given.get("comfyui", ()))
+    host = str(given.get("host", LOOPBACK))
+    # Who is alone on the machine decides by calling; whoever lets others in has to say what they
+    # may have fetched.
+    given.setdefault("allow", ("*",) if is_loopback(host) and not given.get("tokens") else ())
+    return Options(**given)
+
+
+def read_names(path: Path) -> dict[str, Mapping[str, Any]]:
+    """Return what a file of names says.
+
+    Raises:
+        SettingsError: it cannot be read, or is no object of objects.
+    """
+    try:
+        read: object = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"--names {path} cannot be read: {error}. Give a JSON file.") from None
+    names = cast("dict[str, object]", read) if isinstance(read, dict) else {}
+    if not isinstance(read, dict) or not all(isinstance(each, dict) for each in names.values()):
+        raise SettingsError(
+            f'--names {path} is no object of objects. Write {{"owner/name": {{"lora": "..."}}}}.'
+        )
+    return cast("dict[str, Mapping[str, Any]]", names)
+
+
+def _tokens(path: Path) -> tuple[str, ...]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"--tokens {path} cannot be read: {error}") from None
+    tokens = tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+    if not tokens:
+        raise SettingsError(f"--tokens {path} holds no token. Write one on each line.")
+    if any(len(token) < 16 or not token.isascii() for token in tokens):
+        raise SettingsError(f"--tokens {path}: a token has 16 or more plain characters.")
+    return tokens
+
+
+def _size(name: str, text: str) -> int:
+    try:
+        return parse_size(text)
+    except ValueError:
+        raise SettingsError(f"{name} is {text!r}: write a size such as 500M or 20G.") from None
+
+
+def _address(name: str, text: str) -> str:
+    if not text.startswith(("http://", "https://")):
+        raise SettingsError(f"{name} is {text!r}: write an address such as http://127.0.0.1:8188.")
+    return text.rstrip("/")
