@@ -74,8 +74,7 @@ def check_form(url: str, settings: Settings) -> None:
     parts = _parts(url)
     if parts is not None and (parts.user, parts.password) != (None, None):
         raise RefusedError("webhook: the address holds a name or a password. Leave them out.")
-    read = parts and ((parts.host or "").rstrip("."), parts.port)
-    if read != (target.host, target.port):
+    if parts is None or parts.port != target.port or target.host not in _spellings(parts):
         raise RefusedError("webhook: the address is no plain web address. Write its host plainly.")
 
 
@@ -136,6 +135,11 @@ def _parts(url: str) -> URL | None:
         return URL(url)
     except ValueError:
         return None
+
+
+def _spellings(parts: URL) -> set[str]:
+    """Return a host in letters of all languages, and as DNS writes it."""
+    return {(host or "").rstrip(".") for host in (parts.host, parts.raw_host)}
 
 
 @functools.lru_cache(maxsize=2)

@@ -113,8 +113,7 @@ class Webhooks:
             while True:
                 self._wake.clear()
                 self._begin()
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), self._pause())
+                await self._woken(self._pause())
         finally:
             for task in self._tasks:
                 task.cancel()
@@ -147,6 +146,15 @@ class Webhooks:
             elif self._places[origin(job.webhook)] < _AT_ONE_PLACE:
                 self._take(job)
                 self._start(self._deliver(message, job))
+
+    async def _woken(self, seconds: float | None) -> None:
+        """Wait until somebody pokes, or so long."""
+        # Not wait_for: before Python 3.12 it swallows a cancelling that comes with the poke.
+        with contextlib.ExitStack() as stack:
+            if seconds is not None:
+                loop = asyncio.get_running_loop()
+                stack.callback(loop.call_later(seconds, self._wake.set).cancel)
+            await self._wake.wait()
 
     def _pause(self) -> float | None:
         """Return the seconds until there is something to do that nobody pokes for."""
