@@ -84,7 +84,7 @@ def read_call(body: object, options: Options, *, model: str = "", version: str =
         model, version = split_version(given.get("version"))
     base = stands_for(model, version, options)
     fields, dropped = _fields(given.get("input"))
-    request = _request(base, fields, options)
+    request = _request(base, fields, dropped, options)
     return Asked(
         model=model or UNNAMED,
         version=version or HIDDEN,
@@ -187,7 +187,7 @@ def _fields(raw: object) -> tuple[dict[str, Any], list[str]]:
 
 
 def _request(
-    base: Mapping[str, Any], fields: Mapping[str, Any], options: Options
+    base: Mapping[str, Any], fields: Mapping[str, Any], dropped: Sequence[str], options: Options
 ) -> dict[str, Any]:
     """Return the whole request.
 
@@ -196,7 +196,7 @@ def _request(
     """
     wrong = list(_each(fields))
     if fields.get("prompt") is None:
-        hint = "; send files with the strategy 'upload'" if "auth" in fields else ""
+        hint = "; send files with the strategy 'upload'" if "auth" in dropped else ""
         wrong.insert(0, ("prompt", f"is missing; {FIELD['prompt'].allowed}{hint}"))
     if wrong:
         raise refused(wrong)

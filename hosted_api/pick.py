@@ -64,9 +64,9 @@ def pick(
 
 
 def _nearest(job: Job, idle: Sequence[Standing]) -> Standing:
-    """Return the worker that has the most of what a job needs; one that has nothing before others.
+    """Return the worker that has to load the least: a LoRA is less than a model.
 
-    A worker that has drawn nothing yet loses nothing.
+    Of those that have another model, one that has none yet loses nothing.
     """
 
     def distance(worker: Standing) -> int:
