@@ -6,6 +6,7 @@ import argparse
 import fnmatch
 import ipaddress
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -192,7 +193,7 @@ def read_options(argv: Sequence[str]) -> Options:
     if "names" in given:
         given["names"] = read_names(given["names"])
     if "arguments" in given:
-        given["arguments"] = tuple(given["arguments"].split())
+        given["arguments"] = tuple(shlex.split(given["arguments"]))
     if "upload" in given:
         given["upload"] = _size("--upload", given["upload"])
     for name in ("comfyui", "start", "allow"):
