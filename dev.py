@@ -125,11 +125,13 @@ def api(argv: list[str]) -> int:
 def test(argv: list[str]) -> int:
     """Run pytest on the tests that `argv` names; on all of them, in two processes, without it."""
     from runtime.browser import ensure_browser
+    from runtime.clients import ensure_clients
     from runtime.frontend import ensure_newest
 
     python = set_up()
     ensure_browser(say)
     ensure_newest(say)
+    ensure_clients(say)
     pytest = [str(python), "-m", "pytest", "-c", str(TESTS / "pytest.ini")]
     if not argv:
         return test_all(pytest)
