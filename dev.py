@@ -2,6 +2,7 @@
 
     python3 dev.py demo      draw a picture through a real ComfyUI, on this machine, without a GPU
     python3 dev.py serve     leave that ComfyUI open, graph editor included
+    python3 dev.py api       answer as the hosted model does, on port 5000
     python3 dev.py plan      print what a request means, run nothing
     python3 dev.py test      run all tests; further arguments go to pytest
     python3 dev.py check     formatting, lint, types, generated files
@@ -114,14 +115,23 @@ def serve(argv: list[str]) -> int:
         return 1
 
 
+def api(argv: list[str]) -> int:
+    """Serve the hosted model's API; options go to `python -m hosted_api`."""
+    python = set_up()
+    command = [str(python), "-m", "runtime.api", *argv]
+    return run(command, paths=True, keep_secrets=True)
+
+
 def test(argv: list[str]) -> int:
     """Run pytest on the tests that `argv` names; on all of them, in two processes, without it."""
     from runtime.browser import ensure_browser
+    from runtime.clients import ensure_clients
     from runtime.frontend import ensure_newest
 
     python = set_up()
     ensure_browser(say)
     ensure_newest(say)
+    ensure_clients(say)
     pytest = [str(python), "-m", "pytest", "-c", str(TESTS / "pytest.ini")]
     if not argv:
         return test_all(pytest)
@@ -258,6 +268,7 @@ def run(
 COMMANDS = {
     "demo": demo,
     "serve": serve,
+    "api": api,
     "plan": plan,
     "test": test,
     "check": check,

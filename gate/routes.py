@@ -1,9 +1,10 @@
-"""What the pack adds to ComfyUI's server: a look at every prompt, and two HTTP routes.
+"""What the pack adds to ComfyUI's server: a look at every prompt, and three HTTP routes.
 
 They are for the lines in the graph editor. One says what a LoRA source means, whether its file is
 here and, where that is asked for, what the file is. It reads the text, the index of the store and
 the file: nothing goes to the network, nothing is written, no secret and no path outside of the
-loras folders is told. The other counts the tokens of a prompt.
+loras folders is told. Another counts the tokens of a prompt. The third is for the API, which takes
+its pictures and then lets them be removed, see `drop`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .count import count
+from .drop import drop, is_prefix
 from .look import ONE_AT_A_TIME, look
 from .refusals import reader
 
@@ -32,6 +34,7 @@ FOLDER: Final = Path(__file__).parents[1]
 
 SOURCE_ROUTE: Final = "/flux_hotswap/source"
 TOKENS_ROUTE: Final = "/flux_hotswap/tokens"
+DROP_ROUTE: Final = "/flux_hotswap/drop"
 MAX_TEXT: Final = 4096
 """Longest source that is looked at, in characters; longer ones are data: URIs."""
 
@@ -65,6 +68,7 @@ def register(classes: Mapping[str, type[io.ComfyNode]]) -> Path | None:
             return None if first == FOLDER else first
     server.routes.post(SOURCE_ROUTE)(answer_source)
     server.routes.post(TOKENS_ROUTE)(answer_tokens)
+    server.routes.post(DROP_ROUTE)(answer_drop)
     server.add_on_prompt_handler(reader(classes))
     return None
 
@@ -92,6 +96,17 @@ async def answer_tokens(request: web.Request) -> web.Response:
     if not isinstance(text, str) or len(text) > MAX_PROMPT:
         return _refused(400, f'send {{"prompt": text}} of at most {MAX_PROMPT} characters')
     return await _answered(count, text)
+
+
+async def answer_drop(request: web.Request) -> web.Response:
+    """Answer `{"prefix": text}` with how many files of the API were removed."""
+    asked = await _asked(request)
+    if not isinstance(asked, dict):
+        return asked
+    prefix = asked.get("prefix")
+    if not is_prefix(prefix):
+        return _refused(400, 'send {"prefix": the id of a prediction and its attempt, or ""}')
+    return _json({"removed": await asyncio.to_thread(drop, prefix)})
 
 
 async def _asked(request: web.Request) -> dict[str, Any] | web.Response:
