@@ -182,7 +182,7 @@ def _clear_both(away: Folder, folder: Path, paths: Sequence[Path], *, whole: boo
         if whole:
             away.remove_folder(folder.name)
     except StoreError as error:
-        log.warning("%s: %s", folder.name, error)
+        log.warning("%s", error, extra={"prediction": folder.name})
         for path in paths:
             path.write_bytes(b"")  # the data goes; the names stay for the next start
     else:
@@ -194,7 +194,7 @@ def _clear_here(folder: Path, paths: Sequence[Path], *, whole: bool) -> None:
         for path in paths:
             path.unlink(missing_ok=True)
     except OSError as error:
-        log.warning("%s cannot be cleared: %s", folder, error)
+        log.warning("%s cannot be cleared: %s", folder, error, extra={"prediction": folder.name})
     if whole:
         with contextlib.suppress(OSError):  # other files are in it, or it is none
             folder.rmdir()

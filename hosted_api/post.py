@@ -37,8 +37,8 @@ class _Checked(AbstractResolver):
     async def resolve(
         self,
         host: str,
-        port: int = 0,  # noqa: ARG002 - aiohttp's names
-        family: socket.AddressFamily = socket.AF_INET,  # noqa: ARG002
+        port: int = 0,
+        family: socket.AddressFamily = socket.AF_INET,
     ) -> list[ResolveResult]:
         """Return them, whatever is asked."""
         return [

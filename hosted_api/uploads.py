@@ -9,14 +9,14 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable
-from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
 
 from ..errors import CallError, NoRoomError
 from ..files.disk import disk_errors
+from . import views
 from .job import new_id
 from .links import Links
 from .options import Options
@@ -32,8 +32,6 @@ _PATH: Final = re.compile(r"/v1/files/([a-z0-9]{26})(?:/content)?(?:\?.*)?")
 _PART: Final = ".part"
 _FORM: Final = 2**20
 """Bytes of a body that are not the file's."""
-
-Json = dict[str, Any]
 
 
 class Uploads:
@@ -102,8 +100,7 @@ class Uploads:
         first = ids.index(after) + 1 if after in ids else 0
         page, rest = files[first : first + PAGE], files[first + PAGE :]
         more = f"{self._base()}{ROUTE}?cursor={page[-1].id}" if rest else None
-        results = [self._shown(file) for file in page]
-        return web.json_response({"previous": None, "next": more, "results": results})
+        return web.json_response(views.page([self._shown(file) for file in page], more))
 
     async def get(self, request: web.Request) -> web.Response:
         """Answer `GET /v1/files/{id}`: what is known of a file.
@@ -197,7 +194,7 @@ class Uploads:
             expires=now + self._options.keep_uploads,
         )
 
-    def _shown(self, upload: Upload) -> Json:
+    def _shown(self, upload: Upload) -> views.Json:
         """Return a file as the hosted API shows it; the clients want every key."""
         path = f"{ROUTE}/{upload.id}"
         content = self._links.until(f"{path}/content", upload.expires)
@@ -209,8 +206,8 @@ class Uploads:
             "etag": upload.md5,
             "checksums": {"sha256": upload.sha256, "md5": upload.md5},
             "metadata": upload.metadata,
-            "created_at": _stamp(upload.created),
-            "expires_at": _stamp(upload.expires),
+            "created_at": views.stamp(upload.created),
+            "expires_at": views.stamp(upload.expires),
             "urls": {"get": self._base() + path, "content": self._base() + content},
         }
 
@@ -236,8 +233,3 @@ class Uploads:
 
 def _missing() -> CallError:
     return CallError(404, "The requested file could not be found.", title="Not found")
-
-
-def _stamp(seconds: float) -> str:
-    moment = datetime.fromtimestamp(seconds, timezone.utc)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%f") + "Z"

@@ -207,7 +207,7 @@ class Webhooks:
 
     async def _send(self, job: Job, event: Event, message: str) -> str:
         """Send one message and return how it went; nothing is raised but the end of the program."""
-        place = origin(job.webhook)
+        place, whose = origin(job.webhook), {"prediction": job.id}
         try:
             body = json.dumps(self._view(job)).encode()
             now = int(self._clock())
@@ -218,17 +218,17 @@ class Webhooks:
             }
             status = await post(job.webhook, body, headers, self._settings)
         except OfflineError as error:
-            log.warning("%s: %s could not be told of %s: %s", job.id, place, event.value, error)
+            log.warning("%s could not be told of %s: %s", place, event.value, error, extra=whose)
             return _FAILED
         except HotswapError as error:
-            log.warning("%s: %s is not told of %s: %s", job.id, place, event.value, error)
+            log.warning("%s is not told of %s: %s", place, event.value, error, extra=whose)
             return _REFUSED
         except Exception:
-            log.exception("%s: a webhook's message of %s failed", job.id, event.value)
+            log.exception("a webhook's message of %s failed", event.value, extra=whose)
             return _FAILED
         if 200 <= status < 300:
             return _DELIVERED
-        log.warning("%s: %s answered %d to %s", job.id, place, status, event.value)
+        log.warning("%s answered %d to %s", place, status, event.value, extra=whose)
         return _REFUSED if status < 400 or status == _GONE else _FAILED
 
     def _count(self, event: Event, outcome: str) -> None:
