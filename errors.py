@@ -10,6 +10,8 @@ HotswapError
 ├── InputError (ValueError)               something of another kind is connected to a node
 ├── SaveError (ValueError)                a picture that cannot be saved as asked
 ├── CallError (ValueError)                a call of the API that is refused
+├── DrawError                             a prediction of the API that cannot be drawn
+├── WorkerLostError                       the ComfyUI that drew it is gone; another can draw it
 ├── SafetyError (ValueError)              pictures that could not be checked; none gets through
 │   ├── UnsafeError                       every picture was judged unsafe and was to be dropped
 │   └── WeightsError                      a file of a checker is missing, or is another one
@@ -136,6 +138,14 @@ class CallError(HotswapError, ValueError):
         self.title = title
         self.fields = tuple(fields)
         self.retry_after = retry_after
+
+
+class DrawError(HotswapError):
+    """A prediction of the API cannot be drawn, by this ComfyUI or by another."""
+
+
+class WorkerLostError(HotswapError):
+    """The ComfyUI that drew a prediction is gone, or gives no sign of life."""
 
 
 class SafetyError(HotswapError, ValueError):

@@ -28,7 +28,10 @@ def main(argv: Sequence[str]) -> int:
         options.state.mkdir(parents=True, exist_ok=True)
         with try_lock(options.state / "lock") as mine:
             if not mine:
-                raise SettingsError(f"--state {options.state} is used by another API process.")
+                raise SettingsError(
+                    f"--state {options.state} is used by another API process. Use another folder, or "
+                    "end that one."
+                )
             asyncio.run(serve(options))
     except HotswapError as error:
         sys.stderr.write(f"{error}\n")

@@ -103,7 +103,6 @@ def _service(
     options: Options, where: Where, session: aiohttp.ClientSession
 ) -> tuple[Service, list[Coroutine[Any, Any, None]]]:
     """Return what answers need, and what runs beside them."""
-    options.state.mkdir(parents=True, exist_ok=True)
     secrets = load_secrets(options.state)
     settings = Settings.from_environment(os.environ)
     store = Store(options.state / "jobs.sqlite")
@@ -190,4 +189,6 @@ def _read_prompt(path: Path) -> Prompt:
         read: object = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(read, dict):
             return cast("Prompt", read)
-    raise SettingsError(f"--workflow {path} is no API prompt. Export one from the graph editor.")
+    raise SettingsError(
+        f"--workflow {path} is no API prompt. Save one with the editor's Export (API)."
+    )

@@ -160,8 +160,8 @@ def stands_for(model: str, version: str, options: Options) -> Mapping[str, Any]:
     if not permitted:
         raise CallError(
             404,
-            f"{model} is not served here. Whoever runs this server can map it to a file in the "
-            "file of --names, or allow its weights to be fetched with --allow.",
+            f"{model} is not served here. If you run this server, give it a name in the file of "
+            "--names, or allow its weights to be fetched with --allow.",
             title="Model not found",
         )
     return {"lora": source}
@@ -217,8 +217,8 @@ def _request(
 
 def refused(wrong: Sequence[tuple[str, str]]) -> CallError:
     """Return the error of fields that are wrong."""
-    lines = "".join(f"- input.{name}: {why}\n" for name, why in wrong)
-    return CallError(422, lines, title="Input validation failed", fields=wrong)
+    reason = "".join(f"- input.{name}: {why}\n" for name, why in wrong)
+    return CallError(422, reason, title="Input validation failed", fields=wrong)
 
 
 def _each(fields: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -46,7 +46,11 @@ async def body_of(request: web.Request) -> Any:
     try:
         return json.loads(raw)
     except (ValueError, RecursionError):
-        raise CallError(400, "The body is no JSON.", title="Bad body") from None
+        raise CallError(
+            400,
+            "The body is no JSON; send an object with the fields under input.",
+            title="Bad body",
+        ) from None
 
 
 class Guard:
@@ -63,7 +67,11 @@ class Guard:
             CallError: it may not be made.
         """
         if request.headers.get("Sec-Fetch-Site") == "cross-site":
-            raise CallError(403, "Pages of other sites may not call this.", title="Forbidden")
+            raise CallError(
+                403,
+                "Pages of other sites may not call this. Call it from your own code.",
+                title="Forbidden",
+            )
         if not self._tokens:
             self._check_host(request)
             return ""
@@ -78,7 +86,7 @@ class Guard:
         """
         host = urlsplit(f"//{request.host}").hostname or ""
         if not is_loopback(host) and host != self._public:
-            raise CallError(403, "Call this by its own address.", title="Forbidden")
+            raise CallError(403, "Use this by its own address, see --public.", title="Forbidden")
 
     def _by_token(self, header: str) -> str:
         kind, _, given = header.partition(" ")
@@ -132,7 +140,7 @@ def _refusal(error: HotswapError, request: web.Request) -> CallError:
         return CallError(422, str(error), title="Not allowed")
     # Its message may hold what was sent.
     log.exception("%s %s", request.method, request.path)
-    return CallError(500, "The server failed; its log says why.", title="Failed")
+    return CallError(500, "The server failed; see its log.", title="Failed")
 
 
 def _known(error: web.HTTPException, options: Options) -> CallError:

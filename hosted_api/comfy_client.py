@@ -9,8 +9,8 @@ from typing import Any, Final, cast
 
 import aiohttp
 
+from ..errors import DrawError, WorkerLostError
 from ..prediction.fill import API_FOLDER, SAVE_CLASS, Prompt
-from .worker import DrawError, WorkerLostError
 
 DROP_ROUTE: Final = "/flux_hotswap/drop"
 """Of the pack, see `gate`."""
@@ -58,7 +58,8 @@ class ComfyClient:
         except _FAILURES as error:
             raise self._gone(error) from None
         if answer.status != 200:
-            raise DrawError(_why(text))
+            reason = _why(text)
+            raise DrawError(reason)
 
     async def history(self, prompt_id: str) -> Json | None:
         """Return what became of a prompt; None before its end."""

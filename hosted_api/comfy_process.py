@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from .worker import WorkerLostError
+from ..errors import WorkerLostError
 
 CHILD: Final = Path(__file__).with_name("child.py")
 START_SECONDS: Final = 600.0

@@ -18,12 +18,13 @@ from typing import Any, Final
 
 import aiohttp
 
+from ..errors import DrawError, WorkerLostError
 from ..prediction.fill import API_FOLDER, INPUTS_CLASS, Prompt, fill_prompt, save_as
 from .comfy_client import ComfyClient, failure
 from .comfy_process import ComfyProcess
 from .job import Job, prompt_id
 from .logs import step_line
-from .worker import DrawError, Drawn, Progress, Told, WorkerLostError
+from .worker import Drawn, Progress, Told
 
 LOOK: Final = 1.0
 """Seconds between two looks at the history."""

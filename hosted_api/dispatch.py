@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol
 
-from ..errors import HotswapError
+from ..errors import DrawError, HotswapError, WorkerLostError
 from .changes import Changes
 from .job import Event, Job, Status
 from .logs import seed_line
@@ -18,7 +18,7 @@ from .outputs import Outputs
 from .pick import Kind, Standing, pick
 from .store import Store
 from .webhooks import message_id
-from .worker import DrawError, Drawn, Worker, WorkerLostError
+from .worker import Drawn, Worker
 
 TICK: Final = 1.0
 """Seconds between two looks at deadlines."""

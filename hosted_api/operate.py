@@ -72,17 +72,23 @@ class Operate:
         """Answer a picture; its address is signed, since clients read it without a token."""
         job_id, name = request.match_info["id"], request.match_info["name"]
         if not self._service.links.check(f"/v1/outputs/{job_id}/{name}", request.query):
-            raise CallError(403, "This address is not signed, or too old.", title="Forbidden")
+            raise CallError(
+                403,
+                "This address is not signed, or too old. Ask for the prediction again.",
+                title="Forbidden",
+            )
         path = self._service.outputs.path(job_id, name)
         if path is None:
-            raise CallError(404, "The picture is gone.", title="Not found")
+            raise CallError(
+                404, "The picture is gone. Ask for the prediction again.", title="Not found"
+            )
         return file_response(path, type_of(path), f"{job_id}-{name}")
 
 
 def _page(name: str) -> web.StreamResponse:
     path = PAGE / name
     if path.suffix not in TYPES or path.parent != PAGE or not path.is_file():
-        raise CallError(404, "There is no such address.", title="Not found")
+        raise CallError(404, "There is no such address; see /v1.", title="Not found")
     headers = {
         "Content-Type": f"{TYPES[path.suffix]}; charset=utf-8",
         "Content-Security-Policy": POLICY,

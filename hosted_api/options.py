@@ -247,7 +247,7 @@ def _tokens(path: Path) -> tuple[str, ...]:
     if not tokens:
         raise SettingsError(f"--tokens {path} holds no token. Write one on each line.")
     if any(len(token) < 16 or not token.isascii() for token in tokens):
-        raise SettingsError(f"--tokens {path}: a token has 16 or more plain characters.")
+        raise SettingsError(f"--tokens {path}: give tokens of 16 or more plain characters.")
     return tokens
 
 

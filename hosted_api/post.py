@@ -61,19 +61,21 @@ def check_form(url: str, settings: Settings) -> None:
         RefusedError: it may not.
     """
     if len(url) > LONGEST or not url.isprintable() or any(letter.isspace() for letter in url):
-        raise RefusedError(f"webhook: the address has spaces, or more than {LONGEST} letters.")
+        raise RefusedError(
+            f"webhook: give an address without spaces, of {LONGEST} letters at most."
+        )
     try:
         target, allowed = named(url, allow=settings.allow)
         if not allowed:
             check_by_name(target)
     except RefusedError:
         raise RefusedError(
-            "webhook: only https addresses of the public internet are told. If the administrator "
-            "runs that server, FLUX_HOTSWAP_ALLOW_HOSTS can name it."
+            "webhook: give an https address of the public internet. If the administrator runs "
+            "that server, FLUX_HOTSWAP_ALLOW_HOSTS can name it."
         ) from None
     parts = _parts(url)
     if parts is not None and (parts.user, parts.password) != (None, None):
-        raise RefusedError("webhook: the address holds a name or a password. Leave them out.")
+        raise RefusedError("webhook: the address holds a name or a password. Remove them.")
     if parts is None or parts.port != target.port or target.host not in _spellings(parts):
         raise RefusedError("webhook: the address is no plain web address. Write its host plainly.")
 
@@ -97,7 +99,7 @@ async def post(
     try:
         return await asyncio.wait_for(_post(url, body, headers, settings), seconds)
     except asyncio.TimeoutError:
-        raise OfflineError(f"no answer within {seconds:.0f} s.") from None
+        raise OfflineError(f"no answer within {seconds:.0f} s. Check the receiver.") from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
         if isinstance(error, RefusedError):
             raise

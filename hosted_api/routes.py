@@ -217,7 +217,7 @@ class Hosted:
         if name not in self._service.options.names:
             raise CallError(
                 404,
-                f"{name} is no deployment here. Map the name to its fields in the file of --names.",
+                f"{name} is no deployment here. Give it a name in the file of --names.",
                 title="Deployment not found",
             )
         return name
@@ -244,7 +244,7 @@ class Hosted:
 def _name(request: web.Request) -> str:
     name = f"{request.match_info['owner']}/{request.match_info['name']}"
     if not is_name(name):
-        raise CallError(404, "There is no such model.", title="Model not found")
+        raise CallError(404, "There is no such model. Call it owner/name.", title="Model not found")
     return name
 
 

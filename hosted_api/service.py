@@ -104,7 +104,7 @@ class Service:
                 raise CallError(422, f"Idempotency-Key: give 1 to {LONGEST_KEY} characters.")
             found = self.store.keyed(owner, key)
             if found is not None and found[1] not in ("", asked.digest):
-                raise CallError(422, "Idempotency-Key: it belongs to a call with another body.")
+                raise CallError(422, "Idempotency-Key: it belongs to another call; use a new one.")
             return found and found[0]
         return self.store.repeated(owner, asked.digest, now - REPEAT_SECONDS) if again else None
 
@@ -140,7 +140,9 @@ class Service:
         """
         job = self.store.get(job_id)
         if job is None or not hmac.compare_digest(job.owner, owner):
-            raise CallError(404, "There is no such prediction.", title="Not found")
+            raise CallError(
+                404, "There is no such prediction. Check its id and the token.", title="Not found"
+            )
         return job
 
     async def wait(self, job: Job, seconds: float) -> Job:

@@ -31,10 +31,14 @@ class Streams:
         """Send events until the prediction ends."""
         job_id = request.match_info["id"]
         if not self._service.links.check(f"/v1/stream/{job_id}", request.query):
-            raise CallError(403, "This address is not signed, or too old.", title="Forbidden")
+            raise CallError(
+                403,
+                "This address is not signed, or too old. Ask for the prediction again.",
+                title="Forbidden",
+            )
         job = self._service.store.get(job_id)
         if job is None:
-            raise CallError(404, "There is no such prediction.", title="Not found")
+            raise CallError(404, "There is no such prediction. Check its id.", title="Not found")
         response = web.StreamResponse(
             headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
         )

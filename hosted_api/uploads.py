@@ -232,4 +232,6 @@ class Uploads:
 
 
 def _missing() -> CallError:
-    return CallError(404, "The requested file could not be found.", title="Not found")
+    return CallError(
+        404, "There is no such file. Check its id, or send it again.", title="Not found"
+    )

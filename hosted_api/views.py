@@ -1,6 +1,6 @@
 """What a job looks like to the clients: the hosted model's object, and Cog's. Pure.
 
-The clients' own models refuse what is missing or of another type; see docs/api.md for the rules.
+The clients' own models refuse what is missing or of another type.
 """
 
 from __future__ import annotations

@@ -6,16 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
-from ..errors import HotswapError
 from .job import Job
-
-
-class WorkerLostError(HotswapError):
-    """The worker is gone, or gives no sign of life; the job can be drawn by another."""
-
-
-class DrawError(HotswapError):
-    """The job cannot be drawn, here or elsewhere."""
 
 
 @dataclass(frozen=True)

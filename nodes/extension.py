@@ -25,7 +25,7 @@ from .schedule import FluxHotswapSchedule
 log = logging.getLogger(__name__)
 
 API_SWITCH: Final = "FLUX_HOTSWAP_API"
-"""The variable that switches the hosted model's API on; see docs/api.md."""
+"""The variable that switches the hosted model's API on."""
 
 NODES: Final = (
     FluxHotswapInputs,

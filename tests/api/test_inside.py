@@ -73,7 +73,7 @@ def test_errors_are_the_apis_own(comfy: Comfy) -> None:
     [
         pytest.param("1", "0.0.0.0", "tokens are needed", id="open to others"),  # noqa: S104
         pytest.param("--names /no/such.json", "127.0.0.1", "--names", id="a bad option"),
-        pytest.param("--comfyui http://127.0.0.1:1", "127.0.0.1", "leave them out", id="another"),
+        pytest.param("--comfyui http://127.0.0.1:1", "127.0.0.1", "remove them", id="another"),
     ],
 )
 def test_comfyui_starts_without_an_api_that_cannot_be(

@@ -214,7 +214,10 @@ def test_files_are_their_owners(tmp_path: Path) -> None:
         file_id, get, link = told["id"], told["urls"]["get"], told["urls"]["content"]
         for method in ("GET", "DELETE"):
             status, refused = await here.ask(method, get, owner="you")
-            assert (status, refused["detail"]) == (404, "The requested file could not be found.")
+            assert (status, refused["detail"]) == (
+                404,
+                "There is no such file. Check its id, or send it again.",
+            )
         assert (await here.ask("GET", "/v1/files", owner="you"))[1]["results"] == []
         find = here.uploads.find
         mine = here.folder / file_id
