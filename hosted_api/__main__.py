@@ -29,8 +29,8 @@ def main(argv: Sequence[str]) -> int:
         with try_lock(options.state / "lock") as mine:
             if not mine:
                 raise SettingsError(
-                    f"--state {options.state} is used by another API process. Use another folder, or "
-                    "end that one."
+                    f"--state {options.state} is used by another API process. Use another folder, "
+                    "or end that one."
                 )
             asyncio.run(serve(options))
     except HotswapError as error:

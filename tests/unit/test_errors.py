@@ -76,9 +76,9 @@ def test_what_is_raised_is_in_the_tree() -> None:
 
 
 REMEDY = re.compile(
-    r"(?:^|[.;:,(] |, or )(?:or |then )?(?:add|accept|ask|buy|call|check|choose|connect|copy|delete|"
-    r"download|encode|free|give|install|load|make|name|open|put|raise|remove|run|save|see|send|set|share|take|try|"
-    r"unset|use|wait|write)\b",
+    r"(?:^|[.;:,(] |, or )(?:or |then )?(?:add|accept|ask|buy|call|check|choose|connect|copy|"
+    r"delete|download|encode|free|give|install|load|make|name|open|put|raise|remove|run|save|see|"
+    r"send|set|share|take|try|unset|use|wait|write)\b",
     re.IGNORECASE,
 )
 """A message tells somebody to do something."""
