@@ -114,9 +114,9 @@ def _opened(address: str) -> tuple[_FileSystem, str]:
     except ImportError as error:
         package = _PACKAGES.get(protocol)
         missing = package if error.name != "fsspec" else f"fsspec {package or ''}".strip()
-        how = f"Run: python -m pip install {missing}" if missing else one_line(str(error), _SAID)
+        remedy = f"Run: python -m pip install {missing}" if missing else one_line(str(error), _SAID)
         raise SettingsError(
-            f"--outputs {shown} needs a package that is not installed. {how}"
+            f"--outputs {shown} needs a package that is not installed. {remedy}"
         ) from error
     except Exception as error:
         raise SettingsError(

@@ -43,11 +43,11 @@ async def mount(app: web.Application, given: str, host: str, port: int, user: Pa
         options = read_options(["--state", str(user / STATE), *words, "--host", host])
         if options.comfyui or options.start:
             raise SettingsError(
-                "--comfyui and --start are for an API of its own; inside ComfyUI leave them out."
+                "--comfyui and --start are for an API of its own. Leave them out inside ComfyUI."
             )
         inside = await build(replace(options, comfyui=(url,)), Where(f"{url}{PATH}"))
     except (HotswapError, SystemExit) as error:
-        log.error("flux-hotswap: the API is not there: %s", error)  # noqa: TRY400 - it says why
+        log.error("flux-hotswap: the API is not there: %s", error)
         return
     app.add_subapp(PATH, inside)
     log.info("flux-hotswap: the API is at %s%s/v1", url, PATH)

@@ -163,7 +163,7 @@ class Outputs:
     def _folder(self, job_id: str) -> Path:
         if not _ID.fullmatch(job_id):
             raise StoreError(
-                "id: pictures are kept under it, so it has letters, digits, - and _ only."
+                "id: pictures are kept under it. Use letters, digits, - and _ only, 128 at most."
             )
         return self._root / job_id
 

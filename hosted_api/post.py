@@ -61,15 +61,17 @@ def check_form(url: str, settings: Settings) -> None:
         RefusedError: it may not.
     """
     if len(url) > LONGEST or not url.isprintable() or any(letter.isspace() for letter in url):
-        raise RefusedError(f"webhook: the address has spaces, or more than {LONGEST} letters.")
+        raise RefusedError(
+            f"webhook: the address has spaces, or more than {LONGEST} letters. Give a plain one."
+        )
     try:
         target, allowed = named(url, allow=settings.allow)
         if not allowed:
             check_by_name(target)
     except RefusedError:
         raise RefusedError(
-            "webhook: only https addresses of the public internet are told. If the administrator "
-            "runs that server, FLUX_HOTSWAP_ALLOW_HOSTS can name it."
+            "webhook: only https addresses of the public internet are told. Use one, or let the "
+            "administrator add its host to FLUX_HOTSWAP_ALLOW_HOSTS."
         ) from None
     parts = _parts(url)
     if parts is not None and (parts.user, parts.password) != (None, None):

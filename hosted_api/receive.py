@@ -97,7 +97,9 @@ async def receive(request: web.Request, path: Path, *, room: Callable[[int], Non
     except CallError:
         raise
     except (ValueError, HttpProcessingError):
-        raise CallError(400, "The body is no sound multipart/form-data.") from None
+        raise CallError(
+            400, "The body is no sound multipart/form-data. Send it as the clients do."
+        ) from None
     if not arrived.whole:
         raise CallError(422, "content: the file is missing; send it as a part of that name.")
     return arrived
@@ -143,7 +145,9 @@ async def _text(part: BodyPartReader) -> bytes:
     while chunk := await part.read_chunk():
         text += chunk
         if len(text) > MOST_TEXT:
-            raise CallError(413, f"A field beside the file is longer than {MOST_TEXT} bytes.")
+            raise CallError(
+                413, f"A field beside the file is longer than {MOST_TEXT} bytes. Send less."
+            )
     return text
 
 

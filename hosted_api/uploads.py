@@ -232,4 +232,8 @@ class Uploads:
 
 
 def _missing() -> CallError:
-    return CallError(404, "The requested file could not be found.", title="Not found")
+    return CallError(
+        404,
+        "The requested file could not be found. Send it again: files expire.",
+        title="Not found",
+    )

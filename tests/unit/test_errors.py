@@ -14,7 +14,17 @@ import flux_hotswap.errors as errors
 from flux_hotswap.errors import HotswapError
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ("texts.py", "prediction", "files", "lora_fetch", "ops", "engine", "gate", "nodes")
+ROOMS = (
+    "texts.py",
+    "prediction",
+    "files",
+    "lora_fetch",
+    "ops",
+    "engine",
+    "gate",
+    "nodes",
+    "hosted_api",
+)
 TREE = {
     name: value
     for name, value in vars(errors).items()
@@ -23,6 +33,11 @@ TREE = {
 BASES = {"ValueError", "LookupError", "FileNotFoundError"}
 
 ALLOWED: dict[str, str] = {
+    "hosted_api/comfy_client.py DrawError": "of a worker; `dispatch` makes it a job's error",
+    "hosted_api/comfy_worker.py DrawError": "as above",
+    "hosted_api/dispatch.py DrawError": "as above",
+    "hosted_api/comfy_process.py WorkerLostError": "of a worker; `dispatch` runs the job again",
+    "hosted_api/comfy_worker.py WorkerLostError": "as above",
     "files/settings.py ValueError": "no size; its callers name the variable",
     "files/deadline.py TimeoutError": "what a socket raises, for urllib3",
     "files/tar.py OSError": "as the disk would; `disk_errors` says it in words",
@@ -66,16 +81,32 @@ def test_what_is_raised_is_in_the_tree() -> None:
 
 
 REMEDY = re.compile(
-    r"(?:^|[.;:,(] |, or )(?:or |then )?(?:add|accept|ask|buy|check|choose|connect|copy|delete|"
-    r"download|encode|free|give|install|load|make|name|open|put|raise|remove|run|save|set|share|take|try|"
-    r"unset|use|wait|write)\b",
+    r"(?:^|[.;:,(] |, or )(?:or |then |\d+ )?(?:add|accept|ask|buy|call|check|choose|connect|copy|"
+    r"delete|download|encode|export|free|give|install|leave|load|make|map|name|open|put|raise|remove|"
+    r"run|save|send|set|share|take|try|unset|use|wait|write)\b",
     re.IGNORECASE,
 )
 """A message tells somebody to do something."""
 HANDS_ON = {"remedy", "hint", "error", "why", "reason", "describe", "refusal", "wrong", "unpinned"}
 HANDS_ON |= {"_forms", "_missing", "_what_it_is"}
 """Names of what a message ends with, where the remedy is in there."""
+GONE = "there is nothing to do"
 NO_REMEDY = {
+    "--state {} is used by another API process.": "it runs: that may be what was wanted",
+    "404 {} is not served here. Whoever runs this server can map it to a file in the file of "
+    "--names, or allow its weights to be fetched with --allow.": "said to somebody else",
+    "422 {}": "`ask` says what to do in each line",
+    "500 The server failed; its log says why.": "only its log may say more",
+    "400 The body is no JSON.": GONE,
+    "403 Pages of other sites may not call this.": GONE,
+    "404 There is no such address.": GONE,
+    "403 This address is not signed, or too old.": GONE,
+    "404 The picture is gone.": GONE,
+    "404 There is no such model.": GONE,
+    "404 There is no such prediction.": GONE,
+    "--tokens {}: a token has 16 or more plain characters.": "it says what one is like",
+    "422 Idempotency-Key: it belongs to a call with another body.": GONE,
+    "no answer within {} s.": "goes to the log alone; the message is sent again",
     "The fetch was cancelled. What has arrived is kept for the next try.": "it was asked for",
     "it lacks {}{}": "`engine.checkpoint` names the file and says what to choose",
     "{} is no matrix": "as above",
