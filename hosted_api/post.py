@@ -21,8 +21,12 @@ from ..files.net import USER_AGENT
 from ..files.proxy import check_by_name
 from ..files.settings import Settings
 
-SECONDS: Final = 10.0
-"""So long a receiver has, name look-up included."""
+SECONDS: Final = 30.0
+"""So long a receiver has, name look-up included: pictures may be in the body."""
+
+CONNECT_SECONDS: Final = 10.0
+
+_LIMITS: Final = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
 
 LONGEST: Final = 2048
 """Letters of the longest address."""
@@ -117,7 +121,9 @@ async def _post(url: str, body: bytes, headers: Mapping[str, str], settings: Set
     )
     sent = {"User-Agent": USER_AGENT, "Content-Type": "application/json", **headers}
     async with (
-        aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session,
+        aiohttp.ClientSession(
+            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), timeout=_LIMITS
+        ) as session,
         session.post(url, data=body, headers=sent, allow_redirects=False, proxy=proxy) as answer,
     ):
         return answer.status

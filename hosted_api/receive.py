@@ -128,15 +128,15 @@ async def _file(part: BodyPartReader, arrived: Arrived, room: Callable[[int], No
     if arrived.whole:
         raise CallError(422, "content: send one file in a call.")
     with arrived.path.open("wb") as file:
-        block = bytearray()
-        while chunk := await part.read_chunk():
+        block, chunk = bytearray(), await part.read_chunk()
+        while chunk:
             block += chunk
-            arrived.size += len(chunk)
-            room(arrived.size)
-            if len(block) >= BLOCK:
+            chunk = await part.read_chunk()
+            if not chunk or len(block) >= BLOCK:
+                arrived.size += len(block)
+                room(arrived.size)
                 await asyncio.to_thread(arrived.add, file, bytes(block))
                 block.clear()
-        await asyncio.to_thread(arrived.add, file, bytes(block))
     arrived.whole = True
 
 
