@@ -70,7 +70,8 @@ class Folder:
         target = f"{self._root}/{folder}/{name}"
         fresh = f"{self._root}/{folder}/.{name}.part" if self._moves else target
         with self._errors("written to"):
-            self._files.makedirs(f"{self._root}/{folder}", exist_ok=True)
+            if self._moves:  # a store of objects has no folders, and would make a bucket
+                self._files.makedirs(f"{self._root}/{folder}", exist_ok=True)
             self._files.put_file(str(source), fresh)
             if fresh != target:
                 self._files.mv(fresh, target)

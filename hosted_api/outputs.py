@@ -162,7 +162,9 @@ class Outputs:
 
     def _folder(self, job_id: str) -> Path:
         if not _ID.fullmatch(job_id):
-            raise StoreError("id: pictures are kept under it; use letters, digits, - and _ only.")
+            raise StoreError(
+                "id: pictures are kept under it. Use letters, digits, - and _ only, 128 at most."
+            )
         return self._root / job_id
 
     def _clear(self, folder: Path, paths: Sequence[Path], *, whole: bool) -> None:

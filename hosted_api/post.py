@@ -21,8 +21,12 @@ from ..files.net import USER_AGENT
 from ..files.proxy import check_by_name
 from ..files.settings import Settings
 
-SECONDS: Final = 10.0
-"""So long a receiver has, name look-up included."""
+SECONDS: Final = 30.0
+"""So long a receiver has, name look-up included: pictures may be in the body."""
+
+CONNECT_SECONDS: Final = 10.0
+
+_LIMITS: Final = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
 
 LONGEST: Final = 2048
 """Letters of the longest address."""
@@ -62,7 +66,7 @@ def check_form(url: str, settings: Settings) -> None:
     """
     if len(url) > LONGEST or not url.isprintable() or any(letter.isspace() for letter in url):
         raise RefusedError(
-            f"webhook: give an address without spaces, of {LONGEST} letters at most."
+            f"webhook: the address has spaces, or more than {LONGEST} letters. Give a plain one."
         )
     try:
         target, allowed = named(url, allow=settings.allow)
@@ -70,8 +74,8 @@ def check_form(url: str, settings: Settings) -> None:
             check_by_name(target)
     except RefusedError:
         raise RefusedError(
-            "webhook: give an https address of the public internet. If the administrator runs "
-            "that server, FLUX_HOTSWAP_ALLOW_HOSTS can name it."
+            "webhook: only https addresses of the public internet are told. Use one, or let the "
+            "administrator add its host to FLUX_HOTSWAP_ALLOW_HOSTS."
         ) from None
     parts = _parts(url)
     if parts is not None and (parts.user, parts.password) != (None, None):
@@ -117,7 +121,9 @@ async def _post(url: str, body: bytes, headers: Mapping[str, str], settings: Set
     )
     sent = {"User-Agent": USER_AGENT, "Content-Type": "application/json", **headers}
     async with (
-        aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session,
+        aiohttp.ClientSession(
+            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), timeout=_LIMITS
+        ) as session,
         session.post(url, data=body, headers=sent, allow_redirects=False, proxy=proxy) as answer,
     ):
         return answer.status

@@ -97,7 +97,9 @@ async def receive(request: web.Request, path: Path, *, room: Callable[[int], Non
     except CallError:
         raise
     except (ValueError, HttpProcessingError):
-        raise CallError(400, "The body is no sound multipart/form-data; send it again.") from None
+        raise CallError(
+            400, "The body is no sound multipart/form-data. Send it as the clients do."
+        ) from None
     if not arrived.whole:
         raise CallError(422, "content: the file is missing; send it as a part of that name.")
     return arrived
@@ -126,15 +128,15 @@ async def _file(part: BodyPartReader, arrived: Arrived, room: Callable[[int], No
     if arrived.whole:
         raise CallError(422, "content: send one file in a call.")
     with arrived.path.open("wb") as file:
-        block = bytearray()
-        while chunk := await part.read_chunk():
+        block, chunk = bytearray(), await part.read_chunk()
+        while chunk:
             block += chunk
-            arrived.size += len(chunk)
-            room(arrived.size)
-            if len(block) >= BLOCK:
+            chunk = await part.read_chunk()
+            if not chunk or len(block) >= BLOCK:
+                arrived.size += len(block)
+                room(arrived.size)
                 await asyncio.to_thread(arrived.add, file, bytes(block))
                 block.clear()
-        await asyncio.to_thread(arrived.add, file, bytes(block))
     arrived.whole = True
 
 
@@ -144,7 +146,7 @@ async def _text(part: BodyPartReader) -> bytes:
         text += chunk
         if len(text) > MOST_TEXT:
             raise CallError(
-                413, f"A field beside the file is longer than {MOST_TEXT} bytes; send less."
+                413, f"A field beside the file is longer than {MOST_TEXT} bytes. Send less."
             )
     return text
 

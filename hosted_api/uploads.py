@@ -233,5 +233,7 @@ class Uploads:
 
 def _missing() -> CallError:
     return CallError(
-        404, "There is no such file. Check its id, or send it again.", title="Not found"
+        404,
+        "The requested file could not be found. Send it again: files expire.",
+        title="Not found",
     )

@@ -166,9 +166,11 @@ def run(tmp_path: Path, test: Test, settings: Settings | None = None) -> None:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses as they are, but shorter."""
     monkeypatch.setattr(webhooks, "PAUSES", tuple(pause / SHORTER for pause in webhooks.PAUSES))
+    monkeypatch.setattr(webhooks, "THROTTLE", webhooks.THROTTLE / 4)
 
 
 def test_the_pauses_grow_for_minutes() -> None:
+    assert webhooks.THROTTLE * 4 == 0.5
     assert list(webhooks.PAUSES) == sorted(webhooks.PAUSES)
     assert 60 <= sum(webhooks.PAUSES) * SHORTER <= 300
 
@@ -358,13 +360,13 @@ def test_in_between_at_most_twice_a_second(tmp_path: Path) -> None:
     async def test(here: Here) -> None:
         async with receiver() as there:
             job = here.job(there.url)
-            for number in range(60):
+            for number in range(30):
                 await here.webhooks.tell(replace(job, logs=str(number)), Event.LOGS)
-                await asyncio.sleep(0.02)
-            await asyncio.sleep(0.6)
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.2)
             pauses = [b.at - a.at for a, b in itertools.pairwise(there.seen)]
             assert 3 <= len(there.seen) <= 5
-            assert min(pauses) >= 0.49
+            assert min(pauses) >= 0.9 * webhooks.THROTTLE
             assert len({one.headers["webhook-id"] for one in there.seen}) == len(there.seen)
 
     run(tmp_path, test)
@@ -405,7 +407,7 @@ def test_in_between_is_never_told_again(tmp_path: Path) -> None:
         async with receiver(500) as there:
             await here.webhooks.tell(here.job(there.url), Event.LOGS)
             await there.got(1)
-            await asyncio.sleep(0.7)
+            await asyncio.sleep(2 * webhooks.THROTTLE)
             assert len(there.seen) == 1
         assert here.counted == [("logs", "failed")]
 
