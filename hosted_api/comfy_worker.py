@@ -128,14 +128,12 @@ class ComfyWorker:
         try:
             await follower.wait_open()
             await self._client.submit(prompt, wanted, follower.client_id)
-            while True:
+            entry = None
+            while entry is None:
+                if await follower.wait_news(LOOK):
+                    entry = await self._look(follower, wanted)
                 for text in follower.texts():
                     yield Progress(text)
-                entry = await self._look(follower, wanted)
-                if entry is not None:
-                    break
-            for text in follower.texts():
-                yield Progress(text)
             yield await self._result(entry, saved)
         except _InterruptedError:
             return
@@ -153,12 +151,11 @@ class ComfyWorker:
         return prompt, save_as(prompt, f"{API_FOLDER}/{prefix}")
 
     async def _look(self, follower: _Follower, wanted: str) -> _Message | None:
-        """Return what the history says of a prompt, after news of it or a while.
+        """Return what the history says of a prompt; None before its end.
 
         Raises:
             WorkerLostError: it is neither there nor in the queue, or nothing has come for long.
         """
-        await follower.wait_news(LOOK)
         # The queue first: a prompt goes from there to the history in one step.
         waiting = wanted in await self._client.queue() if follower.quiet > 5 * LOOK else True
         entry = await self._client.history(wanted)
@@ -204,8 +201,9 @@ class _Follower:
         self._texts: list[str] = []
         self._news = asyncio.Event()
         self._open = asyncio.Event()
-        self._heard = time.monotonic()
+        self._heard = self._looked = time.monotonic()
         self._began = 0.0
+        self._over = False
 
     @property
     def quiet(self) -> float:
@@ -222,11 +220,21 @@ class _Follower:
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._open.wait(), 5.0)
 
-    async def wait_news(self, seconds: float) -> None:
-        """Wait until something is heard, at most so long."""
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._news.wait(), seconds)
+    async def wait_news(self, seconds: float) -> bool:
+        """Wait until there is a line or an end, at most so long.
+
+        Returns:
+            Whether it is time to look at the history: it ends, or was not looked at for so long.
+        """
+        left = self._looked + seconds - time.monotonic()
+        if not self._over and left > 0:
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._news.wait(), left)
         self._news.clear()
+        due = self._over or time.monotonic() >= self._looked + seconds
+        if due:
+            self._looked, self._over = time.monotonic(), False
+        return due
 
     async def run(self) -> None:
         """Listen until cancelled, and connect again when the connection dies."""
@@ -252,7 +260,9 @@ class _Follower:
         elif kind == "progress" and node in self._samplers:
             seconds = time.monotonic() - self._began
             self._texts.append(step_line(int(data["value"]), int(data["max"]), seconds))
-        if kind != "progress" or self._texts:
+        elif kind == "executing" and data.get("node") is None:  # it is in the history now
+            self._over = True
+        if self._over or self._texts:
             self._news.set()
 
 

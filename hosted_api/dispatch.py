@@ -172,19 +172,21 @@ class Dispatcher:
         self._store.log(job.id, job.attempt, seed_line(int(job.request["seed"])))
         request = await self._pictures(job)
         writing = _Log(self._store, job, self._told)
-        drawn: Drawn | None = None
+        drawn = False
         async for told in worker.draw(job, request):
             if isinstance(told, Drawn):
-                drawn = told
+                writing.flush()
+                await self._keep(job, told)
+                drawn = True
             elif not writing.add(told.text):
                 await worker.cancel(job)
         writing.flush()
+        if not drawn and self._is_running(job):
+            raise DrawError("The prompt was interrupted in ComfyUI. Run it again.")
+
+    def _is_running(self, job: Job) -> bool:
         current = self._store.get(job.id)
-        if current is None or current.status is not Status.RUNNING:
-            return
-        if drawn is None:
-            raise DrawError("The prompt was interrupted in ComfyUI. Ask again.")
-        await self._keep(job, drawn)
+        return current is not None and current.status is Status.RUNNING
 
     async def _keep(self, job: Job, drawn: Drawn) -> None:
         """Keep the pictures; they count only if this end is the first one."""
