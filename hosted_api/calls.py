@@ -20,6 +20,10 @@ from .service import owner_of
 OPEN: Final = "open:"
 """How the names of routes begin that need no token: signed ones, and those of machines."""
 
+_KEY: Final[Any] = getattr(web, "RequestKey", None)
+_OWNER: Final[Any] = _KEY("owner", str) if _KEY else "owner"
+"""Where a request holds who calls: since aiohttp 3.14 a key of its own kind, before a name."""
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 log = logging.getLogger(__name__)
 
@@ -31,7 +35,7 @@ def answered(told: Any, status: int = 200, headers: dict[str, str] | None = None
 
 def owner(request: web.Request) -> str:
     """Return who calls, as `guard` found it."""
-    return str(request.get("owner", ""))
+    return str(request.get(_OWNER, ""))
 
 
 async def body_of(request: web.Request) -> Any:
@@ -123,7 +127,7 @@ def guarded(options: Options) -> Any:
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
-            request["owner"] = guard.owner(request)
+            request[_OWNER] = guard.owner(request)
             return await handler(request)
         except HotswapError as error:
             return problem(_refusal(error, request))

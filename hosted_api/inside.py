@@ -10,14 +10,13 @@ import logging
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+from aiohttp import web
 
 from ..errors import HotswapError, SettingsError
 from .app import Where, build
 from .options import read_options
-
-if TYPE_CHECKING:
-    from aiohttp import web
 
 PATH: Final = "/hotswap"
 STATE: Final = "flux_hotswap_api"
@@ -49,5 +48,11 @@ async def mount(app: web.Application, given: str, host: str, port: int, user: Pa
     except (HotswapError, SystemExit) as error:
         log.error("flux-hotswap: the API is not there: %s", error)
         return
+    app.router.add_get(PATH, lead_to_page)
     app.add_subapp(PATH, inside)
     log.info("flux-hotswap: the API is at %s%s/v1", url, PATH)
+
+
+async def lead_to_page(_: web.Request) -> web.Response:
+    """Answer the address without its last slash: the page's files lie below it."""
+    return web.Response(status=302, headers={"Location": f"{PATH.rpartition('/')[2]}/"})

@@ -436,6 +436,8 @@ def test_in_between_is_never_told_again(tmp_path: Path) -> None:
         "https://example.com /",
         "https://exa\nmple.com/",
         "https://\uff11\uff12\uff17.0.0.1/",
+        "https://\u24d4xample.com/",
+        "https://example\u3002com/",
         "https://",
         "ftp://example.com/",
         "file:///etc/passwd",
