@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 import torch
+from hosted_files import write_hosted
 from mini_flux import loras, shapes
 from runtime import inside
 from runtime.lora_states import DEV, NATIVE, QKV, State, drawn
+from safetensors.torch import load_file
 from torch import Tensor
 
 H = shapes.HIDDEN
-ENGINES = ("int8", "storage", "fp8")
+ENGINES = ("int8", "storage", "fp8", "bf16", HOSTED_FILE := "a file in fp8")
 
 Load = Callable[[], tuple[Any, Any]]
 
@@ -34,8 +36,15 @@ HOOKED: State = {
 @pytest.fixture(params=ENGINES)
 def load(request: pytest.FixtureRequest, comfy: Any, models: Path, monkeypatch: Any) -> Load:
     """Loads the small model on one of the engines, as the Loader does."""
-    monkeypatch.setenv(inside.pack("engine.trial").VARIABLE, request.param)
     path = models / "diffusion_models" / DEV
+    if request.param == HOSTED_FILE:  # in the hosted model's format: its weights are mapped too
+        path = models / "diffusion_models" / "dev-fp8.safetensors"
+        state = load_file(models / "diffusion_models" / DEV)
+        linear = inside.pack("ops.checkpoint.layout").is_block_linear
+        names = [name.removesuffix(".weight") for name in state if linear(name)]
+        write_hosted(state, dict.fromkeys(names, 500.0), path)
+    else:
+        monkeypatch.setenv(inside.pack("engine.trial").VARIABLE, request.param)
     return lambda: inside.pack("engine.models").load(path, "dev", go_fast=True, modulation="bf16")
 
 
@@ -70,12 +79,16 @@ def draw(model: Any, hooked: State | None = None) -> Tensor:
 
 
 def all_pictures(load: Load, lora: Path) -> dict[str, Tensor]:
-    """What one model draws in turn; the words of its report are looked at elsewhere."""
+    """What one model draws in turn."""
+    import comfy.sd
+
     model = load()[0]
     adapted = with_lora(model, lora)
+    cores = comfy.sd.load_lora_for_models(model, None, load_file(lora), 1.0, 0.0)[0]
     return {
         "plain": draw(model),
         "LoRA": draw(adapted),
+        "LoRA of the core's": draw(cores),
         "hook LoRA": draw(model, HOOKED),
         "both": draw(adapted, HOOKED),
         "plain again": draw(model),
