@@ -56,6 +56,7 @@ STAGES: Final = (
       ("int8", "bf16", "fp8", "fp8_e4m3fn_fast", "int8 of ComfyUI")),
     Stage("files", 55, "files", arguments=OFFLOADS),
     Stage("files, not pinned, no streams", 20, "files", "plainly", arguments=PLAINLY),
-    Stage("sizes, int8", 25, "step", "sizes", "int8"),
+    Stage("hosted", 10, "hosted", arguments=OFFLOADS),
+    Stage("sizes, int8", 18, "step", "sizes", "int8"),
 )  # fmt: skip
 """An engine that is added to `step.ENGINES` is measured once it is named in `BASE`."""

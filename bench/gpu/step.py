@@ -77,6 +77,12 @@ class Step:
         self.guidance = torch.full((size.batch,), 3.5, device=device)
         self.time = torch.full((size.batch,), 0.7, device=device)
 
+    def on(self, device: torch.device) -> Step:
+        """Return this with its inputs on a device."""
+        for name, value in vars(self).items():
+            setattr(self, name, value.to(device))
+        return self
+
     def __call__(self, patcher: Any, dit: dict[Any, Any] | None = None) -> Tensor:
         """Run the model once; [B,16,H/8,W/8].
 
