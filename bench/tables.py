@@ -273,6 +273,7 @@ def traffic(report: Report) -> Iterator[Table]:
     share = report["with_lora"]
     rows.append(("with the LoRA, of that without", number(share["gigabytes"]),
                  number(share["launches"])))  # fmt: skip
+    rows.append(("the least of any LoRA behind its layers", number(report["least"]), ""))
     title = f"Goal: a LoRA moves at most {report['setup']['most']} of the bytes without one"
     yield Table(rows, heads=("a step", "moved", "launches"), title=title)
 
