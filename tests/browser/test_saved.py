@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 from browser.editor import CONTROL, INPUTS, SMALL, Editor, picture, shipped
 from mini_flux import loras
 
@@ -131,13 +132,14 @@ def control(editor: Editor) -> str:
     )
 
 
+@pytest.mark.parametrize("look", ["own", "newest, Nodes 2.0"], indirect=True)
 def test_a_result_is_compared_with_its_input_image(editor: Editor) -> None:
-    editor.comfy.client.upload("before.png", picture(512, 256))
+    editor.comfy.client.upload("before.png", picture(256, 128))
     editor.load(shipped("image_to_image.json"))
     editor.set_widgets("LoadImage", image="before.png")
     ask = {"num_inference_steps": 1, "num_outputs": 2, "output_format": "png", "seed": 21}
     editor.set_widgets(INPUTS, **ask, disable_safety_checker=True)
-    editor.wait_for_line("512 × 256")
+    editor.wait_for_line("256 × 128")
     editor.draw()
     editor.wait_for_line("Seed 21 · ")
     low = editor.height("FluxHotswapSave")
@@ -146,7 +148,7 @@ def test_a_result_is_compared_with_its_input_image(editor: Editor) -> None:
     press(editor, "Compare")
     editor.wait(
         "() => [...document.querySelectorAll('.flux-hotswap-compare img')]"
-        ".filter(image => image.naturalWidth === 512).length === 2"
+        ".filter(image => image.naturalWidth === 256).length === 2"
     )
     editor.page.wait_for_timeout(300)
     wide, tall = (
