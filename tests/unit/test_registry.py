@@ -139,7 +139,7 @@ def test_reviewers_find_every_route() -> None:
     found = {name for name, text in shipped_code().items() if "server.routes" in text}
     assert found == {"gate/routes.py"}
     routes = re.findall(r'_ROUTE: Final = "(.*?)"', shipped_code()["gate/routes.py"])
-    assert len(routes) == 3
+    assert len(routes) == 4
     assert set(routes) <= {
         word.removeprefix("POST ") for word in code_words(section(REGISTRY, "Server"))
     }

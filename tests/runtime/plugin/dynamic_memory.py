@@ -12,6 +12,7 @@ import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import comfy.model_patcher
@@ -50,7 +51,7 @@ def load_torch_file(
     ckpt: str, safe_load: bool = False, device: Any = None, return_metadata: bool = False
 ) -> Any:
     """Return the tensors of a safetensors file, mapped for reading only."""
-    with open(ckpt, "rb") as file:
+    with Path(ckpt).open("rb") as file:
         size = struct.unpack("<Q", file.read(8))[0]
         head: dict[str, Any] = json.loads(file.read(size))
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
