@@ -2,6 +2,7 @@
 
     python3 dev.py demo      draw a picture through a real ComfyUI, on this machine, without a GPU
     python3 dev.py serve     leave that ComfyUI open, graph editor included
+    python3 dev.py api       answer as the hosted model does, on port 5000
     python3 dev.py plan      print what a request means, run nothing
     python3 dev.py test      run all tests; further arguments go to pytest
     python3 dev.py check     formatting, lint, types, generated files
@@ -112,6 +113,13 @@ def serve(argv: list[str]) -> int:
             return 0
         say(f"ComfyUI ended (exit {status})\n{server.log_tail()}")
         return 1
+
+
+def api(argv: list[str]) -> int:
+    """Serve the hosted model's API; options go to `python -m hosted_api`."""
+    python = set_up()
+    command = [str(python), "-m", "runtime.api", *argv]
+    return run(command, paths=True, keep_secrets=True)
 
 
 def test(argv: list[str]) -> int:
@@ -260,6 +268,7 @@ def run(
 COMMANDS = {
     "demo": demo,
     "serve": serve,
+    "api": api,
     "plan": plan,
     "test": test,
     "check": check,

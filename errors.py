@@ -9,6 +9,9 @@ HotswapError
 ├── LoraError (ValueError)                a LoRA file that cannot be applied to this model
 ├── InputError (ValueError)               something of another kind is connected to a node
 ├── SaveError (ValueError)                a picture that cannot be saved as asked
+├── CallError (ValueError)                a call of the API that is refused
+├── DrawError                             a prediction of the API that cannot be drawn
+├── WorkerLostError                       the ComfyUI that drew it is gone; another can draw it
 ├── SafetyError (ValueError)              pictures that could not be checked; none gets through
 │   ├── UnsafeError                       every picture was judged unsafe and was to be dropped
 │   └── WeightsError                      a file of a checker is missing, or is another one
@@ -109,6 +112,40 @@ class InputError(HotswapError, ValueError):
 
 class SaveError(HotswapError, ValueError):
     """A picture cannot be saved as asked."""
+
+
+class CallError(HotswapError, ValueError):
+    """A call of the API that is refused. Nothing of its values is in the message.
+
+    Attributes:
+        status: the HTTP status of the answer.
+        title: a few words for it.
+        fields: what is wrong in which field of the input, where it is that.
+        retry_after: seconds after which it can be made again.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        title: str = "",
+        fields: Sequence[tuple[str, str]] = (),
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.title = title
+        self.fields = tuple(fields)
+        self.retry_after = retry_after
+
+
+class DrawError(HotswapError):
+    """A prediction of the API cannot be drawn, by this ComfyUI or by another."""
+
+
+class WorkerLostError(HotswapError):
+    """The ComfyUI that drew a prediction is gone, or gives no sign of life."""
 
 
 class SafetyError(HotswapError, ValueError):

@@ -61,7 +61,9 @@ class Layer:
         side = inside.pack("ops.lora.beside")
         pair = side.Factors(up.to(dtype), down.to(dtype))
         before = self.before[dtype]
-        return before, side.add_change(before, self.tokens.to(dtype), pair)
+        after = before.clone()
+        pair.add_to(after, self.tokens.to(dtype))
+        return before, after
 
     def in_bf16(self, change: Tensor) -> tuple[Tensor, Tensor]:
         """Merged into a weight in bf16, which multiplies in bf16."""

@@ -41,6 +41,7 @@ TOKENS = 512
 RMS = (1e-5, 1e-4, 1e-3, 3e-3, 1e-2)
 RANKS = (4, 16, 128)
 FP8 = peers.FP8
+HOSTED = "engine fp8, the hosted model's"
 
 
 def distance(made: Tensor, wanted: Tensor) -> float:
@@ -75,6 +76,11 @@ def models(path: Path) -> dict[str, Callable[[], Any]]:
         os.environ[inside.pack("engine.trial").VARIABLE] = engine
         return inside.pack("engine.models").load_fast(path, modulation=modulation)[0]
 
+    def hosted() -> Any:
+        load = inside.pack("engine.models").load
+        os.environ[inside.pack("engine.trial").VARIABLE] = "fp8"
+        return load(path, "dev", go_fast=True, modulation="bf16")[0]
+
     ways = {
         "float32": core(peers.core(dtype=torch.float32)),
         "ours": lambda: ours("int8"),
@@ -84,6 +90,7 @@ def models(path: Path) -> dict[str, Callable[[], Any]]:
         "fp8_e4m3fn_fast": core(peers.core(dtype=FP8, fp8_optimizations=True)),
         "fp8_e4m3fn": core(peers.core(dtype=FP8)),
         "scaled fp8": core(peers.scaled_fp8),
+        HOSTED: hosted,
     }
     return ways | ({"ComfyUI's int8": core(peers.core_int8)} if peers.core_has_int8() else {})
 
@@ -98,14 +105,18 @@ def output_errors(path: Path, given: tuple[Tensor, ...]) -> dict[str, dict[str, 
         patcher = load()
         comfy.model_management.load_models_gpu([patcher])
         network = patcher.model.diffusion_model
+        options = patcher.model_options["transformer_options"]  # engine fp8 replaces blocks
         for compute, errors in found.items():
             dtype = torch.bfloat16 if compute == "bf16" else torch.float32
             if wanted is not None and name == "float32":
                 continue
+            if name == HOSTED and dtype != torch.bfloat16:  # it computes in nothing else
+                continue
             with torch.inference_mode():
                 latent, time, text, vector, guidance = given
                 latent, text, vector = (value.to(dtype) for value in (latent, text, vector))
-                made = network(latent, time, text, vector, guidance).float()
+                given_to = {"guidance": guidance, "transformer_options": options}
+                made = network(latent, time, text, vector, **given_to).float()
             if wanted is None:
                 wanted = made
             else:
@@ -155,9 +166,18 @@ def layer_errors(height: int, width: int) -> dict[str, float]:
         "e4m3, a scale for each tensor": by_tensor(tokens, tokens.abs().max() / peers.FP8_MAX)
         @ one.T,
         "the same, stored only": tokens @ one.T,
+        HOSTED: hosted_layer(tokens, matrix),
         "fp8_e4m3fn_fast's arithmetic": by_tensor(tokens, 1.0) @ by_tensor(matrix, 1.0).T,
     }
     return {name: round(distance(output, wanted), 5) for name, output in made.items()}
+
+
+def hosted_layer(tokens: Tensor, matrix: Tensor) -> Tensor:
+    """Multiply as engine fp8 does, with the scale that these tokens want."""
+    product, fp8 = inside.pack("ops.hosted.linear"), inside.pack("ops.hosted.quantise")
+    scale = fp8.scale_for(tokens.abs().amax(), fp8.E5M2_MAX)
+    held = fp8.quantise_weight(matrix.bfloat16())
+    return product.linear(product.by_float32, tokens.bfloat16(), held, None, scale)
 
 
 def show(report: dict[str, Any]) -> None:

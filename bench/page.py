@@ -35,6 +35,7 @@ RENDER: dict[str, Callable[[Report], Iterator[Table]]] = {
     "lora_families": tables.lora_families,
     "traffic": tables.traffic,
     "gpu_kit": tables.gpu_kit,
+    "hosted_api": tables.hosted_api,
     "drawing": quality.drawing,
     "branches": quality.branches,
     "mutation": quality.mutation,

@@ -110,6 +110,38 @@ def fetch(report: Report) -> Iterator[Table]:
     yield Table(rows)
 
 
+def hosted_api(report: Report) -> Iterator[Table]:
+    """The API over ComfyUI's own."""
+    kept = report["kept_picture"]
+    base = kept["comfyui"]["seconds_median"]
+    names = {"ours": "ours", "comfy_api_proxy": "comfy-api-proxy"}
+    yield Table(
+        [
+            (
+                names[name],
+                seconds(found["seconds_median"]),
+                seconds(found["seconds_median"] - base),
+                "20 ms" if name == "ours" else "",
+                extent(found["seconds"]),
+            )
+            for name, found in kept.items()
+            if name in names
+        ],
+        ("a picture that is kept", "time", f"over ComfyUI's own API ({seconds(base)})", "goal",
+         "spread"),
+    )  # fmt: skip
+    rates = {name: statistics.median(each) for name, each in report["pictures_a_minute"].items()}
+    ways = {"comfyui": "ComfyUI's own API", "ours": "ours", "comfy_api_proxy": "comfy-api-proxy",
+            "ours_on_two": "ours over two ComfyUIs"}  # fmt: skip
+    yield Table(
+        [
+            (ways[name], f"{rate:.0f}", f"{rate / rates['comfyui']:.2f}")
+            for name, rate in rates.items()
+        ],
+        ("new pictures", "a minute", "of ComfyUI's own"),
+    )
+
+
 def lora(report: Report) -> Iterator[Table]:
     """Applying LoRAs in bf16."""
     titles = {"node": "the node alone", "weights": "until the weights are patched"}
@@ -241,6 +273,7 @@ def traffic(report: Report) -> Iterator[Table]:
     share = report["with_lora"]
     rows.append(("with the LoRA, of that without", number(share["gigabytes"]),
                  number(share["launches"])))  # fmt: skip
+    rows.append(("the least of any LoRA behind its layers", number(report["least"]), ""))
     title = f"Goal: a LoRA moves at most {report['setup']['most']} of the bytes without one"
     yield Table(rows, heads=("a step", "moved", "launches"), title=title)
 

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from ..ops.lora.beside import Dense, Factors, Kron, Lengths, add_change, add_rows, stack
+from ..ops.lora.beside import Dense, Factors, Kron, Lengths, rows_of, stack
 from ..ops.lora.changes import Place
 from .fetching import progress_bar
 from .models import interruptible
@@ -180,7 +180,7 @@ class Hooks:
 
     def __init__(self, layers: Mapping[str, Any]) -> None:
         self.holder: int | None = None
-        self._hooks = {name: Beside(layer.out_features) for name, layer in layers.items()}
+        self._hooks = {name: Beside() for name in layers}
         for name, layer in layers.items():
             layer.register_forward_hook(self._hooks[name])
 
@@ -190,8 +190,10 @@ class Hooks:
         """Attach LoRAs to a layer."""
         hook = self._hooks[name]
         pairs = [part for part in parts if isinstance(part, Factors)]
-        hook.factors = stack(pairs, hook.height).to(device, dtype) if pairs else None
-        hook.others = tuple(p.to(device, dtype) for p in parts if not isinstance(p, Factors))
+        others = [part for part in parts if isinstance(part, Kron | Dense)]
+        stacked = [stack(pairs), *others] if pairs else others
+        hook.added = tuple(part.to(device, dtype) for part in stacked)
+        hook.lengths = tuple(p.to(device, dtype) for p in parts if isinstance(p, Lengths))
 
     def remove(self) -> None:
         """Detach all; say so if a layer ran without its own, which must not happen."""
@@ -204,48 +206,43 @@ class Hooks:
                 *(missed[0], len(missed) - 1),
             )
         for hook in used.values():
-            hook.factors, hook.others, hook.ran = None, (), False
+            hook.added, hook.lengths, hook.ran = (), (), False
         self.holder = None
 
 
 class Beside:
     """The hook of one layer.
 
-    Args:
-        height: of the layer's weight.
-
     Attributes:
-        factors: pairs that are attached; None for none.
-        others: all else that is.
-        ran: whether the layer was called with it.
+        added: what is attached: all pairs as one, then all else that adds to what the layer made.
+        lengths: what makes rows of it longer.
+        ran: whether the layer was called with them.
     """
 
-    def __init__(self, height: int) -> None:
-        self.height = height
-        self.factors: Factors | None = None
-        self.others: tuple[Kron | Dense | Lengths, ...] = ()
+    def __init__(self) -> None:
+        self.added: tuple[Factors | Kron | Dense, ...] = ()
+        self.lengths: tuple[Lengths, ...] = ()
         self.ran = False
 
     @property
     def holds(self) -> bool:
         """Whether anything is attached."""
-        return self.factors is not None or bool(self.others)
+        return bool(self.added or self.lengths)
 
     def __call__(self, layer: Any, given: tuple[Tensor, ...], made: Tensor) -> Tensor:
-        """Return the layer's result with the LoRA's."""
+        """Return the layer's result with the LoRA's, written where the layer's was."""
         if not self.holds:
             return made
         self.ran = True
-        own = made
-        if self.factors is not None:
-            made = add_change(made, given[0], self.factors)
-        for part in self.others:
-            if isinstance(part, Lengths):
-                change = part.of(without_bias(own.reshape(-1, self.height), layer))
-            else:
-                change = part.through(given[0].reshape(-1, given[0].shape[-1]))
-            made = add_rows(made, change, part.start)
-        return made
+        flat = made.reshape(-1, made.shape[-1])
+        tokens = given[0].reshape(-1, given[0].shape[-1])
+        # Before anything else is added: rows become longer by a share of what they made alone.
+        longer = [part.of(without_bias(flat, layer)) for part in self.lengths]
+        for part in self.added:
+            part.add_to(flat, tokens)
+        for part, change in zip(self.lengths, longer, strict=True):
+            rows_of(flat, part.start, change.shape[1]).add_(change)
+        return flat.reshape(made.shape)
 
 
 def without_bias(made: Tensor, layer: Any) -> Tensor:

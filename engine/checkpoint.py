@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from .int8_linear import Matmul
 
 _FLOATS: Final = {"F32", "F16", "BF16"}
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -100,17 +103,56 @@ def build(state: dict[str, Tensor], matmul: Matmul | None, name: str) -> ModelPa
     Raises:
         CheckpointError: ComfyUI does not know the model.
     """
+    from .int8_linear import int8_operations
+
+    return with_layers(state, int8_operations(matmul), name)
+
+
+def with_layers(state: dict[str, Tensor], operations: type, name: str) -> ModelPatcher:
+    """Return a model that computes with these tensors through layers of this pack.
+
+    Args:
+        state: of a FLUX.1 model.
+        operations: that make the layers.
+        name: of the file, for the error.
+
+    Raises:
+        CheckpointError: ComfyUI does not know the model.
+    """
     import comfy.sd
     import torch
 
-    from .int8_linear import int8_operations
-
-    options: Any = {"custom_operations": int8_operations(matmul), "dtype": torch.bfloat16}
+    options: Any = {"custom_operations": operations, "dtype": torch.bfloat16}
     load: Any = comfy.sd.load_diffusion_model_state_dict
     # Newer versions can leave the weights to a patcher that adds LoRAs while it copies them to the
     # card, and knows no layers but its own.
     extra = {"disable_dynamic": True} if "disable_dynamic" in signature(load) else {}
-    return checked(load(state, model_options=options, **extra), name)
+    made = checked(load(state, model_options=options, **extra), name)
+    if is_dynamic(made):
+        log.warning(
+            "%s runs through layers of this pack, which this ComfyUI leaves to its dynamic memory: "
+            "it no longer takes disable_dynamic. LoRAs of other nodes may not reach it. If so, "
+            "start ComfyUI with --disable-dynamic-vram or set FLUX_HOTSWAP_ENGINE=bf16, and report "
+            "it.",
+            name,
+        )
+    return made
+
+
+def in_memory(patcher: ModelPatcher) -> str:
+    """Return what the report adds about a model that `with_layers` warned of; nothing of others."""
+    from .stored_linear import StoredLinear
+
+    ours = any(isinstance(module, StoredLinear) for module in patcher.model.modules())
+    if not (ours and is_dynamic(patcher)):
+        return ""
+    return "; this ComfyUI moves its weights in a way that is new to this pack, see the log"
+
+
+def is_dynamic(patcher: ModelPatcher) -> bool:
+    """Whether ComfyUI moves the weights of a model while it runs, with its own layers' help."""
+    told: Any = getattr(patcher, "is_dynamic", None)  # newer versions have it
+    return told is not None and bool(told())
 
 
 def checked(patcher: ModelPatcher | None, name: str) -> ModelPatcher:

@@ -19,9 +19,10 @@ from torch import Tensor
 from ..ops.hosted.blocks import Block, double_block, final_layer, single_block
 from ..ops.hosted.primitives import PLAIN, Primitives
 from ..ops.hosted.step import euler
-from .checkpoint import checked, signature
+from .checkpoint import with_layers
 from .hosted_linear import HostedLinear, hosted_operations
 from .models import FP8, tell_in_bf16
+from .stored_linear import parameter
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -30,6 +31,9 @@ HEARD: Final = "flux_hotswap_prediction"
 """In the options of a run: what the model predicted in this step."""
 
 _WRAPPERS: Final = comfy.patcher_extension.WrappersMP
+
+_CLONED: Final = ("on_deepclone_multigpu", "on_match_multigpu_clones")
+"""What newer versions of ComfyUI call when a model gets a clone on another card, (model, clone)."""
 
 
 def build(state: dict[str, Tensor], name: str, how: Primitives | None = None) -> ModelPatcher:
@@ -43,14 +47,14 @@ def build(state: dict[str, Tensor], name: str, how: Primitives | None = None) ->
     Raises:
         CheckpointError: ComfyUI does not know the model.
     """
-    import comfy.sd
-
-    options: Any = {"custom_operations": hosted_operations(how), "dtype": torch.bfloat16}
-    load: Any = comfy.sd.load_diffusion_model_state_dict
-    # As for int8: newer versions' own patcher knows no layers but the core's.
-    extra = {"disable_dynamic": True} if "disable_dynamic" in signature(load) else {}
-    model = checked(load(state, model_options=options, **extra), name)
-    _replace_parts(model, PLAIN if how is None else how)
+    model = with_layers(state, hosted_operations(how), name)
+    sums = PLAIN if how is None else how
+    _replace_parts(model, sums)
+    tell_in_bf16(model)
+    model.add_wrapper_with_key(_WRAPPERS.DIFFUSION_MODEL, FP8, _hear)
+    model.add_wrapper_with_key(_WRAPPERS.SAMPLER_SAMPLE, FP8, _sample)
+    for call in _CLONED:
+        model.add_callback_with_key(call, FP8, lambda first, clone: _own_parts(first, clone, sums))
     return model
 
 
@@ -65,9 +69,21 @@ def _replace_parts(model: ModelPatcher, how: Primitives) -> None:
         for index, module in enumerate(blocks):
             patch = run(block_of(module, network.num_heads, how))
             model.set_model_patch_replace(patch, "dit", kind, index)
-    tell_in_bf16(model)
-    model.add_wrapper_with_key(_WRAPPERS.DIFFUSION_MODEL, FP8, _hear)
-    model.add_wrapper_with_key(_WRAPPERS.SAMPLER_SAMPLE, FP8, _sample)
+
+
+def _own_parts(first: ModelPatcher, clone: ModelPatcher, how: Primitives) -> None:
+    """Let a clone with weights of its own, on another card, compute with those.
+
+    ComfyUI hands on what was replaced, which holds the layers of the first card's model, and the
+    merged weights, which it moves to where the model is that they are in.
+    """
+    _replace_parts(clone, how)
+    for name, value in clone.object_patches.items():
+        if isinstance(value, torch.nn.Parameter):
+            clone.object_patches[name] = parameter(value.detach())
+    own = hosted_layers(clone.model)
+    for name, layer in hosted_layers(first.model).items():
+        own[name].take("input_scale", layer.input_scale)
 
 
 # --- the parts of the model ---

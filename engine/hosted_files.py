@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 def load_hosted(
-    checkpoint: Checkpoint, model: str, *, go_fast: bool, clip: Any
+    checkpoint: Checkpoint, model: str, *, go_fast: bool, clip: Any, dynamic: bool
 ) -> tuple[ModelPatcher, Route]:
     """Return a model on the hosted fast engine, and how it computes.
 
@@ -46,12 +46,13 @@ def load_hosted(
         model: dev or schnell, which the file must hold.
         go_fast: off, a file of that engine runs in bf16.
         clip: the text encoders, to find the scales of inputs by; or None.
+        dynamic: see `models.load`.
 
     Raises:
         CheckpointError: the file cannot be used.
     """
     if checkpoint.is_hosted:
-        return _of_hosted_file(checkpoint, model, go_fast=go_fast)
+        return _of_hosted_file(checkpoint, model, go_fast=go_fast, dynamic=dynamic)
     import comfy.model_management
 
     from ..ops.checkpoint.hosted import quantise
@@ -62,11 +63,11 @@ def load_hosted(
     tell = interruptible(progress_bar())
     state = quantise(checkpoint.source, checkpoint.targets, device, tell)
     made = build(state, checkpoint.source.path.name)
-    return made, _route(_find_scales(made, checkpoint, model, clip))
+    return made, _route(made, _find_scales(made, checkpoint, model, clip))
 
 
 def _of_hosted_file(
-    checkpoint: Checkpoint, model: str, *, go_fast: bool
+    checkpoint: Checkpoint, model: str, *, go_fast: bool, dynamic: bool
 ) -> tuple[ModelPatcher, Route]:
     import comfy.sd
 
@@ -74,14 +75,16 @@ def _of_hosted_file(
     from .checkpoint import checked
     from .hosted import build
     from .kept import read_state
-    from .models import tell_in_bf16
+    from .models import management, tell_in_bf16
 
     path = checkpoint.source.path
     _check_model(checkpoint, list(checkpoint.source.tensors), model)
     state = adopt(read_state(path), path.name, interruptible(progress_bar()))
     if go_fast:
-        return build(state, path.name), _route("input scales of the file")
-    made = checked(comfy.sd.load_diffusion_model_state_dict(dequantise(state)), path.name)
+        made = build(state, path.name)
+        return made, _route(made, "input scales of the file")
+    load: Any = comfy.sd.load_diffusion_model_state_dict
+    made = checked(load(dequantise(state), **management(dynamic)), path.name)
     tell_in_bf16(made)
     return made, Route("bf16", "bf16", "go_fast off; the weights of this file are rounded to fp8")
 
@@ -97,15 +100,17 @@ def _check_model(checkpoint: Checkpoint, names: list[str], model: str) -> None:
         )
 
 
-def _route(scales: str) -> Route:
+def _route(model: ModelPatcher, scales: str) -> Route:
     import comfy.model_management
 
     from ..ops.hosted.linear import by_device, find_product
+    from .checkpoint import in_memory
 
     device = comfy.model_management.get_torch_device()
-    if find_product(device) is by_device:
-        return Route(FAST, FP8, f"as hosted; {scales}")
-    return Route(FAST, FP8, f"as hosted, slowly: no fp8 matmul on {device.type}; {scales}")
+    how = "as hosted"
+    if find_product(device) is not by_device:
+        how += f", slowly: no fp8 matmul on {device.type}"
+    return Route(FAST, FP8, f"{how}; {scales}{in_memory(model)}")
 
 
 # --- the scales of inputs ---

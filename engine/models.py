@@ -110,6 +110,7 @@ def load(
     modulation: str,
     engine: str = "auto",
     clip: Any = None,
+    dynamic: bool = True,
 ) -> tuple[ModelPatcher, Route]:
     """Return the model of a file, and how it computes.
 
@@ -121,10 +122,36 @@ def load(
         engine: of go_fast: "auto", "int8" or "fp8".
         clip: the text encoders, by which engine fp8 finds the scales of inputs; None to let it
             measure each call.
+        dynamic: False for weights that ComfyUI moves as a whole, where it has another way.
 
     Raises:
         CheckpointError: the file cannot be used.
     """
+    asked = {"go_fast": go_fast, "modulation": modulation, "engine": engine}
+    made: Any
+    made, route = _load(path, model, **asked, clip=clip, dynamic=dynamic)
+    # By this ComfyUI makes clones on other cards, and one that hook LoRAs can be put into.
+    made.cached_patcher_init = (_load_again, (path, model, asked))
+    return made, route
+
+
+def _load_again(
+    path: Path, model: str, asked: dict[str, Any], disable_dynamic: bool = False
+) -> ModelPatcher:
+    """Return a model once more, with weights of its own; the signature is ComfyUI's."""
+    return load(path, model, **asked, dynamic=not disable_dynamic)[0]
+
+
+def _load(
+    path: Path,
+    model: str,
+    *,
+    go_fast: bool,
+    modulation: str,
+    engine: str,
+    clip: Any,
+    dynamic: bool,
+) -> tuple[ModelPatcher, Route]:
     from .beside import attached, quantised_layers
     from .checkpoint import look_at
     from .trial import fixed_engine
@@ -136,11 +163,12 @@ def load(
     if checkpoint is not None and (checkpoint.is_hosted or (go_fast and engine == FP8)):
         from .hosted_files import load_hosted
 
-        return load_hosted(checkpoint, model, go_fast=go_fast, clip=clip)
+        return load_hosted(checkpoint, model, go_fast=go_fast, clip=clip, dynamic=dynamic)
     if go_fast:
-        made, route = load_fast(path, modulation=modulation == "int8", engine=engine)
+        whole = modulation == "int8"
+        made, route = load_fast(path, modulation=whole, engine=engine, dynamic=dynamic)
     else:
-        made, route = load_flux(path), Route("bf16", "bf16", "go_fast off")
+        made, route = load_flux(path, dynamic=dynamic), Route("bf16", "bf16", "go_fast off")
     if quantised_layers(made.model):
         attached(made.model)
     tell_in_bf16(made)
@@ -154,8 +182,12 @@ def _administrators() -> str | None:
     return os.environ.get(VARIABLE)
 
 
-def load_flux(path: Path) -> ModelPatcher:
+def load_flux(path: Path, *, dynamic: bool = True) -> ModelPatcher:
     """Load a FLUX.1 diffusion model as ComfyUI's own loader does.
+
+    Args:
+        path: the file.
+        dynamic: see `load`.
 
     Raises:
         CheckpointError: the file holds something else.
@@ -168,7 +200,7 @@ def load_flux(path: Path) -> ModelPatcher:
         look_at(path)  # the core says little of what is wrong, and runs a model that lacks blocks
     wrong = f"{path.name} does not hold a FLUX.1 model; choose flux1-dev or flux1-schnell"
     try:
-        patcher: Any = comfy.sd.load_diffusion_model(str(path))
+        patcher: Any = comfy.sd.load_diffusion_model(str(path), **management(dynamic))
     except RuntimeError as error:
         raise CheckpointError(f"{wrong} ({error})") from error
     if patcher.model.model_config.unet_config.get("image_model") != "flux":
@@ -176,33 +208,45 @@ def load_flux(path: Path) -> ModelPatcher:
     return patcher
 
 
-def load_fast(path: Path, *, modulation: bool, engine: str = "auto") -> tuple[ModelPatcher, Route]:
+def management(dynamic: bool) -> dict[str, Any]:
+    """Return what says to ComfyUI's loaders how it is to move a model's weights."""
+    return {} if dynamic else {"disable_dynamic": True}
+
+
+def load_fast(
+    path: Path, *, modulation: bool, engine: str = "auto", dynamic: bool = True
+) -> tuple[ModelPatcher, Route]:
     """Load a FLUX.1 diffusion model as fast as this machine runs it.
 
     Args:
         path: in bf16, fp16, float32 or quantised already.
         modulation: whether the modulation layers go to int8 too.
         engine: "int8" leaves the trial out; an administrator's choice goes before it.
+        dynamic: see `load`.
 
     Raises:
         CheckpointError: the file cannot be used.
     """
-    from .checkpoint import look_at
+    from .checkpoint import in_memory, look_at
     from .trial import choose
 
     checkpoint = look_at(path)
     if checkpoint.quantised_as:
         names = " and ".join(checkpoint.quantised_as)
-        return load_flux(path), Route(FAST, names, "as the file is, run by ComfyUI")
+        made = load_flux(path, dynamic=dynamic)
+        return made, Route(FAST, names, "as the file is, run by ComfyUI")
     choice = choose(2 * checkpoint.values, _administrators(), asked=engine)
     if choice.engine == "bf16":
-        return load_flux(path), Route(FAST, "bf16", choice.reason)
-    made = _load_int8(checkpoint, modulation, matmul=choice.engine == "int8")
-    how = "int8" if choice.engine == "int8" else "int8 storage"
-    return made, Route(FAST, how, choice.reason)
+        return load_flux(path, dynamic=dynamic), Route(FAST, "bf16", choice.reason)
+    matmul = choice.engine == "int8"
+    made = _load_int8(checkpoint, modulation, matmul=matmul, dynamic=dynamic)
+    how = "int8" if matmul else "int8 storage"
+    return made, Route(FAST, how, f"{choice.reason}{in_memory(made)}")
 
 
-def _load_int8(checkpoint: Checkpoint, modulation: bool, *, matmul: bool) -> ModelPatcher:
+def _load_int8(
+    checkpoint: Checkpoint, modulation: bool, *, matmul: bool, dynamic: bool
+) -> ModelPatcher:
     """Return the model in int8: by ComfyUI where it runs the format fast, else by our layers."""
     import comfy.sd
 
@@ -227,9 +271,11 @@ def _load_int8(checkpoint: Checkpoint, modulation: bool, *, matmul: bool) -> Mod
         state = job.state() if file is None else read_state(file)
         return build(state, any_matmul() if matmul else None, source.path.name)
     if file is not None:
-        return checked(comfy.sd.load_diffusion_model(str(file)), source.path.name)
-    state = described(job.state(), job.quantised)
-    return checked(comfy.sd.load_diffusion_model_state_dict(state), source.path.name)
+        made = comfy.sd.load_diffusion_model(str(file), **management(dynamic))
+    else:
+        state = described(job.state(), job.quantised)
+        made = comfy.sd.load_diffusion_model_state_dict(state, **management(dynamic))
+    return checked(made, source.path.name)
 
 
 def core_knows_int8() -> bool:

@@ -81,7 +81,9 @@ class StoredLinear(comfy.ops.manual_cast.Linear):
         for name in self.SCALES:
             self.take(name, state_dict.get(f"{prefix}{name}"))
         if bias is not None:
-            self.take("bias", bias.to(self.model_dtype))
+            # Its own memory: ComfyUI changes a bias in place for a hook LoRA, and this one may be
+            # a part of a file.
+            self.take("bias", bias.to(self.model_dtype, copy=True))
         elif self.has_bias:
             missing_keys.append(f"{prefix}bias")
 

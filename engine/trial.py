@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from ..ops.hosted.linear import Product
     from .int8_linear import Matmul
 
 VARIABLE: Final = "FLUX_HOTSWAP_ENGINE"
@@ -48,19 +49,28 @@ class Choice:
 
 
 def decide(times: Mapping[str, float], *, bf16_fits: bool) -> Choice:
-    """Return the fastest engine, from the times of one matmul.
+    """Return the fastest engine in the arithmetic that go_fast promises, from times of one matmul.
+
+    Engine fp8 is timed and told, not taken: it merges LoRAs into its weights and rounds more, so
+    that a picture would depend on the card. Who wants it says so.
 
     Args:
-        times: milliseconds of "bf16" and, where it runs, of "int8".
+        times: milliseconds of "bf16" and, where they run, of "int8" and "fp8".
         bf16_fits: whether the whole model in bf16 fits into the card's memory.
     """
+    bf16, int8, fp8 = (times.get(name, math.inf) for name in ("bf16", "int8", "fp8"))
     told = ", ".join(f"{name} {value:.2f} ms" for name, value in sorted(times.items()))
-    if "int8" in times and times["int8"] < times["bf16"]:
-        return Choice("int8", f"trial: {told}")
-    why = f"trial: {told}" if "int8" in times else "this card has no fast int8 kernel"
-    if bf16_fits:
-        return Choice("bf16", f"{why}; nothing is faster than bf16 here")
-    return Choice("storage", f"{why}; bf16 does not fit into its memory")
+    by_choice = "; engine fp8 is faster, by choice" if fp8 < min(bf16, int8) else ""
+    if int8 < bf16:
+        return Choice("int8", f"trial: {told}{by_choice}")
+    why = f"trial: {told}" if len(times) > 1 else ""
+    why += "" if "int8" in times else f"{'; ' if why else ''}this card has no fast int8 kernel"
+    if not bf16_fits:
+        return Choice("storage", f"{why}; bf16 does not fit into its memory{by_choice}")
+    slower = (
+        "int8 is not faster than bf16 here" if by_choice else "nothing is faster than bf16 here"
+    )
+    return Choice("bf16", f"{why}; {slower}{by_choice}")
 
 
 def fixed_engine(text: str | None) -> str:
@@ -104,38 +114,74 @@ def choose(size: int, fixed: str | None, asked: str = "auto") -> Choice:
 @lru_cache(maxsize=4)
 def measure(device: torch.device) -> dict[str, float]:
     """Return milliseconds of one matmul at `SHAPE`, in turns, for each engine that runs."""
+    from ..ops.hosted.linear import by_device, find_product
+
+    product = by_device if find_product(device) is by_device else None
+    return timed(ways(device, SHAPE, fast_matmul(device), product), device)
+
+
+def ways(
+    device: torch.device,
+    shape: tuple[int, int, int],
+    matmul: Matmul | None,
+    product: Product | None,
+) -> dict[str, Callable[[], Tensor]]:
+    """Return one matmul in each engine, as that engine computes it, all of the same numbers.
+
+    Args:
+        device: where it is.
+        shape: M, K, N.
+        matmul: multiplies in int8; None leaves it out.
+        product: multiplies in fp8; None leaves it out.
+    """
     import torch
 
-    tokens, width, height = SHAPE
+    from ..ops.hosted.linear import linear
+    from ..ops.hosted.quantise import E5M2_MAX, quantise_weight, scale_for
+    from ..ops.int8 import quantise
+
+    tokens, width, height = shape
     x = torch.randn(tokens, width, device=device, dtype=torch.bfloat16)
     weight = torch.randn(height, width, device=device, dtype=torch.bfloat16)
     runs: dict[str, Callable[[], Tensor]] = {"bf16": lambda: torch.nn.functional.linear(x, weight)}
-    matmul = fast_matmul(device)
     if matmul is not None:
-        steps = torch.randint(-127, 128, (height, width), device=device, dtype=torch.int8)
-        scale = torch.full((height, 1), 1e-3, device=device)
+        steps, scale = quantise(weight.to(torch.float32), LARGEST_GROUP)
         runs["int8"] = lambda: matmul(x, steps, scale, None, LARGEST_GROUP)
+    if product is not None:
+        held, known = quantise_weight(weight), scale_for(x.abs().amax(), E5M2_MAX)
+        runs["fp8"] = lambda: linear(product, x, held, None, known)
+    return runs
+
+
+def timed(runs: Mapping[str, Callable[[], Tensor]], device: torch.device) -> dict[str, float]:
+    """Return the median milliseconds of each, run in turns, without those that do not run."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(ROUNDS + 2):
         for name, run in runs.items():
-            times[name].append(_timed(name, run, device))
+            times[name].append(_once(name, run, device))
     medians = {name: statistics.median(found[2:]) for name, found in times.items()}
     return {name: value for name, value in medians.items() if value < math.inf}
 
 
-def _timed(name: str, run: Callable[[], Tensor], device: torch.device) -> float:
-    """Return milliseconds of one run; infinity where the card does not take it."""
-    import torch
-
-    torch.cuda.synchronize(device)
+def _once(name: str, run: Callable[[], Tensor], device: torch.device) -> float:
+    """Return milliseconds of one run; infinity where the device does not take it."""
+    _wait(device)
     began = time.perf_counter()
     try:
         run()
-        torch.cuda.synchronize(device)
+        _wait(device)
     except RuntimeError as error:
         log.warning("go_fast: %s does not run here (%s)", name, error)
         return math.inf
     return (time.perf_counter() - began) * 1e3
+
+
+def _wait(device: torch.device) -> None:
+    """Wait for what the device was given; a CPU is given nothing to do later."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def fast_matmul(device: torch.device) -> Matmul | None:

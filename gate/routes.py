@@ -1,9 +1,12 @@
-"""What the pack adds to ComfyUI's server: a look at every prompt, and two HTTP routes.
+"""What the pack adds to ComfyUI's server: a look at every prompt, and four HTTP routes.
 
-They are for the lines in the graph editor. One says what a LoRA source means, whether its file is
-here and, where that is asked for, what the file is. It reads the text, the index of the store and
-the file: nothing goes to the network, nothing is written, no secret and no path outside of the
-loras folders is told. The other counts the tokens of a prompt.
+Three are for the graph editor. One says what a LoRA source means, whether its file is here and,
+where that is asked for, what the file is; one which LoRAs are here that a text may be the beginning
+of. They read the text, the index of the store and the files: nothing goes to the network, nothing
+is written, no secret and no path outside of the loras folders is told. The third counts the tokens
+of a prompt.
+
+The fourth is for the API, which takes its pictures and then lets them be removed, see `drop`.
 """
 
 from __future__ import annotations
@@ -18,8 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .count import count
+from .drop import drop, is_prefix
 from .look import ONE_AT_A_TIME, look
 from .refusals import reader
+from .suggest import suggest
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -31,7 +36,9 @@ FOLDER: Final = Path(__file__).parents[1]
 """The pack's own."""
 
 SOURCE_ROUTE: Final = "/flux_hotswap/source"
+SUGGEST_ROUTE: Final = "/flux_hotswap/suggest"
 TOKENS_ROUTE: Final = "/flux_hotswap/tokens"
+DROP_ROUTE: Final = "/flux_hotswap/drop"
 MAX_TEXT: Final = 4096
 """Longest source that is looked at, in characters; longer ones are data: URIs."""
 
@@ -64,7 +71,9 @@ def register(classes: Mapping[str, type[io.ComfyNode]]) -> Path | None:
             first = Path(inspect.getfile(route.handler)).parents[1]
             return None if first == FOLDER else first
     server.routes.post(SOURCE_ROUTE)(answer_source)
+    server.routes.post(SUGGEST_ROUTE)(answer_suggest)
     server.routes.post(TOKENS_ROUTE)(answer_tokens)
+    server.routes.post(DROP_ROUTE)(answer_drop)
     server.add_on_prompt_handler(reader(classes))
     return None
 
@@ -83,15 +92,38 @@ async def answer_source(request: web.Request) -> web.Response:
     return _json(await asyncio.to_thread(about, text))
 
 
+async def answer_suggest(request: web.Request) -> web.Response:
+    """Answer `{"text": text}` as `suggest` tells it."""
+    return await _answered_text(request, "text", MAX_TEXT, suggest)
+
+
 async def answer_tokens(request: web.Request) -> web.Response:
     """Answer `{"prompt": text}` as `count` tells it."""
+    return await _answered_text(request, "prompt", MAX_PROMPT, count)
+
+
+async def _answered_text(
+    request: web.Request, name: str, longest: int, work: Callable[[str], Any]
+) -> web.Response:
+    """Answer a request that holds one text of at most so many characters."""
     asked = await _asked(request)
     if not isinstance(asked, dict):
         return asked
-    text = asked.get("prompt")
-    if not isinstance(text, str) or len(text) > MAX_PROMPT:
-        return _refused(400, f'send {{"prompt": text}} of at most {MAX_PROMPT} characters')
-    return await _answered(count, text)
+    text = asked.get(name)
+    if not isinstance(text, str) or len(text) > longest:
+        return _refused(400, f'send {{"{name}": text}} of at most {longest} characters')
+    return await _answered(work, text)
+
+
+async def answer_drop(request: web.Request) -> web.Response:
+    """Answer `{"prefix": text}` with how many files of the API were removed."""
+    asked = await _asked(request)
+    if not isinstance(asked, dict):
+        return asked
+    prefix = asked.get("prefix")
+    if not is_prefix(prefix):
+        return _refused(400, 'send {"prefix": the id of a prediction and its attempt, or ""}')
+    return _json({"removed": await asyncio.to_thread(drop, prefix)})
 
 
 async def _asked(request: web.Request) -> dict[str, Any] | web.Response:

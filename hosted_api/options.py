@@ -6,19 +6,25 @@ import argparse
 import fnmatch
 import ipaddress
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
 
-from ..errors import SettingsError
+from ..errors import RequestError, SettingsError
 from ..files.settings import parse_size
+from ..prediction.request import parse_request
 
 LOOPBACK: Final = "127.0.0.1"
 PORT: Final = 5000
 """Cog's."""
 
+UNNAMED: Final = "flux-hotswap/flux"
+"""The model of a call that names none: a bare version, or one to a Cog container."""
+
 KNOWN: Final[Mapping[str, Mapping[str, Any]]] = {
+    UNNAMED: {},
     "black-forest-labs/flux-dev": {},
     "black-forest-labs/flux-dev-lora": {},
     "black-forest-labs/flux-schnell": {"model": "schnell", "num_inference_steps": 4},
@@ -40,6 +46,7 @@ class Options:
         start: folders of ComfyUIs to start, each once for each time it is named.
         python: what runs those.
         arguments: further arguments for their main.py.
+        workflow: the API prompt that requests are filled into; None for the shipped ones.
         tokens: bearer tokens that are taken; none: everybody is.
         names: owner/name, owner/name:version or a bare version to the fields that it stands for.
         allow: patterns of LoRA sources that are fetched; all but files of this machine need one.
@@ -54,6 +61,7 @@ class Options:
         stall: after so long without a sign of life a ComfyUI is given up.
         attempts: so often a job is begun.
         patience: so long a job waits for the worker that has its LoRA loaded.
+        log: "text" or "json".
     """
 
     host: str = LOOPBACK
@@ -64,6 +72,7 @@ class Options:
     start: tuple[Path, ...] = ()
     python: Path | None = None
     arguments: tuple[str, ...] = ()
+    workflow: Path | None = None
     tokens: tuple[str, ...] = field(default=(), repr=False)
     names: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Any])
     allow: tuple[str, ...] = ()
@@ -78,8 +87,9 @@ class Options:
     keep_uploads: float = 24 * 3600.0
     deadline: float = 1800.0
     stall: float = 900.0
-    attempts: int = 3
+    attempts: int = 5
     patience: float = 2.0
+    log: str = "text"
 
     def __post_init__(self) -> None:
         if not self.tokens and not is_loopback(self.host):
@@ -141,11 +151,18 @@ def parser() -> argparse.ArgumentParser:
         "--comfyui", action="append", metavar="URL", help="a ComfyUI that runs; several allowed"
     )
     drawn.add_argument(
-        "--start", action="append", type=Path, metavar="FOLDER", help="a ComfyUI to start"
+        "--start",
+        action="append",
+        type=Path,
+        metavar="FOLDER",
+        help="a ComfyUI to start; several allowed",
     )
     drawn.add_argument("--python", type=Path, metavar="FILE", help="what runs it")
     drawn.add_argument(
         "--arguments", metavar="TEXT", help="further arguments for its main.py, in one text"
+    )
+    drawn.add_argument(
+        "--workflow", type=Path, metavar="FILE", help="an API prompt of your own to draw with"
     )
     who = made.add_argument_group("who may")
     who.add_argument("--tokens", type=Path, metavar="FILE", help="bearer tokens, one on each line")
@@ -160,6 +177,7 @@ def parser() -> argparse.ArgumentParser:
     add("--deadline", type=float, metavar="SECONDS", help="end jobs after (default: 1800)")
     add("--stall", type=float, metavar="SECONDS", help="give a silent ComfyUI up (default: 900)")
     add("--upload", metavar="SIZE", help="largest file of a client (default: 100M)")
+    add("--log", choices=("text", "json"), help="how the log is written (default: text)")
     return made
 
 
@@ -175,7 +193,7 @@ def read_options(argv: Sequence[str]) -> Options:
     if "names" in given:
         given["names"] = read_names(given["names"])
     if "arguments" in given:
-        given["arguments"] = tuple(given["arguments"].split())
+        given["arguments"] = tuple(shlex.split(given["arguments"]))
     if "upload" in given:
         given["upload"] = _size("--upload", given["upload"])
     for name in ("comfyui", "start", "allow"):
@@ -207,7 +225,17 @@ def read_names(path: Path) -> dict[str, Mapping[str, Any]]:
         raise SettingsError(
             f'--names {path} is no object of objects. Write {{"owner/name": {{"lora": "..."}}}}.'
         )
-    return cast("dict[str, Mapping[str, Any]]", names)
+    found = cast("dict[str, Mapping[str, Any]]", names)
+    for name, fields in found.items():
+        _check_fields(f"--names {path}, {name}", fields)
+    return found
+
+
+def _check_fields(where: str, fields: Mapping[str, Any]) -> None:
+    try:
+        parse_request({"prompt": "", **fields})
+    except RequestError as error:
+        raise SettingsError(f"{where}: {error}") from None
 
 
 def _tokens(path: Path) -> tuple[str, ...]:
@@ -219,7 +247,7 @@ def _tokens(path: Path) -> tuple[str, ...]:
     if not tokens:
         raise SettingsError(f"--tokens {path} holds no token. Write one on each line.")
     if any(len(token) < 16 or not token.isascii() for token in tokens):
-        raise SettingsError(f"--tokens {path}: a token has 16 or more plain characters.")
+        raise SettingsError(f"--tokens {path}: give tokens of 16 or more plain characters.")
     return tokens
 
 

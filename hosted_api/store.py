@@ -174,6 +174,11 @@ class Store:
         rows = self._db.execute("SELECT status, count(*) AS many FROM jobs GROUP BY status")
         return {str(row["status"]): int(row["many"]) for row in rows}
 
+    def runs(self, model: str) -> int:
+        """Return how often a model was called."""
+        (many,) = self._db.execute("SELECT count(*) FROM jobs WHERE model = ?", (model,)).fetchone()
+        return int(many)
+
     def late(self, now: float) -> list[Job]:
         """Return what has passed its deadline without an end."""
         return self._jobs(
@@ -195,6 +200,14 @@ class Store:
             (text, job_id, attempt),
         )
         return cursor.rowcount == 1
+
+    def recover(self) -> list[Job]:
+        """Let everything wait again that ran when the process ended; what that was."""
+        return self._jobs(
+            "UPDATE jobs SET status = 'queued', worker = '', "
+            "logs = logs || 'The API was started anew. It is drawn again.\n' "
+            "WHERE status = 'running' RETURNING *"
+        )
 
     def requeue(self, job_id: str, attempt: int, text: str = "") -> bool:
         """Let a job wait again whose attempt was lost; whether it was that attempt's."""

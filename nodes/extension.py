@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
+from pathlib import Path
 from typing import Final
 
 from comfy_api.latest import ComfyExtension, io
@@ -20,6 +23,9 @@ from .save import FluxHotswapSave
 from .schedule import FluxHotswapSchedule
 
 log = logging.getLogger(__name__)
+
+API_SWITCH: Final = "FLUX_HOTSWAP_API"
+"""The variable that switches the hosted model's API on."""
 
 NODES: Final = (
     FluxHotswapInputs,
@@ -45,6 +51,7 @@ class FluxHotswapExtension(ComfyExtension):
         """
         first = register({node.define_schema().node_id: node for node in NODES})
         if first is None:
+            await _add_api()
             return list(NODES)
         log.warning(
             "flux-hotswap is installed twice: %s is used, and %s does nothing. Remove one of the "
@@ -53,3 +60,19 @@ class FluxHotswapExtension(ComfyExtension):
             FOLDER,
         )
         return []
+
+
+async def _add_api() -> None:
+    """Let ComfyUI's server answer as the hosted model too, where an administrator wants that."""
+    module = sys.modules.get("server")  # not imported: see `register`
+    server = getattr(getattr(module, "PromptServer", None), "instance", None)
+    given = os.environ.get(API_SWITCH, "").strip()
+    if server is None or given.lower() in ("", "0", "false", "no", "off"):
+        return
+    import folder_paths
+    from comfy.cli_args import args
+
+    from ..hosted_api.inside import mount
+
+    user = Path(folder_paths.get_user_directory())
+    await mount(server.app, given, args.listen.partition(",")[0], args.port, user)

@@ -20,6 +20,7 @@ from ..prediction.parameters import parameters
 from ..prediction.record import assemble
 from ..prediction.spec import FIELD
 from .base import CATEGORY, aliases, field_input, told
+from .before import keep_before
 from .journal import HIDDEN, notes_before
 from .wire import Prediction, request_input
 
@@ -106,6 +107,8 @@ class FluxHotswapSave(io.ComfyNode):
         ui = {"images": saved.images, "flux_hotswap": told(record)}
         if asked is not None:
             ui["flux_hotswap_request"] = told(asked)
+        if request is not None and (before := keep_before(request)):
+            ui["flux_hotswap_before"] = told(before)
         return io.NodeOutput(saved.uris, saved.report, ui=ui)
 
     @classmethod

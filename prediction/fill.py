@@ -16,6 +16,9 @@ Prompt: TypeAlias = "dict[str, dict[str, Any]]"
 
 INPUTS_CLASS: Final = "FluxHotswapInputs"
 LATENT_CLASS: Final = "FluxHotswapLatent"
+SAVE_CLASS: Final = "FluxHotswapSave"
+API_FOLDER: Final = "flux_hotswap_api"
+"""Folder below ComfyUI's output folder for pictures that the API fetches and then removes."""
 
 
 def workflow_for(request: Mapping[str, Any]) -> str:
@@ -54,6 +57,14 @@ def fill_prompt(prompt: Prompt, request: Mapping[str, Any]) -> Prompt:
             wires.pop(f"input_{name}", None)
     filled[ids[0]]["inputs"] = given | wires
     return filled
+
+
+def save_as(prompt: Prompt, prefix: str) -> list[str]:
+    """Let the Save nodes of a prompt write below a prefix; their ids."""
+    found = [key for key, node in prompt.items() if node["class_type"] == SAVE_CLASS]
+    for key in found:
+        prompt[key]["inputs"]["filename_prefix"] = prefix
+    return found
 
 
 def is_link(value: Any) -> bool:

@@ -41,6 +41,7 @@ def comfy(pytestconfig: pytest.Config) -> Iterator[Comfy]:
     # Nothing that a test asks for may come from the network: the hub is this server too.
     env = {"HF_HUB_OFFLINE": "1", "HF_ENDPOINT": files.url}
     env["FLUX_HOTSWAP_ALLOW_HOSTS"] = f"127.0.0.1:{files.port}"
+    env["FLUX_HOTSWAP_API"] = "1"  # see tests/api/test_inside.py
     with closing(files), ComfyServer(find_comfyui(), models=models, env=env) as server:
         running = Comfy(server, Client(server.url), models, files)
         pytestconfig.stash[_COMFY] = running

@@ -42,7 +42,8 @@ DIFFERENCES: Final[tuple[Difference, ...]] = (
         "null, other names, unknown fields",
         "null is not given. Unknown fields are dropped; other wrong values are refused.",
         "null is not given, `lora_weights` and `replicate_weights` count as `lora`, and everything "
-        "else is refused by name: the same in the form, over the API, pasted and in `dev.py plan`.",
+        "else is refused by name: the same in the form, as a prompt, pasted and in `dev.py plan`. "
+        "The hosted model's API drops unknown fields here too, and names them in the log.",
     ),
     Difference(
         "seed that is left out",

@@ -26,7 +26,8 @@ def main() -> None:
     deadline = time.monotonic() + options.seconds
     for stage in STAGES:
         if stage.name in options.stages:
-            stage.run(Kit(stage.name, options.small, options.lines, options.scratch, deadline))
+            about = (options.small, options.lines, options.scratch, deadline)
+            stage.run(Kit(stage.name, *about, stage.arguments))
 
 
 if __name__ == "__main__":

@@ -62,6 +62,10 @@ def errors_on(device: torch.device, count: int, height: int, width: int) -> dict
     matmul = inside.pack("engine.trial").any_matmul()
     if matmul is not None:
         ways["int8"] = lambda: matmul(tokens, values, scale, None, group)
+    product, fp8 = inside.pack("ops.hosted.linear"), inside.pack("ops.hosted.quantise")
+    held, known = fp8.quantise_weight(matrix), fp8.scale_for(tokens.abs().amax(), fp8.E5M2_MAX)
+    sums = product.find_product(device)
+    ways["fp8"] = lambda: product.linear(sums, tokens, held, None, known)
     found = {}
     for name, call in ways.items():
         # Memory of this size that is given out next holds NaN: what a kernel leaves out shows.

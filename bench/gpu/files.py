@@ -1,8 +1,12 @@
-"""Stage 8: a file on the card: quantising it, loading it again, half of it left behind."""
+"""Stage 8: a file on the card: quantising it, loading it again, half of it left behind.
+
+What is left behind comes over pinned and in streams, which ComfyUI does by itself, or without both.
+"""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,37 +22,63 @@ SIZE = Size(4, 8, checkpoints.WIDTH, 512, 512, 3, 1)
 
 @torch.inference_mode()
 def run(kit: Kit) -> None:
-    """Load cold and warm; then compare a half loaded model with the whole one."""
-    kit.start_comfyui()
-    size = SMALL if kit.small else SIZE
-    path = kit.scratch / "models" / "diffusion_models" / "flux.safetensors"
-    checkpoints.write(path, size.double, size.single, width=size.width)
-    matmul = inside.pack("engine.trial").any_matmul() is not None
-    os.environ["FLUX_HOTSWAP_ENGINE"] = "int8" if matmul else "storage"
-    models = inside.pack("engine.models")
+    """Load cold and warm; then compare half loaded models with whole ones."""
+    path, size = file_of(kit)
     patcher: Any = None
 
     def load() -> None:
         nonlocal patcher
-        patcher = models.load_fast(path, modulation=False)[0]
+        patcher = loaded(path, "int8")
 
     for what in ("quantising and keeping a file", "loading the kept file"):
         kit.forget_peak()
         taken = kit.seconds(load)
         kit.note(what, round(taken, 2), "s", peak_gb=kit.peak(), file_gb=path.stat().st_size / 1e9)
-    # Without those of bf16 layers: merged they are rounded, left behind they are not.
-    lora = write_lora(kit.scratch / "lora-of-files.safetensors", size, modulation=False)
-    step = Step(size, kit.device)
     for adapted in (False, True):
-        model = with_lora("int8", patcher, lora) if adapted else patcher
-        half_loaded(kit, model, step, "with a LoRA" if adapted else "without a LoRA")
+        half_loaded(kit, "int8", patcher, size, adapted=adapted)
     free(kit, patcher)
+    taken = kit.seconds(lambda: loaded(path, "fp8"))
+    kit.note("quantising a file for engine fp8", round(taken, 2), "s")
+    for adapted in (False, True):
+        half_loaded(kit, "fp8", loaded(path, "fp8"), size, adapted=adapted)
 
 
-def half_loaded(kit: Kit, model: Any, step: Step, what: str) -> None:
+@torch.inference_mode()
+def plainly(kit: Kit) -> None:
+    """Compare a half loaded model with the whole one in a ComfyUI without streams and pinning."""
+    path, size = file_of(kit)
+    patcher = loaded(path, "int8")
+    half_loaded(kit, "int8", patcher, size, adapted=True, how=", not pinned, no streams")
+
+
+def file_of(kit: Kit) -> tuple[Path, Size]:
+    """Start ComfyUI; the checkpoint, written unless it is there, and its size."""
+    kit.start_comfyui()
+    size = SMALL if kit.small else SIZE
+    path = kit.scratch / "models" / "diffusion_models" / "flux.safetensors"
+    return checkpoints.write(path, size.double, size.single, width=size.width), size
+
+
+def loaded(path: Path, engine: str) -> Any:
+    """Return the model as the Loader does; int8 is storage where nothing multiplies in it."""
+    if engine == "int8" and inside.pack("engine.trial").any_matmul() is None:
+        engine = "storage"
+    os.environ["FLUX_HOTSWAP_ENGINE"] = engine
+    load = inside.pack("engine.models").load
+    return load(path, "dev", go_fast=True, modulation="bf16")[0]
+
+
+def half_loaded(
+    kit: Kit, engine: str, patcher: Any, size: Size, *, adapted: bool, how: str = ""
+) -> None:
     """Note whether a model with half of its weights in main memory gives the same bits."""
     import comfy.model_management as management
 
+    # Without those of bf16 layers: merged they are rounded, left behind they are not.
+    lora = write_lora(kit.scratch / "lora-of-files.safetensors", size, modulation=False)
+    model = with_lora(engine, patcher, lora) if adapted else patcher
+    step = Step(size, kit.device)
+    what = f"{engine}, half loaded{how}, {'with' if adapted else 'without'} a LoRA"
     management.unload_all_models()
     management.load_models_gpu([model])
     whole = step(model)
@@ -59,9 +89,9 @@ def half_loaded(kit: Kit, model: Any, step: Step, what: str) -> None:
     half = step(model)
     slow = kit.median(lambda: step(model), runs=3, warm=1)
     model.detach()
-    kit.note(f"half loaded, {what}: the same bits", torch.equal(whole, half), predicted="True",
+    kit.note(f"{what}: the same bits", torch.equal(whole, half), predicted="True",
              holds=torch.equal(whole, half))  # fmt: skip
-    kit.note(f"half loaded, {what}: a step takes", round(slow / fast, 2), "times a whole one's",
+    kit.note(f"{what}: a step takes", round(slow / fast, 2), "times a whole one's",
              whole_ms=round(fast * 1e3, 1))  # fmt: skip
 
 

@@ -15,11 +15,8 @@ from typing import Any
 import torch
 from runtime import inside
 
-ARGUMENTS = {
-    "cuda": ("--highvram",),
-    "cpu": ("--cpu", "--supports-fp8-compute", "--use-pytorch-cross-attention"),
-}
-"""Of ComfyUI, by the kind of device."""
+ON_CPU = ("--cpu", "--supports-fp8-compute", "--use-pytorch-cross-attention")
+"""Arguments of ComfyUI where there is no card."""
 
 
 @dataclass
@@ -32,6 +29,7 @@ class Kit:
         lines: the file of measurements.
         scratch: a folder that all stages of a run share.
         deadline: when its time is over, by `time.monotonic`.
+        arguments: of ComfyUI on a card.
     """
 
     stage: str
@@ -39,6 +37,7 @@ class Kit:
     lines: Path
     scratch: Path
     deadline: float
+    arguments: tuple[str, ...]
 
     @property
     def device(self) -> torch.device:
@@ -81,7 +80,7 @@ class Kit:
         models = self.scratch / "models"
         for name in ("diffusion_models", "loras", "checkpoints"):
             (models / name).mkdir(parents=True, exist_ok=True)
-        inside.start(*ARGUMENTS[self.device.type], models=models)
+        inside.start(*(self.arguments if self.device.type == "cuda" else ON_CPU), models=models)
 
     def wait(self) -> None:
         """Wait until the device has done what it was given."""

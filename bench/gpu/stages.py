@@ -6,7 +6,15 @@ import importlib
 from dataclasses import dataclass
 from typing import Any, Final
 
-BASE: Final = ("bf16", "fp8_e4m3fn_fast", "int8 of ComfyUI", "int8", "int8 storage")
+BASE: Final = ("bf16", "fp8_e4m3fn_fast", "int8 of ComfyUI", "int8", "int8 storage", "fp8")
+
+RESIDENT: Final = ("--highvram",)
+"""Of ComfyUI on a card: models stay there, so that nothing but computing is timed."""
+
+OFFLOADS: Final = ()
+"""As users have it: what is not loaded lies in main memory, pinned, and comes over in streams."""
+
+PLAINLY: Final = ("--disable-async-offload", "--disable-pinned-memory")
 
 
 @dataclass(frozen=True)
@@ -19,6 +27,7 @@ class Stage:
         module: of this package.
         function: of the module; takes the kit and `engine`, if there is one.
         engine: of `step.ENGINES`, or nothing.
+        arguments: of ComfyUI on a card.
     """
 
     name: str
@@ -26,6 +35,7 @@ class Stage:
     module: str
     function: str = "run"
     engine: str = ""
+    arguments: tuple[str, ...] = RESIDENT
 
     def run(self, kit: Any) -> None:
         """Measure."""
@@ -36,15 +46,17 @@ class Stage:
 
 STAGES: Final = (
     Stage("device", 10, "device"),
-    Stage("noise", 20, "noise"),
-    Stage("ceilings", 30, "ceilings"),
-    Stage("arithmetic", 25, "arithmetic"),
-    Stage("safety", 20, "safety"),
-    Stage("server", 60, "server"),
-    *(Stage(f"step, {name}", 26, "step", "eager", name) for name in BASE),
-    *(Stage(f"compiled, {name}", 35, "step", "compiled", name) for name in
-      ("int8", "bf16", "fp8_e4m3fn_fast")),
-    Stage("files", 60, "files"),
-    Stage("sizes, int8", 25, "step", "sizes", "int8"),
+    Stage("noise", 15, "noise"),
+    Stage("ceilings", 25, "ceilings"),
+    Stage("arithmetic", 20, "arithmetic"),
+    Stage("safety", 15, "safety"),
+    Stage("server", 55, "server"),
+    *(Stage(f"step, {name}", 20, "step", "eager", name) for name in BASE),
+    *(Stage(f"compiled, {name}", 23, "step", "compiled", name) for name in
+      ("int8", "bf16", "fp8", "fp8_e4m3fn_fast", "int8 of ComfyUI")),
+    Stage("files", 55, "files", arguments=OFFLOADS),
+    Stage("files, not pinned, no streams", 20, "files", "plainly", arguments=PLAINLY),
+    Stage("hosted", 10, "hosted", arguments=OFFLOADS),
+    Stage("sizes, int8", 18, "step", "sizes", "int8"),
 )  # fmt: skip
 """An engine that is added to `step.ENGINES` is measured once it is named in `BASE`."""

@@ -55,10 +55,11 @@ ENGINES: Final[dict[str, peers.Loader]] = {
     "int8 of ComfyUI": peers.core_int8,
     "int8": peers.ours(matmul=True),
     "int8 storage": peers.ours(matmul=False),
+    "fp8": peers.hosted,
 }
 """ComfyUI's and ours; bf16 first, since the others are compared with it."""
 
-OURS: Final = ("int8", "int8 storage")
+OURS: Final = ("int8", "int8 storage", "fp8")
 
 
 class Step:
@@ -76,10 +77,29 @@ class Step:
         self.guidance = torch.full((size.batch,), 3.5, device=device)
         self.time = torch.full((size.batch,), 0.7, device=device)
 
-    def __call__(self, patcher: Any) -> Tensor:
-        """Run the model once; [B,16,H/8,W/8]."""
+    def on(self, device: torch.device) -> Step:
+        """Return this with its inputs on a device."""
+        for name, value in vars(self).items():
+            setattr(self, name, value.to(device))
+        return self
+
+    def __call__(self, patcher: Any, dit: dict[Any, Any] | None = None) -> Tensor:
+        """Run the model once; [B,16,H/8,W/8].
+
+        Args:
+            patcher: whose model it is.
+            dit: what takes the place of blocks, by (kind, index); None for the model's own.
+        """
+        options = dict(patcher.model_options["transformer_options"])
+        if dit is not None:
+            options["patches_replace"] = {"dit": dit}
         return patcher.model.apply_model(
-            self.latent, self.time, c_crossattn=self.text, y=self.pooled, guidance=self.guidance
+            self.latent,
+            self.time,
+            c_crossattn=self.text,
+            y=self.pooled,
+            guidance=self.guidance,
+            transformer_options=options,
         )
 
 
@@ -98,7 +118,23 @@ def load(engine: str, size: Size, device: torch.device) -> Any:
     patcher = ENGINES[engine](state)
     del state
     gc.collect()
+    if engine == "fp8":
+        settle(patcher, Step(size, device))
     return patcher
+
+
+def settle(patcher: Any, step: Step) -> None:
+    """Fix the scales of inputs by what one step shows, as a calibrated model has them."""
+    import comfy.model_management as management
+
+    layers = inside.pack("engine.hosted").hosted_layers(patcher.model).values()
+    for layer in layers:
+        layer.calibration = inside.pack("ops.hosted.quantise").Calibration()
+    management.load_models_gpu([patcher])
+    step(patcher)
+    for layer in layers:
+        layer.take("input_scale", layer.calibration.scale.clone())
+        layer.calibration = None
 
 
 def write_lora(path: Path, size: Size, *, modulation: bool = True) -> Path:
@@ -152,15 +188,27 @@ def compiled(kit: Kit, engine: str) -> None:
         return
     with torch.inference_mode():
         patcher = load(engine, size, kit.device)
-        network, graphs = patcher.model.diffusion_model, Graphs(small=kit.small)
-        for block in [*network.double_blocks, *network.single_blocks]:
-            block.compile(dynamic=False, backend=graphs)
+        graphs = Graphs(small=kit.small)
+        compile_blocks(patcher, graphs)
         step = Step(size, kit.device)
         measure(kit, engine, patcher, step, size, graphs=graphs)
         if engine in OURS:
             lora = write_lora(kit.scratch / "lora.safetensors", size)
             adapted = with_lora(engine, patcher, lora)
             measure(kit, engine, adapted, step, size, lora=True, graphs=graphs)
+
+
+def compile_blocks(patcher: Any, graphs: Graphs) -> None:
+    """Compile every block, or what takes its place."""
+    network = patcher.model.diffusion_model
+    replaced = patcher.model_options["transformer_options"].get("patches_replace", {})
+    for place, run in replaced.get("dit", {}).items():
+        patcher.set_model_patch_replace(
+            torch.compile(run, dynamic=False, backend=graphs), "dit", *place
+        )
+    if not replaced:
+        for block in [*network.double_blocks, *network.single_blocks]:
+            block.compile(dynamic=False, backend=graphs)
 
 
 def sizes(kit: Kit, engine: str) -> None:
@@ -212,8 +260,9 @@ def measure(
         peak_gb=kit.peak(),
     )
     if graphs is not None:
-        kit.note(f"{', '.join(words)}: graphs", graphs.count - before, predicted="2",
-                 holds=graphs.count - before == 2)  # fmt: skip
+        count = graphs.count - before
+        new = 0 if lora and engine == "fp8" else 2  # merged into weights of the same kind
+        kit.note(f"{', '.join(words)}: graphs", count, predicted=str(new), holds=count == new)
 
 
 class Graphs:
@@ -240,15 +289,17 @@ class Graphs:
 
 def compare_blocks(kit: Kit, engine: str, patcher: Any, step: Step, size: Size) -> None:
     """Note how far the output is from bf16's behind the first, the last double and all blocks."""
-    network = patcher.model.diffusion_model
-    blocks = [*network.double_blocks, *network.single_blocks]
-    chosen = {1: blocks[0], size.double: blocks[size.double - 1], len(blocks): blocks[-1]}
+    chosen = {
+        1: ("double_block", 0),
+        size.double: ("double_block", size.double - 1),
+        size.double + size.single: ("single_block", size.single - 1),
+    }
+    options = patcher.model_options["transformer_options"]
+    dit = dict(options.get("patches_replace", {}).get("dit", {}))
     found: dict[int, Tensor] = {}
-    handles = [block.register_forward_hook(keeper(found, number)) for number, block in
-               chosen.items()]  # fmt: skip
-    step(patcher)
-    for handle in handles:
-        handle.remove()
+    for number, place in chosen.items():
+        dit[place] = keeper(found, number, dit.get(place))
+    step(patcher, dit)
     reference = kit.scratch / "blocks.pt"
     if engine == "bf16":
         torch.save(found, reference)
@@ -259,11 +310,19 @@ def compare_blocks(kit: Kit, engine: str, patcher: Any, step: Step, size: Size) 
             kit.note(f"{engine}: apart from bf16 behind block {number}", error)
 
 
-def keeper(found: dict[int, Tensor], number: int) -> Callable[..., None]:
-    """Return a hook that keeps a block's picture tokens, the first of what it returns."""
+def keeper(found: dict[int, Tensor], number: int, own: Callable[..., Any] | None) -> Any:
+    """Return what takes a block's place, runs it and keeps its picture tokens.
 
-    def keep(_block: Any, _given: Any, made: Any) -> None:
-        first = made[0] if isinstance(made, tuple) else made
-        found[number] = first.float().cpu()
+    Args:
+        found: where they are kept.
+        number: under which.
+        own: what takes its place already, as in engine fp8.
+    """
+
+    def keep(given: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+        made = extra["original_block"](given) if own is None else own(given, extra)
+        # A copy: the next block adds to it in place.
+        found[number] = made["img"].to("cpu", torch.float32, copy=True)
+        return made
 
     return keep

@@ -1,13 +1,18 @@
-// The downloads of LoRA nodes while a graph runs, from ComfyUI's own progress events.
+// The downloads of LoRA nodes while a graph runs, from ComfyUI's own progress events, and how they ended.
 // @ts-check
 
-import { kindOf, LORA, nodeById } from "./nodes.mjs";
+import { kindOf, LORA, LORA_FIELDS, nodeById, widgetOf } from "./nodes.mjs";
+import { formOf } from "./values.mjs";
 
 /** @typedef {import("./nodes.mjs").Node} Node */
 /** @typedef {{ done: number, most: number, prompt: string | undefined }} Download */
+/** @typedef {"failed" | "cancelled"} Ending */
 
 /** @type {any[]} - names of events, of which the types know a part */
-const ENDS = ["executing", "executed", "execution_success", "execution_error", "execution_interrupted"];
+const ENDS = ["executing", "executed", "execution_success"];
+
+/** Begins with the field: so does no other error of those nodes while they run. */
+const ABOUT_A_LORA = /^(?:lora|extra_lora|source): /;
 
 export class Downloads {
   /**
@@ -23,12 +28,20 @@ export class Downloads {
     this.onProgress = onProgress;
     /** @type {Map<Node, Download>} */
     this.running = new Map();
+    /** @type {Map<Node, { ending: Ending, texts: string }>} */
+    this.ended = new Map();
   }
 
   /** Follow what the server tells. */
   listen() {
     this.api.addEventListener?.("progress", (/** @type {any} */ event) => this.progress(event.detail));
     for (const name of ENDS) this.api.addEventListener?.(name, () => this.end());
+    this.api.addEventListener?.("execution_interrupted", () => this.end("cancelled"));
+    this.api.addEventListener?.("execution_error", (/** @type {any} */ event) => this.fail(event.detail));
+    this.api.addEventListener?.("execution_start", () => {
+      this.ended.clear();
+      this.onEnd();
+    });
   }
 
   /** @param {any} detail - {value, max, node, prompt_id} */
@@ -39,15 +52,50 @@ export class Downloads {
     this.onProgress();
   }
 
-  end() {
+  /** @param {Ending} [ending] - unless they came to their end */
+  end(ending) {
     if (!this.running.size) return;
+    if (ending) for (const node of this.running.keys()) this.note(node, ending);
     this.running.clear();
     this.onEnd();
   }
 
-  /** The nodes that download. */
-  all() {
-    return [...this.running.keys()];
+  /** @param {any} detail - {node_id, exception_message}: also of what failed before a byte came */
+  fail(detail) {
+    const node = nodeById(this.app.rootGraph ?? this.app.graph, detail?.node_id);
+    const isOurs = node && kindOf(node) in LORA_FIELDS;
+    if (isOurs && ABOUT_A_LORA.test(detail.exception_message)) this.note(node, "failed");
+    this.running.clear();
+    this.onEnd();
+  }
+
+  /**
+   * @param {Node} node
+   * @param {Ending} ending
+   */
+  note(node, ending) {
+    this.ended.set(node, { ending, texts: textsOf(node) });
+  }
+
+  /**
+   * How a node's download ended that did not come to its end, until the graph runs again.
+   *
+   * @param {Node} node - a LoRA node, or a form that asked for it
+   * @returns {Ending | null} null also where another LoRA is named by now
+   */
+  endingOf(node) {
+    const ended = this.ended.get(node);
+    return ended && ended.texts === textsOf(node) ? ended.ending : null;
+  }
+
+  /** Queue the graph as it is, as the editor's own button does. */
+  retry() {
+    return this.app.queuePrompt(0);
+  }
+
+  /** The nodes that download, or whose download has not come to its end. */
+  nodes() {
+    return [...new Set([...this.running.keys(), ...this.ended.keys()])];
   }
 
   /** @param {Node} node */
@@ -68,4 +116,15 @@ export class Downloads {
       body: JSON.stringify(prompt ? { prompt_id: prompt } : {}),
     });
   }
+}
+
+/**
+ * What names the LoRAs of a node: its form's fields, or its own.
+ *
+ * @param {Node} node
+ */
+function textsOf(node) {
+  const asking = formOf(node) ?? node;
+  const names = LORA_FIELDS[kindOf(asking)] ?? [];
+  return JSON.stringify(names.map((name) => widgetOf(asking, name)?.value));
 }

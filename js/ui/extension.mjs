@@ -16,6 +16,7 @@ import { copyRequest, pasteRequest } from "./requests.mjs";
 import { saveRows } from "./results.mjs";
 import { Runs } from "./runs.mjs";
 import { Sources } from "./sources.mjs";
+import { Suggestions } from "./suggest.mjs";
 import { Prompts } from "./tokens.mjs";
 import { restWhileUnused, showUnused } from "./unused.mjs";
 
@@ -37,6 +38,7 @@ const ROWS = { [INPUTS]: inputRows, [LATENT]: latentRows, [LORA]: loraRows, [SAV
  * @property {Sources} sources
  * @property {Downloads} downloads
  * @property {Runs} runs
+ * @property {() => void} refresh - all rows, soon
  */
 
 /**
@@ -63,7 +65,10 @@ export function extension(app, api) {
       refresh();
     }, refresh),
     runs: new Runs(api, refresh),
+    refresh,
   };
+
+  const suggestions = new Suggestions(app, api, () => world.say);
 
   const shownGraph = () => app.canvas?.graph ?? app.graph;
 
@@ -99,6 +104,7 @@ export function extension(app, api) {
     ],
     async setup() {
       watchDrops(app);
+      suggestions.listen();
       world.downloads.listen();
       world.runs.listen();
       // A node that is muted, a wire at a reroute: no hook of our own nodes tells of those.
@@ -114,6 +120,7 @@ export function extension(app, api) {
       if (kind === "LoadImage" || isOurs(node)) watch(node, refresh);
       if (!isOurs(node)) return;
       restWhileUnused(node);
+      suggestions.watch(node);
       const panel = kind in ROWS ? addPanel(node) : null;
       if (panel) panels.set(node, panel);
       refresh();

@@ -1,4 +1,4 @@
-// The link of a file that the Save node has made.
+// The links of files that the Save node has made.
 // @ts-check
 
 /** @typedef {{ filename: string, subfolder?: string, type?: string }} File */
@@ -7,11 +7,20 @@
  * @param {File} file
  * @param {import("./nodes.mjs").Api} api
  */
-export function fileRow({ filename, subfolder = "", type = "output" }, api) {
+export function urlOf({ filename, subfolder = "", type = "output" }, api) {
+  return api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}`);
+}
+
+/**
+ * @param {File} file
+ * @param {import("./nodes.mjs").Api} api
+ */
+export function fileRow(file, api) {
+  const { filename, subfolder } = file;
   const row = document.createElement("div");
   const anchor = document.createElement("a");
   anchor.textContent = subfolder ? `${subfolder}/${filename}` : filename;
-  anchor.href = api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}`);
+  anchor.href = urlOf(file, api);
   anchor.target = "_blank";
   anchor.rel = "noopener";
   anchor.style.color = "var(--fg-color, #fff)";

@@ -7,6 +7,13 @@ export const LATENT = "FluxHotswapLatent";
 export const LORA = "FluxHotswapLora";
 export const SAVE = "FluxHotswapSave";
 
+/**
+ * The fields that name a LoRA, by the kind of node.
+ *
+ * @type {Record<string, string[]>}
+ */
+export const LORA_FIELDS = { [INPUTS]: ["lora", "extra_lora"], [LORA]: ["source"] };
+
 const NEVER = 2;
 const BYPASS = 4;
 const HOPS = 32;

@@ -19,7 +19,7 @@ const COLOURS = {
 
 /**
  * @typedef {object} Panel
- * @property {(rows: HTMLElement[]) => void} show
+ * @property {(rows: HTMLElement[]) => void} show - a row with `data-lines` is as tall as so many
  * @property {() => void} takePlace - to be called while the node's graph is shown
  */
 
@@ -55,10 +55,11 @@ export function addPanel(node) {
   widget.serialize = false;
   return {
     show(lines) {
-      element.replaceChildren(...lines);
-      if (lines.length === rows) return;
+      fill(element, lines);
+      const count = lines.reduce((sum, line) => sum + Number(line.dataset.lines ?? 1), 0);
+      if (count === rows) return;
       resizeAround(node, () => {
-        rows = lines.length;
+        rows = count;
         element.style.minHeight = `${Math.max(height(), 0)}px`;
       });
     },
@@ -68,6 +69,22 @@ export function addPanel(node) {
       document.querySelector(`.lg-node[data-node-id="${node.id}"] .${CLASS}`)?.replaceWith(element);
     },
   };
+}
+
+/**
+ * Put rows into an element. One that is there already is not taken out: it keeps the focus.
+ *
+ * @param {HTMLElement} element
+ * @param {HTMLElement[]} rows
+ */
+function fill(element, rows) {
+  for (const child of [...element.children])
+    if (!rows.some((row) => row === child)) child.remove();
+  let at = element.firstChild;
+  for (const row of rows) {
+    if (row === at) at = at.nextSibling;
+    else element.insertBefore(row, at);
+  }
 }
 
 /**

@@ -3,6 +3,7 @@
 
 import { readTold, recordLines, requestText } from "../lib/record.mjs";
 import { button } from "./button.mjs";
+import { compareButton, compareRows } from "./compare.mjs";
 import { fileRow } from "./files.mjs";
 import { formBefore, selectedForm } from "./nodes.mjs";
 import { textRow } from "./panel.mjs";
@@ -25,7 +26,9 @@ export function saveRows(node, world) {
   if (!record) return links;
   const lines = recordLines(record, world.runs.secondsOf(output), world.say).map(textRow);
   const asked = readTold(output?.flux_hotswap_request);
-  return [...links, ...lines, ...actionRows(node, record, asked, world)];
+  const before = readTold(output?.flux_hotswap_before);
+  const compared = before ? compareRows(node, before, images, world) : [];
+  return [...links, ...lines, ...actionRows(node, record, asked, Boolean(before), world), ...compared];
 }
 
 /**
@@ -44,11 +47,13 @@ function outputOf({ graph, id }, app) {
  * @param {Node} node
  * @param {PictureRecord} record
  * @param {import("../lib/record.mjs").Asked | null} asked - null: it was no request that ran
+ * @param {boolean} canCompare
  * @param {World} world
  * @returns {HTMLElement[]} one row, or none
  */
-function actionRows(node, { seed }, asked, { app, say }) {
-  const buttons = [];
+function actionRows(node, { seed }, asked, canCompare, world) {
+  const { app, say } = world;
+  const buttons = canCompare ? [compareButton(node, world)] : [];
   if (seed !== undefined)
     buttons.push(button(say("use_seed"), () => {
       useSeed(app, formBefore(node) ?? selectedForm(app), seed, say);

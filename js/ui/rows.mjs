@@ -4,7 +4,7 @@
 import { downloadLine, routeLines, sizeLine, sourceLines, stepsLines, tokenLines } from "../lib/lines.mjs";
 import { withWord } from "../lib/prompt.mjs";
 import { button } from "./button.mjs";
-import { isLinked, widgetOf } from "./nodes.mjs";
+import { INPUTS, isLinked, LORA_FIELDS, widgetOf } from "./nodes.mjs";
 import { textRow } from "./panel.mjs";
 import { setWidget } from "./requests.mjs";
 import { formOf, SHAPE, valueOf, valuesOf } from "./values.mjs";
@@ -13,7 +13,7 @@ import { formOf, SHAPE, valueOf, valuesOf } from "./values.mjs";
 /** @typedef {import("./nodes.mjs").Node} Node */
 /** @typedef {import("./extension.mjs").World} World */
 
-const LORAS = ["lora", "extra_lora"];
+const LORAS = LORA_FIELDS[INPUTS];
 
 /**
  * @param {Node} node
@@ -32,9 +32,9 @@ export function inputRows(node, world) {
     ...tokenLines(prompts.about(valueOf(node, "prompt", pictures)), values.model, say),
     ...LORAS.flatMap((name) => sourceLines(sources.about(valueOf(node, name, pictures)), say)),
   ];
-  const loading = downloads.all().filter((lora) => formOf(lora) === node);
+  const own = downloads.nodes().filter((lora) => lora === node || formOf(lora) === node);
   const rows = lines.map((line) => lineRow(line, node, world));
-  return [...rows, ...loading.flatMap((lora) => downloadRows(lora, world))];
+  return [...rows, ...own.flatMap((lora) => downloadRows(lora, world))];
 }
 
 /**
@@ -62,7 +62,7 @@ export function loraRows(node, world) {
     : [form === null && valueOf(node, "source", pictures)];
   const lines = texts.flatMap((text) => sourceLines(sources.about(text), say));
   const rows = lines.map((line) => lineRow(line, form ?? null, world));
-  return [...rows, ...downloadRows(node, world)];
+  return [...rows, ...[node, form].flatMap((asking) => (asking ? downloadRows(asking, world) : []))];
 }
 
 /**
@@ -93,13 +93,18 @@ function promptOf(form) {
 }
 
 /**
- * @param {Node} node - a LoRA node
+ * @param {Node} node - a LoRA node, or a form that asked for it
  * @param {World} world
  * @returns {HTMLElement[]}
  */
 function downloadRows(node, { say, downloads }) {
   const download = downloads.of(node);
-  if (!download) return [];
+  if (!download) {
+    const ending = downloads.endingOf(node);
+    if (!ending) return [];
+    const text = ending === "failed" ? say("download_failed") : say("download_cancelled");
+    return [endingRow(text, () => downloads.retry(), say)];
+  }
   const { text, share } = downloadLine(download.done, download.most, say);
   return [textRow({ text }), progressRow(share, say("cancel"), () => downloads.cancel(node))];
 }
@@ -116,5 +121,19 @@ function progressRow(share, label, cancel) {
   Object.assign(bar.style, { flex: "1", minWidth: "0" });
   if (share !== null) bar.value = share;
   row.append(bar, button(label, cancel, "pointerdown"));
+  return row;
+}
+
+/**
+ * @param {string} text - how a download ended
+ * @param {() => void} retry
+ * @param {import("../lib/words.mjs").Say} say
+ */
+function endingRow(text, retry, say) {
+  const row = document.createElement("div");
+  Object.assign(row.style, { display: "flex", gap: "8px", height: "18px", alignItems: "center" });
+  const again = button(say("retry"), retry);
+  again.title = say("retry_how");
+  row.append(textRow({ text, tone: "error" }), again);
   return row;
 }

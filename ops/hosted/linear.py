@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Callable
 from typing import Final
@@ -71,12 +70,17 @@ def linear(
     return made.reshape(*inputs.shape[:-1], -1)
 
 
-@functools.cache
+_products: dict[torch.device, Product] = {}
+"""Found once. A plain dict, which torch.compile can look into: it would trace the trial else."""
+
+
 def find_product(device: torch.device) -> Product:
     """Return the device's own product where a trial of it succeeds, else `by_float32`."""
     if device.type == "cpu":  # its fp8 is no faster
         return by_float32
-    return by_device if _works(by_device, device) else by_float32
+    if device not in _products:
+        _products[device] = by_device if _works(by_device, device) else by_float32
+    return _products[device]
 
 
 _LIMIT: Final = 0.004

@@ -5,6 +5,9 @@ step. Kept apart, its two factors run behind the layer, the weight stays as it i
 another strength is another factor. LoHa and LoKr of LyCORIS need not be written out for that: a
 Hadamard product of two pairs of factors is one pair, of a Kronecker product each side runs alone.
 DoRA makes rows longer, of what the layer makes too. What is left is written out and runs apart.
+
+All add to what the layer made where it lies: a layer's output is most of what a step moves, and a
+sum of its own would be written apart from it (torch copies it before it multiplies).
 """
 
 from __future__ import annotations
@@ -35,6 +38,11 @@ class Factors:
         """Return these on a device, in the dtype that it computes in."""
         return Factors(self.up.to(device, dtype), self.down.to(device, dtype), self.start)
 
+    def add_to(self, made: Tensor, tokens: Tensor) -> None:
+        """Add what it makes of tokens [M,K] to what the layer made [M,N], in one pass over that."""
+        within = torch.nn.functional.linear(tokens, self.down.to(tokens))
+        rows_of(made, self.start, len(self.up)).addmm_(within, self.up.to(tokens).t())
+
 
 @dataclass(frozen=True)
 class Kron:
@@ -61,6 +69,11 @@ class Kron:
         within = torch.nn.functional.linear(grid, right)
         return torch.matmul(left, within).flatten(start_dim=1)
 
+    def add_to(self, made: Tensor, tokens: Tensor) -> None:
+        """Add what it makes of tokens [M,b*d] to what the layer made [M,N]."""
+        change = self.through(tokens)
+        rows_of(made, self.start, change.shape[1]).add_(change)
+
 
 @dataclass(frozen=True)
 class Dense:
@@ -78,9 +91,9 @@ class Dense:
         """Return it on a device, in the dtype that it computes in."""
         return Dense(self.values.to(device, dtype), self.start)
 
-    def through(self, tokens: Tensor) -> Tensor:
-        """Return what it makes of tokens [M,K]: [M,rows]."""
-        return torch.nn.functional.linear(tokens, self.values.to(tokens))
+    def add_to(self, made: Tensor, tokens: Tensor) -> None:
+        """Add what it makes of tokens [M,K] to what the layer made [M,N], in one pass over that."""
+        rows_of(made, self.start, len(self.values)).addmm_(tokens, self.values.to(tokens).t())
 
 
 @dataclass(frozen=True)
@@ -101,7 +114,7 @@ class Lengths:
 
     def of(self, own: Tensor) -> Tensor:
         """Return what is added to what the weight alone makes [M,N], without bias: [M,rows]."""
-        return own[:, self.start : self.start + len(self.more)] * self.more.to(own)
+        return rows_of(own, self.start, len(self.more)) * self.more.to(own)
 
 
 MOST_RANKS: Final = 256
@@ -125,42 +138,21 @@ def hadamard(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Fac
     return Factors(up, (b1[:, None, :] * b2[None, :, :]).flatten(end_dim=1))
 
 
-def stack(parts: Sequence[Factors], height: int) -> Factors:
-    """Return several LoRAs of one weight as one.
+def stack(parts: Sequence[Factors]) -> Factors:
+    """Return several LoRAs of one weight as one, of the rows from their first to their last.
 
     Args:
         parts: at least one.
-        height: number of rows of the weight.
     """
+    first = min(part.start for part in parts)
+    last = max(part.start + len(part.up) for part in parts)
     ups = []
     for part in parts:
-        below = height - part.start - len(part.up)
-        ups.append(torch.nn.functional.pad(part.up, (0, 0, part.start, below)))
-    return Factors(torch.cat(ups, dim=1), torch.cat([part.down for part in parts]))
+        above, below = part.start - first, last - part.start - len(part.up)
+        ups.append(torch.nn.functional.pad(part.up, (0, 0, above, below)))
+    return Factors(torch.cat(ups, dim=1), torch.cat([part.down for part in parts]), first)
 
 
-def add_change(made: Tensor, tokens: Tensor, factors: Factors) -> Tensor:
-    """Return what a layer makes with a LoRA beside it.
-
-    Args:
-        made: [...,N], what the layer made; it is left as it is.
-        tokens: [...,K], what it was given, of the same dtype.
-        factors: of all N rows, on the same device.
-    """
-    down, up = factors.down.to(tokens), factors.up.to(tokens)
-    within = torch.nn.functional.linear(tokens, down)
-    flat = made.reshape(-1, made.shape[-1])
-    return torch.addmm(flat, within.reshape(-1, len(down)), up.t()).reshape(made.shape)
-
-
-def add_rows(made: Tensor, change: Tensor, start: int) -> Tensor:
-    """Return what a layer makes with a change of some of its rows.
-
-    Args:
-        made: [...,N], what the layer made; it is left as it is.
-        change: [M,rows], M the product of the dimensions before N.
-        start: the first of the rows.
-    """
-    after = made.shape[-1] - start - change.shape[-1]
-    wide = torch.nn.functional.pad(change, (start, after))
-    return made + wide.reshape(made.shape)
+def rows_of(made: Tensor, start: int, count: int) -> Tensor:
+    """Return what some rows of a weight made, a part of what the layer made [M,N]."""
+    return made[:, start : start + count]

@@ -20,7 +20,7 @@ class HostedApi:
 
     Args:
         folder: its state and its log go here.
-        comfyui: address of the ComfyUI that draws.
+        comfyui: address of the ComfyUI that draws; empty where the API starts one.
         arguments: further ones.
         env: further variables of its environment.
 
@@ -35,7 +35,8 @@ class HostedApi:
         self.log_path = folder / "api.log"
         self.url = ""
         self._command = [
-            *(sys.executable, "-m", "hosted_api", "--comfyui", comfyui),
+            *(sys.executable, "-m", "hosted_api"),
+            *(("--comfyui", comfyui) if comfyui else ()),
             *("--port", "0", "--state", str(self.state), *arguments),
         ]
         ours = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
@@ -73,6 +74,19 @@ class HostedApi:
                 self._process.communicate()
         if self._log is not None:
             self._log.close()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process is not None, "not started"
+        return self._process.pid
+
+    def kill(self) -> None:
+        """End it as a power cut would; it can be started again on the same state."""
+        assert self._process is not None, "not started"
+        self._process.kill()
+        self._process.communicate()
+        self.__exit__()
 
     def wait(self) -> int:
         """Wait until it ends by itself; its exit status."""

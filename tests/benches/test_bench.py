@@ -66,6 +66,10 @@ def test_the_kit_of_the_gpu_in_its_small_form(tmp_path: Path) -> None:
     assert len(table.rows) == len(lines)
 
 
+def test_the_stages_fit_into_one_command() -> None:
+    assert sum(stage.seconds for stage in STAGES) <= gpu_kit.BUDGET
+
+
 def test_a_stage_that_hangs_or_dies_is_a_line_of_the_kit(tmp_path: Path) -> None:
     """What it measured before stays."""
     lines = tmp_path / "kit.jsonl"

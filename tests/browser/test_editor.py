@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
-from browser.editor import DECIDED, INPUTS, SMALL, Editor, picture, shipped
+import torch
+from browser.editor import CONTROL, DECIDED, INPUTS, SMALL, Editor, picture, shipped
 from fetch.servers import lora
+from mini_flux import loras
+
+from flux_hotswap.prediction.spec import FIELDS, Field, Kind
 
 LATENT, LORA = "FluxHotswapLatent", "FluxHotswapLora"
 
@@ -263,30 +268,51 @@ def test_a_wrong_request_changes_nothing_and_says_why(editor: Editor) -> None:
     assert editor.inputs() == before
 
 
-def test_a_slow_download_is_shown_and_can_be_cancelled(editor: Editor) -> None:
-    name = f"/slow{id(editor)}.safetensors"
-    link = editor.comfy.files.file(name, lora(64 << 20), rate=1 << 18)
+def test_a_download_is_shown_cancelled_and_tried_again(editor: Editor) -> None:
+    name, files = f"/slow{id(editor)}.safetensors", editor.comfy.files
+    state = loras.diffusers(loras.blocks(seed=id(editor) % 1000))
+    state["transformer.nowhere.lora_A.weight"] = torch.zeros(1000, 3000)
+    whole = loras.as_bytes(state)
     editor.load(shipped("text_to_image.json"))
-    editor.set_widgets(INPUTS, **SMALL, lora=link, seed=3)
+    editor.comfy.expect_traceback(name)
+    ask = {**SMALL, "lora": files.url + name, "seed": 3, CONTROL: "fixed"}
+    editor.set_widgets(INPUTS, **ask, disable_safety_checker=True)
     editor.queue()
-    editor.wait_for_line("Downloading, ")
-    editor.wait_for_line("of 67.1 MB")
+    editor.wait_for_line("The download has failed")
+    editor.page.keyboard.press("Escape")  # the editor's own words about it
+    files.file(name, whole, rate=1 << 20)
+    try_again(editor)
+    editor.wait_for_line("of 12.6 MB")
+    assert not any("failed" in line for line in editor.lines())
     editor.enter()
-    editor.wait_for_line("of 67.1 MB")
+    editor.wait_for_line("of 12.6 MB")
     editor.leave()
-    editor.wait_for_line("of 67.1 MB")
+    editor.wait_for_line("of 12.6 MB")
+    editor.wait("() => /Downloading, ([2-9]|1.)[.]/.test(document.body.innerText)")
     cancel = editor.page.locator(".flux-hotswap-lines button >> visible=true")
     cancel.first.dispatch_event("pointerdown")
-    editor.wait("() => !document.querySelector('.flux-hotswap-lines button')")
-    client = editor.comfy.client
-    for _ in range(200):
-        queue = client.queue()
-        if not queue["queue_running"] and not queue["queue_pending"]:
-            break
-        editor.page.wait_for_timeout(50)
-    assert not client.queue()["queue_running"]
+    editor.wait_for_line("The download was cancelled")
+    editor.shoot(f"download_cancelled_{editor.look()}")
     assert any("interrupted" in str(entry["status"]["messages"]) for entry in history(editor))
     assert not any("Downloading" in line for line in editor.lines())
+    editor.set_widgets(INPUTS, lora="a/b")
+    editor.wait("() => !document.body.innerText.includes('The download was cancelled')")
+    editor.set_widgets(INPUTS, lora=files.url + name)
+    editor.wait_for_line("The download was cancelled")
+    asked = len(files.asked(name))
+    files.file(name, whole)
+    try_again(editor)
+    editor.wait_for_line("Is here: flux-hotswap/")
+    assert not any("cancelled" in line for line in editor.lines())
+    ranges = [seen.headers.get("range", "") for seen in files.asked(name)[asked:]]
+    assert any(re.match("bytes=[1-9]", span) for span in ranges), "it goes on where it stopped"
+    editor.wait_for_line("Seed 3 · ", ms=60_000)
+
+
+def try_again(editor: Editor) -> None:
+    editor.page.get_by_role("button", name="Try again").and_(
+        editor.page.locator(".flux-hotswap-lines button")
+    ).first.click()
 
 
 def clipboard(editor: Editor, text: str) -> None:
@@ -310,3 +336,48 @@ def test_the_help_panel_shows_the_page(editor: Editor) -> None:
     assert shown.value.ok
     text = "Makes the latent that sampling starts from, at the hosted model's exact size"
     editor.page.get_by_text(text).first.wait_for(timeout=10_000)
+
+
+def wrong(field: Field) -> Any:
+    """A value that a field of the form must not have."""
+    match field.kind:
+        case Kind.ENUM:
+            return "nonsense"
+        case Kind.BOOLEAN:
+            return "maybe"
+        case Kind.INTEGER | Kind.NUMBER:
+            return (field.minimum or 0) - 2
+        case _:
+            return "no-such.safetensors"
+
+
+def test_an_error_lands_on_its_field_and_on_no_other(editor: Editor) -> None:
+    editor.load(shipped("text_to_image.json"))
+    editor.wait_for_line("4096 tokens")
+    editor.set_widgets(INPUTS, aspect_ratio="custom", control_after_generate="fixed")
+    editor.wait_for_line("bf16: custom size")
+    for field in FIELDS:
+        if field.name == "prompt":  # takes any text
+            continue
+        found = editor.page.evaluate(
+            """async ([type, name, wrong]) => {
+                const node = nodeOf(type)
+                const widget = node.widgets.find(widget => widget.name === name)
+                const before = widget.value
+                widget.value = wrong
+                await window.app.queuePrompt(0)
+                await new Promise(done => setTimeout(done, 50))
+                widget.value = before
+                const told = Object.values(window.app.lastNodeErrors ?? {})
+                return [
+                    told.flatMap(({errors}) => errors.map(error => error.extra_info.input_name)),
+                    everyNode().flatMap(({type, inputs}) => (inputs ?? [])
+                        .filter(input => input.hasErrors).map(input => `${type} ${input.name}`)),
+                ]
+            }""",
+            [INPUTS, field.name, wrong(field)],
+        )
+        assert found == [[field.name], [f"{INPUTS} {field.name}"]], field.name
+        if field.name == "lora":
+            editor.shoot(f"error_{editor.look()}")
+        editor.page.keyboard.press("Escape")  # the editor's own words about it

@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 from browser.editor import CONTROL, INPUTS, SMALL, Editor, picture, shipped
 from mini_flux import loras
 
@@ -129,3 +130,48 @@ def control(editor: Editor) -> str:
         "([type, name]) => nodeOf(type).widgets.find(widget => widget.name === name).value",
         [INPUTS, CONTROL],
     )
+
+
+@pytest.mark.parametrize("look", ["own", "newest, Nodes 2.0"], indirect=True)
+def test_a_result_is_compared_with_its_input_image(editor: Editor) -> None:
+    editor.comfy.client.upload("before.png", picture(256, 128))
+    editor.load(shipped("image_to_image.json"))
+    editor.set_widgets("LoadImage", image="before.png")
+    ask = {"num_inference_steps": 1, "num_outputs": 2, "output_format": "png", "seed": 21}
+    editor.set_widgets(INPUTS, **ask, disable_safety_checker=True)
+    editor.wait_for_line("256 × 128")
+    editor.draw()
+    editor.wait_for_line("Seed 21 · ")
+    low = editor.height("FluxHotswapSave")
+    box = editor.page.locator(".flux-hotswap-compare >> visible=true")
+    assert not box.count()
+    press(editor, "Compare")
+    editor.wait(
+        "() => [...document.querySelectorAll('.flux-hotswap-compare img')]"
+        ".filter(image => image.naturalWidth === 256).length === 2"
+    )
+    editor.page.wait_for_timeout(300)
+    wide, tall = (
+        (box.bounding_box() or {}).get("width", 0),
+        (box.bounding_box() or {}).get("height", 1),
+    )
+    assert abs(wide / tall - 2) < 0.02, "the images keep their shape"
+    slider = box.get_by_role("slider", name="Move between before and after")
+    before = box.locator("img").nth(1)
+    slider.focus()
+    slider.press("Home")
+    assert "inset(0px 100% 0px 0px)" in str(before.get_attribute("style"))
+    slider.click(position={"x": wide * 0.75, "y": tall / 2})
+    assert 70 <= int(slider.input_value()) <= 80
+    editor.shoot(f"compared_{editor.look()}")
+    after = box.locator("img").first
+    first = after.get_attribute("src")
+    press(editor, "Image 1 of 2")
+    editor.wait_for_line("Image 2 of 2")
+    assert after.get_attribute("src") != first
+    assert "flux-hotswap_before" not in json.dumps(
+        editor.page.evaluate("() => window.app.graph.serialize()")
+    )
+    press(editor, "Compare")
+    box.wait_for(state="detached")
+    assert editor.height("FluxHotswapSave") == low

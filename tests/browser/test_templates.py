@@ -48,6 +48,12 @@ def open_template(editor: Editor, name: str) -> None:
         page.locator("[role=dialog]").first.wait_for(state="hidden")
 
 
+def complaints(editor: Editor) -> list[str]:
+    """What the editor's toasts say."""
+    said = editor.page.locator(".p-toast-message, [role=alert]").all_inner_texts()
+    return [text for text in said if text.strip()]
+
+
 def apart(one: Box, two: Box) -> bool:
     return one[2] <= two[0] or two[2] <= one[0] or one[3] <= two[1] or two[3] <= one[1]
 
@@ -68,6 +74,7 @@ def test_a_template_opens_readable(laptop: Editor, name: str) -> None:
         assert bottom <= PAGE["height"]
     assert all(apart(*pair) for pair in itertools.combinations(boxes.values(), 2))
     assert laptop.page.evaluate("() => window.app.canvas.ds.scale") >= READABLE
+    assert complaints(laptop) == []
     laptop.shoot(f"template_{name}_{laptop.look()}")
 
 
@@ -116,8 +123,7 @@ def test_a_fresh_install_opens_without_an_error(look: Editor, browser: Browser) 
     for name in WITH_PICTURE:
         open_template(fresh, name)
         fresh.shoot(f"fresh_{name}_{look.look()}")
-        said = fresh.page.locator(".p-toast-message, [role=alert]").all_inner_texts()
-        assert [text for text in said if text.strip()] == []
+        assert complaints(fresh) == []
         assert not fresh.page.get_by_text("Media input missing").count()
     for name in NAMES:
         thumbnail = f"/workflow_templates/flux-hotswap/{name}.jpg"

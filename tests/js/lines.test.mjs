@@ -6,6 +6,7 @@ import {
 } from "../../js/lib/lines.mjs";
 import { MESSAGES } from "../../js/lib/messages.mjs";
 import { ROUTES } from "../../js/lib/spec.mjs";
+import { choiceOf } from "../../js/lib/suggest.mjs";
 import { speaker } from "../../js/lib/words.mjs";
 
 const say = speaker(null, "en");
@@ -117,4 +118,10 @@ test("download line", () => {
 
 test("bytes", () => {
   assert.deepEqual([0, 99_999, 1e5, 2.5e9].map(bytes), ["0 B", "99999 B", "0.1 MB", "2.50 GB"]);
+});
+
+test("a suggestion", () => {
+  const lora = { source: "a/b", file: "flux-hotswap/a-b.safetensors", size: 2e7, words: ["TOK", "m1x dog"] };
+  assert.deepEqual(choiceOf(lora, say), { value: "a/b", detail: "20.0 MB · Trigger words: TOK, m1x dog" });
+  assert.equal(choiceOf({ ...lora, words: [] }, say).detail, "20.0 MB");
 });

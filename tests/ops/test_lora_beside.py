@@ -15,9 +15,8 @@ from flux_hotswap.ops.lora.beside import (
     Factors,
     Kron,
     Lengths,
-    add_change,
-    add_rows,
     hadamard,
+    rows_of,
     stack,
 )
 
@@ -55,7 +54,7 @@ class World:
         tokens = self.tokens.to(dtype)
         made = multiply_stored(tokens, self.values, self.scale, None, GROUP)
         if parts:
-            made = add_change(made, tokens, stack(parts, SIZE).to(tokens.device, dtype))
+            stack(parts).to(tokens.device, dtype).add_to(made, tokens)
         assert made.dtype == dtype
         return made.float()
 
@@ -167,21 +166,28 @@ def test_a_lora_of_zeros_changes_nothing(zero: Factors) -> None:
         assert torch.equal(WORLD.through([zero], dtype), plain)
 
 
-def test_what_was_made_is_not_written_to() -> None:
-    """Other hooks may hold it."""
-    tokens, made = seeded(3, 4, SIZE), seeded(3, 4, SIZE, seed=2)
-    before = made.clone()
-    changed = add_change(made, tokens, stack([lora(4, 1.0, 10)], SIZE))
-    assert torch.equal(made, before)
-    wanted = made + tokens @ delta([lora(4, 1.0, 10)]).T
-    torch.testing.assert_close(changed, wanted, rtol=1e-4, atol=1e-4)
+ROWS = [(SIZE, 0), (100, 0), (100, 50), (1, SIZE - 1)]
+
+
+@pytest.mark.parametrize(("rows", "start"), ROWS)
+def test_a_lora_is_added_in_place_to_its_rows_alone(rows: int, start: int) -> None:
+    one = lora(4, 1.0, 10, rows=rows, start=start)
+    tokens, made = seeded(12, SIZE), seeded(12, SIZE, seed=2)
+    wanted = made + tokens @ delta([one]).T
+    others = torch.ones(SIZE, dtype=torch.bool)
+    others[start : start + rows] = False
+    left = made[:, others].clone()
+    one.add_to(made, tokens)
+    torch.testing.assert_close(made, wanted, rtol=1e-4, atol=1e-4)
+    assert torch.equal(made[:, others], left)
 
 
 def test_stacking_puts_rows_where_they_belong() -> None:
-    parts = [lora(4, 1.0, 10, rows=100, start=50), lora(8, 1.0, 20), lora(2, 1.0, 30, rows=1)]
-    made = stack(parts, SIZE)
-    assert made.up.shape == (SIZE, 14)
-    assert torch.allclose(made.up @ made.down, delta(parts), atol=1e-5)
+    parts = [lora(4, 1.0, 10, rows=100, start=50), lora(8, 1.0, 20, rows=60, start=200),
+             lora(2, 1.0, 30, rows=1, start=40)]  # fmt: skip
+    made = stack(parts)
+    assert (made.start, made.up.shape) == (40, (220, 14)), "rows that no LoRA changes are left out"
+    assert torch.allclose(delta([made]), delta(parts), atol=1e-5)
 
 
 # --- LoHa and LoKr ---
@@ -205,13 +211,12 @@ def test_a_kronecker_product_is_not_written_out_and_is_the_same() -> None:
 @pytest.mark.parametrize(("rows", "start"), [(SIZE, 0), (128, 0), (128, 200), (8, SIZE - 8)])
 def test_a_kronecker_product_goes_to_its_rows(rows: int, start: int) -> None:
     one = kron(1.0, rows=rows, start=start)
-    tokens, made = seeded(3, 4, SIZE), seeded(3, 4, SIZE, seed=2)
-    before = made.clone()
+    tokens, made = seeded(12, SIZE), seeded(12, SIZE, seed=2)
     delta = torch.zeros(SIZE, SIZE)
     delta[start : start + rows] = torch.kron(one.left, one.right)
-    changed = add_rows(made, one.through(tokens.flatten(end_dim=1)), one.start)
-    torch.testing.assert_close(changed, made + tokens @ delta.T, rtol=1e-4, atol=1e-4)
-    assert torch.equal(made, before)
+    wanted = made + tokens @ delta.T
+    one.add_to(made, tokens)
+    torch.testing.assert_close(made, wanted, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("size", [0.005, 0.02, 0.1])
@@ -221,7 +226,9 @@ def test_all_of_a_lokr_arrives_beside_int8(size: float) -> None:
     delta = torch.kron(one.left, one.right)
     wanted = WORLD.tokens @ delta.T
     plain = WORLD.plain[torch.float32]
-    change = add_rows(plain, one.through(WORLD.tokens), one.start) - plain
+    made = plain.clone()
+    one.add_to(made, WORLD.tokens)
+    change = made - plain
     assert float((change - wanted).norm() / wanted.norm()) < 0.01
     values, scale = quantise(WORLD.weight + delta, GROUP)
     merged = multiply_stored(WORLD.tokens, values, scale, None, GROUP).float() - plain
@@ -250,7 +257,8 @@ def test_a_hadamard_product_of_many_ranks_is_left() -> None:
 @pytest.mark.parametrize(("rows", "start"), [(SIZE, 0), (128, 200), (1, SIZE - 1)])
 def test_what_is_written_out_goes_to_its_rows(rows: int, start: int) -> None:
     one = Dense(seeded(rows, SIZE, seed=50), start)
-    made = add_rows(WORLD.plain[torch.float32], one.through(WORLD.tokens), one.start)
+    made = WORLD.plain[torch.float32].clone()
+    one.add_to(made, WORLD.tokens)
     delta = torch.zeros(SIZE, SIZE)
     delta[start : start + rows] = one.values
     wanted = WORLD.plain[torch.float32] + WORLD.tokens @ delta.T
@@ -261,7 +269,7 @@ def test_what_is_written_out_goes_to_its_rows(rows: int, start: int) -> None:
 def test_rows_become_longer(rows: int, start: int) -> None:
     one = Lengths(0.1 * seeded(rows, seed=51), start)
     weight = WORLD.weight.clone()
-    own = WORLD.tokens @ weight.T
+    made = WORLD.tokens @ weight.T
     weight[start : start + rows] *= 1 + one.more[:, None]
-    made = add_rows(own, one.of(own), one.start)
+    rows_of(made, start, rows).add_(one.of(made))
     torch.testing.assert_close(made, WORLD.tokens @ weight.T, rtol=1e-4, atol=1e-4)

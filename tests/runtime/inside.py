@@ -37,11 +37,14 @@ def start(*arguments: str, models: Path) -> None:
     paths: Any = importlib.import_module("folder_paths")
     for name in ("diffusion_models", "loras", "checkpoints"):
         paths.folder_names_and_paths[name][0][:] = [str(models / name)]
-    # The plug-in of the test server, which lets the core take small models.
-    spec = importlib.util.spec_from_file_location(
-        "flux_hotswap_small_models", Path(__file__).parent / "plugin" / "small_models.py"
-    )
-    _load(spec, "flux_hotswap_small_models").install()
+    plugin("small_models").install()  # lets the core take small models
+
+
+def plugin(module: str) -> Any:
+    """A module of the test server's plug-in, alone."""
+    name = f"flux_hotswap_test_{module}"
+    path = Path(__file__).parent / "plugin" / f"{module}.py"
+    return _load(importlib.util.spec_from_file_location(name, path), name)
 
 
 def pack(module: str) -> Any:

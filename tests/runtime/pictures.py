@@ -245,31 +245,66 @@ def shoot_nodes(server: ComfyServer, client: Client) -> None:
     files.close()
 
 
+README: dict[str, Any] = {
+    "prompt": "a red star on a blue ground",
+    "megapixels": "0.25",
+    "num_inference_steps": STEPS,
+    "seed": 7,
+    "control_after_generate": "fixed",
+    "disable_safety_checker": True,
+}
+"""What the README's pictures show: the small FLUX knows it."""
+
+
 def shoot_readme(editor: Editor) -> None:
-    """Take the README's pictures: a template as it opens, and the form with its lines."""
-    page = editor.page
+    """Take the README's pictures: a template that has run, the same as an app, and the form."""
+    page, folder = editor.page, ROOT / "docs" / "images"
     page.set_viewport_size({"width": 1440, "height": 1000})
-    editor.load(shipped("text_to_image.json"))
-    editor.set_widgets(INPUTS, lora="fofr/flux-pixar-cars", aspect_ratio="3:2")
-    editor.wait_for_line("1216 × 832")
-    editor.show(scale=0.78, left=170, top=150)
-    save(page, ROOT / "docs" / "images" / "editor.png", (140, 95, 906, 790))
+    page.evaluate(
+        "graph => window.app.loadGraphData(graph, true, true, 'text_to_image')",
+        shipped("text_to_image.json"),
+    )
+    editor.set_widgets(INPUTS, **README)
+    editor.wait_for_line("512 × 512")
+    editor.draw()
+    editor.wait_for_line("Seed 7")
+    editor.show(scale=0.8, left=140, top=150)
+    save(page, folder / "editor.webp", (110, 95, 930, 800))
+    shoot_app(editor, folder / "app.webp")
     fields = {"aspect_ratio": "custom", "width": 1216, "height": 704, "model": "schnell"}
-    editor.set_widgets(INPUTS, **fields)
+    editor.set_widgets(INPUTS, **fields, lora="fofr/flux-pixar-cars")
     editor.wait_for_line("bf16: custom size")
+    editor.wait_for_line("Replicate: fofr/flux-pixar-cars")
     editor.show(scale=1, left=160, top=-100)
-    save(page, ROOT / "docs" / "images" / "form.png", (110, 120, 460, 800))
+    save(page, folder / "form.webp", (110, 120, 460, 830))
+
+
+def shoot_app(editor: Editor, path: Path) -> None:
+    """Take a picture of the open workflow as an app, with what it has drawn."""
+    page = editor.page
+    page.set_viewport_size({"width": 1440, "height": 900})
+    editor.command("Comfy.ToggleLinear")
+    page.get_by_test_id("linear-run-button").wait_for()
+    if page.get_by_text("Skip", exact=True).count():  # an offer to show how apps work
+        page.get_by_text("Skip", exact=True).first.click()
+    editor.set_widgets(INPUTS, seed=8)
+    page.get_by_test_id("linear-run-button").get_by_text("Run", exact=True).click()
+    page.locator("img[src*='flux-hotswap_'] >> visible=true").first.wait_for(timeout=90_000)
+    # The core of 0.3.75 does not tell the newest editor that this run has ended.
+    page.add_style_tag(content="[data-testid=linear-cancel-run] { visibility: hidden }")
+    save(page, path, (0, 0, 1440, 900))
+    editor.command("Comfy.ToggleLinear")
+    page.get_by_test_id("linear-run-button").wait_for(state="hidden")
+    page.set_viewport_size({"width": 1440, "height": 1000})
 
 
 def save(page: Page, path: Path, box: tuple[int, int, int, int]) -> None:
     """Take a picture of a part of the page: left, top, width and height."""
     page.mouse.move(box[0] + box[2] - 10, box[1] + box[3] - 10)
-    page.wait_for_timeout(1500)
+    page.wait_for_timeout(4000)  # until what the editor says about the run has gone
     clip = dict(zip(("x", "y", "width", "height"), box, strict=True))
     data = page.screenshot(clip=clip)  # pyright: ignore[reportArgumentType]
-    Image.open(io.BytesIO(data)).convert("P", palette=Image.Palette.ADAPTIVE).save(
-        path, optimize=True
-    )
+    Image.open(io.BytesIO(data)).convert("RGB").save(path, quality=QUALITY, method=6)
     sys.stderr.write(f"{path.relative_to(ROOT)}\n")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -156,7 +157,7 @@ class ComfyServer:
             stdin=subprocess.PIPE,  # its end tells the launcher that we are gone
             stdout=self._log,
             stderr=subprocess.STDOUT,
-            env=self._environment(),
+            env=self.environment,
             cwd=self.base,
             # Ctrl-C in the terminal is for dev.py, which then ends ComfyUI in order.
             start_new_session=sys.platform != "win32",
@@ -167,6 +168,15 @@ class ComfyServer:
         except BaseException:
             self.stop()
             raise
+
+    def prepared(self) -> list[str]:
+        """Make the base directory for somebody else who starts it: options of the API for that.
+
+        The variables of its environment are for them to set too.
+        """
+        self._make_base()
+        python, words = str(self.comfyui.python), shlex.join(self._words())
+        return ["--start", str(LAUNCHER), "--python", python, f"--arguments={words}"]
 
     def stop(self) -> None:
         """End the process, and remove the base directory if it was a temporary one."""
@@ -206,17 +216,20 @@ class ComfyServer:
             link_files(self._models, self.base / "models")
 
     def _command(self) -> list[str]:
+        where = ("--listen", "127.0.0.1", "--port", str(self.port), "--disable-auto-launch")
+        return [str(self.comfyui.python), str(LAUNCHER), *self._words(), *where]
+
+    def _words(self) -> list[str]:
+        """What `LAUNCHER` is told besides the port."""
         return [
-            str(self.comfyui.python),
-            str(LAUNCHER),
             str(self.comfyui.path),
-            *("--listen", "127.0.0.1", "--port", str(self.port)),
             *("--base-directory", str(self.base), "--database-url", "sqlite:///:memory:"),
-            *("--disable-api-nodes", "--disable-auto-launch"),
-            *self._arguments,
+            *("--disable-api-nodes", *self._arguments),
         ]
 
-    def _environment(self) -> dict[str, str]:
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of its process."""
         # -u and UTF-8: the log must be complete when a test reads it, on every system.
         ours = {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", "PYTHONUTF8": "1"}
         if not self.comfyui.ours:

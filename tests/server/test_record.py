@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
 
+import numpy as np
 import pytest
 from mini_flux import loras
 from PIL import Image
@@ -279,6 +280,7 @@ def test_the_request_as_it_was_with_the_seed_that_was_used(comfy: Comfy) -> None
     result = comfy.run(graph(**fields))
     seed = record(result)["seed"]
     assert parse_request(asked(result)["fields"]) == parse_request({**ASK, **fields, "seed": seed})
+    assert result.shown("flux_hotswap_before") == [], "nothing was given to compare with"
     assert asked(result)["left_out"] == []
     assert "request" not in record(result)
     assert "request" not in json.loads(embedded(comfy.client, result)["flux_hotswap"])
@@ -286,20 +288,31 @@ def test_the_request_as_it_was_with_the_seed_that_was_used(comfy: Comfy) -> None
 
 
 def test_the_request_without_bytes(comfy: Comfy) -> None:
-    """A connected picture has no name, and a picture as text is as long as its file."""
+    """A connected picture has no name, and a picture as text is as long as its file.
+
+    The editor compares either with the result.
+    """
     buffer = BytesIO()
     Image.new("RGB", (64, 64), "red").save(buffer, "PNG")
     data = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    found = asked(comfy.run(graph("flux_lora_schema", image=data)))
+    result = comfy.run(graph("flux_lora_schema", image=data))
+    found = asked(result)
     assert found["left_out"] == ["image"]
     assert found["fields"]["prompt_strength"] == 0.8
     assert "image" not in found["fields"]
     prompt = graph("image_to_image")
     loader = inputs(prompt, "LoadImage")
     loader["image"] = comfy.client.upload("wired.png", buffer.getvalue())
-    found = asked(comfy.run(prompt))
+    wired = comfy.run(prompt)
+    found = asked(wired)
     assert found["left_out"] == ["image"]
     assert "image" not in found["fields"]
+    (before,), size = result.shown("flux_hotswap_before"), record(result)
+    assert wired.shown("flux_hotswap_before") == [before], "the same image, kept once"
+    assert (before["type"], before["subfolder"], len(result.images())) == ("temp", "", 1)
+    with Image.open(BytesIO(comfy.client.view(before))) as picture:
+        assert picture.size == (size["width"], size["height"])
+        assert np.abs(np.asarray(picture, np.int16) - (255, 0, 0)).max() < 4, "all red"
 
 
 # --- in the file ---

@@ -1,9 +1,11 @@
-"""The routes that tell the editor what a LoRA source means, and how long a prompt is."""
+"""The routes that tell the editor what a LoRA is, which are here, and how long a prompt is."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -24,6 +26,7 @@ from flux_hotswap.lora_fetch.fetch import fetch
 from flux_hotswap.lora_fetch.store import Store
 
 PATH = "/flux_hotswap/source"
+SUGGEST = "/flux_hotswap/suggest"
 TOKENS = "/flux_hotswap/tokens"
 HEAD = {"software": '{"name": "ai-toolkit", "version": "0.7.8"}'}
 WIDTH = 3072
@@ -218,6 +221,65 @@ def test_only_what_is_here_is_looked_at(comfy: Comfy) -> None:
     assert len(comfy.files.asked("/inside")) == before
 
 
+def suggest(comfy: Comfy, text: str) -> Any:
+    return comfy.client.post(SUGGEST, {"text": text})
+
+
+def test_what_is_here_is_suggested(comfy: Comfy) -> None:
+    words = {"modelspec.trigger_phrase": "m1x dog"}
+    path = put(comfy, "suggest/Ânna one.safetensors", tensors(64), words)
+    put(comfy, "suggest/two.safetensors", tensors(64))
+    (path.parent / "no_lora.ckpt").write_bytes(b"")
+    (path.parent / "broken.safetensors").write_bytes(b"nothing")
+    size, name = path.stat().st_size, "suggest/Ânna one.safetensors"
+    one = {"source": name, "file": name, "size": size, "words": ["m1x dog"]}
+    assert suggest(comfy, " ÂNNA  suggest ") == {"loras": [one], "more": 0}
+    told = {lora["file"]: lora["words"] for lora in suggest(comfy, "suggest/")["loras"]}
+    others: dict[str, list[str]] = {
+        f"suggest/{other}.safetensors": [] for other in ("broken", "two")
+    }
+    assert told == {name: ["m1x dog"], **others}
+    assert suggest(comfy, "m1x dog")["loras"] == [], "a file of one's own is found by its name"
+
+
+def test_what_was_fetched_is_suggested_by_its_source_and_first(comfy: Comfy) -> None:
+    head = {"modelspec.trigger_phrase": "z9y cat"}
+    put(comfy, "aaa_known.safetensors", tensors(64))
+    plain = comfy.files.file("/aaa_known.safetensors", loras.as_bytes(tensors(64), head))
+    data = loras.as_bytes(tensors(64, rank=2), head)
+    signed = f"{comfy.files.file('/bbb_known.safetensors', data)}?token=hush"
+    for link in (plain, signed):
+        fetched(comfy, link)
+    told = suggest(comfy, "_known")
+    assert "hush" not in json.dumps(told)
+    assert str(comfy.server.base) not in json.dumps(told)
+    second, first, last = told["loras"]
+    assert (first["source"], first["words"]) == (plain, ["z9y cat"])
+    assert second["source"] == second["file"], "without its secret the link is another one"
+    assert second["file"].startswith("flux-hotswap/")
+    assert last["source"] == "aaa_known.safetensors"
+    assert suggest(comfy, "Z9Y")["loras"] == [second, first], "by its words"
+    for found in (first, second):
+        assert ask(comfy, found["source"])["file"] == found["file"]
+
+
+def test_of_many_files_a_few_are_opened(comfy: Comfy) -> None:
+    folder = comfy.server.models_dir / "loras" / "many"
+    folder.mkdir(parents=True)
+    for number in range(2000):
+        (folder / f"{number:04}.safetensors").touch()
+    try:
+        suggest(comfy, "many")
+        began = time.monotonic()
+        told = suggest(comfy, "many/")
+        assert time.monotonic() - began < 1, "24 ms where this was written"
+        assert (len(told["loras"]), told["more"]) == (20, 1980)
+        (last,) = suggest(comfy, "many/1999")["loras"]
+        assert last["file"] == "many/1999.safetensors"
+    finally:
+        shutil.rmtree(folder)
+
+
 @pytest.mark.parametrize(
     "prompt",
     ["", "a fox", "(a fox:1.2), embedding:x", "ein Fuchs, 狐 🦊\n", "a fox " * 300, "x" * 16384],
@@ -238,7 +300,7 @@ def test_what_is_no_prompt_is_refused(comfy: Comfy, body: dict[str, Any]) -> Non
         comfy.client.post(TOKENS, body)
 
 
-@pytest.mark.parametrize("path", [PATH, TOKENS])
+@pytest.mark.parametrize("path", [PATH, SUGGEST, TOKENS])
 @pytest.mark.parametrize(
     ("body", "headers", "status"),
     [
@@ -265,7 +327,7 @@ def test_refusals(
         assert answer.status == status
 
 
-@pytest.mark.parametrize("path", [PATH, TOKENS])
+@pytest.mark.parametrize("path", [PATH, SUGGEST, TOKENS])
 def test_it_is_no_get(comfy: Comfy, path: str) -> None:
     with pytest.raises(HTTPStatusError, match=r"HTTP 40[45]"):
         comfy.client.get(path)

@@ -127,7 +127,8 @@ def test_readme_names_the_templates() -> None:
 
 def test_readme_example_fits_the_workflow() -> None:
     """The nodes that the API example names, and the field it fills in."""
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    code, hosted = re.findall(r"```python\n(.*?)```", README, re.S)
+    ast.parse(hosted)
     ast.parse(code)
     paths = re.findall(r'Path\("([^"]+)"\)', code)
     assert paths == ["workflows/api/flux_lora_schema.json"]

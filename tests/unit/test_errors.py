@@ -14,7 +14,17 @@ import flux_hotswap.errors as errors
 from flux_hotswap.errors import HotswapError
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ("texts.py", "prediction", "files", "lora_fetch", "ops", "engine", "gate", "nodes")
+ROOMS = (
+    "texts.py",
+    "prediction",
+    "files",
+    "lora_fetch",
+    "ops",
+    "engine",
+    "gate",
+    "nodes",
+    "hosted_api",
+)
 TREE = {
     name: value
     for name, value in vars(errors).items()
@@ -66,9 +76,9 @@ def test_what_is_raised_is_in_the_tree() -> None:
 
 
 REMEDY = re.compile(
-    r"(?:^|[.;:,(] |, or )(?:or |then )?(?:add|accept|ask|buy|check|choose|connect|copy|delete|"
-    r"download|encode|free|give|install|load|make|name|open|put|raise|remove|run|save|set|share|take|try|"
-    r"unset|use|wait|write)\b",
+    r"(?:^|[.;:,(] |, or )(?:or |then )?(?:add|accept|ask|buy|call|check|choose|connect|copy|"
+    r"delete|download|encode|free|give|install|load|make|name|open|put|raise|remove|run|save|see|"
+    r"send|set|share|take|try|unset|use|wait|write)\b",
     re.IGNORECASE,
 )
 """A message tells somebody to do something."""
@@ -90,6 +100,12 @@ NO_REMEDY = {
 }
 
 
+OWN_REMEDY = {
+    "RequestError": "its second half is one",
+    "WorkerLostError": "the prediction is drawn again, and the log says so",
+}
+
+
 def words_of(node: ast.expr) -> tuple[str, set[str]]:
     """A message with {} for values, and the names that it takes them from."""
     if isinstance(node, ast.Constant):
@@ -105,14 +121,16 @@ def words_of(node: ast.expr) -> tuple[str, set[str]]:
 
 
 def messages() -> Iterator[tuple[str, str]]:
-    """Where each error is made, and what it says; a RequestError always has a remedy."""
+    """Where each error is made, and what it says."""
     for path in modules():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
                 continue
-            if node.func.id not in TREE.keys() - {"RequestError"}:
+            if node.func.id not in TREE.keys() - OWN_REMEDY.keys():
                 continue
-            parts = [words_of(argument) for argument in node.args]
+            # The first of a call's error is its HTTP status.
+            first = 1 if node.func.id == "CallError" else 0
+            parts = [words_of(argument) for argument in node.args[first:]]
             if not any(names & HANDS_ON for _, names in parts):
                 where = f"{path.relative_to(ROOT).as_posix()}:{node.lineno}"
                 yield where, " ".join(text for text, _ in parts)

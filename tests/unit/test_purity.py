@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "ops": LIGHT | {"files"},
     "engine": LIGHT | {"files", "lora_fetch", "ops", "prediction"},
     "gate": LIGHT | {"files", "lora_fetch", "ops", "prediction", "engine"},
-    "nodes": LIGHT | {"files", "lora_fetch", "ops", "prediction", "engine", "gate"},
+    "nodes": LIGHT | {"files", "lora_fetch", "ops", "prediction", "engine", "gate", "hosted_api"},
     "tools": LIGHT | {"ops", "prediction"},
     "hosted_api": LIGHT | {"files", "lora_fetch", "prediction"},
 }

@@ -26,6 +26,10 @@ def shipped_code() -> dict[str, str]:
     return {name: (ROOT / name).read_text(encoding="utf-8") for name in names}
 
 
+API_SWITCH = "FLUX_HOTSWAP_API"
+"""Read where only ComfyUI can import it."""
+
+
 class Asked(Mapping[str, str]):
     """An environment without variables that remembers which were asked for."""
 
@@ -48,7 +52,7 @@ def read_variables() -> set[str]:
     asked = Asked()
     Settings.from_environment(asked, login=lambda: None)
     assert cli.main(["list"], asked, look) == 1, "no folder is named"
-    return asked.names | {kept.SIZE, trial.VARIABLE}
+    return asked.names | {kept.SIZE, trial.VARIABLE, API_SWITCH}
 
 
 def test_reviewers_find_every_variable() -> None:
@@ -72,9 +76,12 @@ def test_reviewers_find_every_module_that_reads_the_environment() -> None:
     (line,) = re.findall(r"^Read in (.*?), and handed on", section(REGISTRY, "Environment"), re.M)
     assert {name for name, uses in found.items() if uses} == code_words(line)
     asking = [use for uses in found.values() for use in uses if re.match(r"os\.\w+[.(\[]", use)]
-    assert asking == ["os.environ.get"] * 2, "read_variables knows of no other"
+    assert asking == ["os.environ.get"] * 3, "read_variables knows of no other"
     for name in ("SIZE", "VARIABLE"):
         assert f"os.environ.get({name})" in shipped_code()["engine/models.py"]
+    extension = shipped_code()["nodes/extension.py"]
+    assert "os.environ.get(API_SWITCH," in extension
+    assert f'API_SWITCH: Final = "{API_SWITCH}"' in extension
 
 
 FOLDERS = {
@@ -123,11 +130,16 @@ def test_reviewers_find_every_module_that_connects() -> None:
         r"HTTPAdapter|create_connection|urlopen|ClientSession|requests\.(get|post)"
     )
     found = {name for name, text in shipped_code().items() if opening.search(text)}
-    assert found == {"files/net.py", "files/proxy.py"}
+    api = {name for name in found if name.startswith("hosted_api/")}
+    assert found - api == {"files/net.py", "files/proxy.py"}
     assert found <= code_words(REGISTRY)
 
 
 def test_reviewers_find_every_route() -> None:
     found = {name for name, text in shipped_code().items() if "server.routes" in text}
     assert found == {"gate/routes.py"}
-    assert "/flux_hotswap/source" in section(REGISTRY, "Server")
+    routes = re.findall(r'_ROUTE: Final = "(.*?)"', shipped_code()["gate/routes.py"])
+    assert len(routes) == 4
+    assert set(routes) <= {
+        word.removeprefix("POST ") for word in code_words(section(REGISTRY, "Server"))
+    }

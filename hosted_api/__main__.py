@@ -1,0 +1,87 @@
+"""`python -m hosted_api`, from the pack's folder."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+
+from aiohttp import web
+
+from flux_hotswap.errors import HotswapError, SettingsError
+from flux_hotswap.files.lock import try_lock
+from flux_hotswap.hosted_api.app import Where, build
+from flux_hotswap.hosted_api.options import Options, read_options
+from flux_hotswap.hosted_api.talk import set_up_log
+
+log = logging.getLogger("hosted_api")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Serve until told to stop; 2 where an option cannot be used."""
+    try:
+        options = read_options(argv)
+        set_up_log(as_json=options.log == "json")
+        options.state.mkdir(parents=True, exist_ok=True)
+        with try_lock(options.state / "lock") as mine:
+            if not mine:
+                raise SettingsError(
+                    f"--state {options.state} is used by another API process. Use another folder, "
+                    "or end that one."
+                )
+            asyncio.run(serve(options))
+    except HotswapError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+async def serve(options: Options) -> None:
+    """Serve until a signal comes.
+
+    Raises:
+        SettingsError: the port is taken.
+    """
+    if not options.comfyui and not options.start:
+        raise SettingsError(
+            "Nothing draws: name a ComfyUI that runs with --comfyui URL, or one to start with "
+            "--start FOLDER."
+        )
+    stopped = asyncio.Event()
+    _heed_signals(stopped)
+    where = Where()
+    app = await build(options, where, stopped.set)
+    # A handler of Cog's has to know that its client has gone.
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, options.host, options.port).start()
+        except OSError as error:
+            raise SettingsError(
+                f"--port {options.port} of {options.host} cannot be used ({error.strerror})."
+            ) from None
+        host, port = runner.addresses[0][:2]
+        shown = f"[{host}]" if ":" in host else host
+        where.url = f"http://{shown}:{port}"
+        sys.stdout.write(f"listening on {where.url}\n")
+        sys.stdout.flush()
+        await stopped.wait()
+    finally:
+        await runner.cleanup()
+
+
+def _heed_signals(stopped: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(NotImplementedError):  # on Windows Ctrl-C raises KeyboardInterrupt
+        for name in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(name, stopped.set)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,281 @@
+"""A worker that is one ComfyUI, which runs already or is started here.
+
+`/history` is the truth about a prompt: it is asked every `LOOK` seconds. The websocket only brings
+progress, and may die and come back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from typing import Any, Final
+
+import aiohttp
+
+from ..errors import DrawError, WorkerLostError
+from ..prediction.fill import API_FOLDER, INPUTS_CLASS, Prompt, fill_prompt, save_as
+from .comfy_client import ComfyClient, failure
+from .comfy_process import ComfyProcess
+from .job import Job, prompt_id
+from .logs import step_line
+from .worker import Drawn, Progress, Told
+
+LOOK: Final = 1.0
+"""Seconds between two looks at the history."""
+
+SAMPLER: Final = "SamplerCustomAdvanced"
+"""The class of the node whose progress is that of the picture."""
+
+log = logging.getLogger(__name__)
+
+_Message = dict[str, Any]
+
+
+class ComfyWorker:
+    """One ComfyUI.
+
+    Args:
+        client: speaks to it.
+        session: opens the websocket.
+        workflow: gives the API prompt that a request is filled into.
+        stall: seconds without a sign of life after which it is given up.
+        process: starts it; None where somebody else does.
+    """
+
+    def __init__(
+        self, client: ComfyClient, session: aiohttp.ClientSession,
+        workflow: Callable[[dict[str, Any]], Prompt], stall: float,
+        process: ComfyProcess | None = None,
+    ) -> None:  # fmt: skip
+        self.name = client.url
+        self.state = "starting"
+        self._client = client
+        self._session = session
+        self._workflow = workflow
+        self._stall = stall
+        self._process = process
+
+    @property
+    def up(self) -> bool:
+        """Whether it can draw now."""
+        return self.state == "ready"
+
+    # --- being there ---
+
+    async def run(self, told: Callable[[], None]) -> None:
+        """Keep it up until cancelled, see `Worker`."""
+        pause = 1.0
+        try:
+            while True:
+                self.state = "starting"
+                begun = time.monotonic()
+                try:
+                    await self._watch(told)
+                except WorkerLostError as error:
+                    log.warning("%s: %s", self.name, error)
+                    self.state = f"down: {error}"
+                pause = 1.0 if time.monotonic() - begun > 60.0 else min(pause * 2, 30.0)
+                await asyncio.sleep(pause)
+        finally:
+            if self._process is not None:
+                await self._process.stop()
+
+    async def _watch(self, told: Callable[[], None]) -> None:
+        """Start it, or wait until it answers; then look at it until it is gone.
+
+        Raises:
+            WorkerLostError: it is.
+        """
+        if self._process is not None:
+            await self._process.start(self._client.stats)
+        await self._client.stats()
+        if not await self._client.has_pack():
+            raise WorkerLostError("flux-hotswap is not installed in this ComfyUI.")
+        await self._client.clear()
+        self.state = "ready"
+        log.info("%s: ready", self.name)
+        told()
+        misses = 0
+        while True:
+            if self._process is not None:
+                await self._process.check()
+            if not self.up:
+                raise WorkerLostError("it is given up")
+            try:
+                await self._client.stats()
+                misses = 0
+            except WorkerLostError:
+                misses += 1
+                if misses >= 3:
+                    raise
+            await asyncio.sleep(LOOK)
+
+    # --- drawing ---
+
+    async def draw(self, job: Job, request: dict[str, Any]) -> AsyncIterator[Told]:
+        """Draw a job, see `Worker`."""
+        prefix = f"{job.id}-{job.attempt}"
+        prompt, saved = self._prompt(request, prefix)
+        wanted = prompt_id(job.id, job.attempt)
+        follower = _Follower(self._client.url, self._session, prompt, wanted)
+        socket = asyncio.ensure_future(follower.run())
+        try:
+            await follower.wait_open()
+            await self._client.submit(prompt, wanted, follower.client_id)
+            entry = None
+            while entry is None:
+                if await follower.wait_news(LOOK):
+                    entry = await self._look(follower, wanted)
+                for text in follower.texts():
+                    yield Progress(text)
+            yield await self._result(entry, saved)
+        except _InterruptedError:
+            return
+        finally:
+            socket.cancel()
+            with suppress(WorkerLostError):
+                await asyncio.shield(self._client.forget(wanted, prefix))
+
+    async def cancel(self, job: Job) -> None:
+        """Stop drawing a job, see `Worker`."""
+        await self._client.stop(prompt_id(job.id, job.attempt))
+
+    def _prompt(self, request: dict[str, Any], prefix: str) -> tuple[Prompt, list[str]]:
+        prompt = fill_prompt(copy.deepcopy(self._workflow(request)), request)
+        return prompt, save_as(prompt, f"{API_FOLDER}/{prefix}")
+
+    async def _look(self, follower: _Follower, wanted: str) -> _Message | None:
+        """Return what the history says of a prompt; None before its end.
+
+        Raises:
+            WorkerLostError: it is neither there nor in the queue, or nothing has come for long.
+        """
+        # The queue first: a prompt goes from there to the history in one step.
+        waiting = wanted in await self._client.queue() if follower.quiet > 5 * LOOK else True
+        entry = await self._client.history(wanted)
+        if entry is not None:
+            return entry
+        if not waiting:
+            raise WorkerLostError("ComfyUI has lost the prompt; it was started anew.")
+        if follower.quiet > self._stall:
+            self.state = "stalled"  # `_watch` begins anew
+            raise WorkerLostError(f"ComfyUI gave no sign of life for {self._stall:.0f} s.")
+        return None
+
+    async def _result(self, entry: _Message, saved: list[str]) -> Drawn:
+        why = failure(entry)
+        if why == "":
+            raise _InterruptedError
+        if why is not None:
+            raise DrawError(why)
+        outputs: dict[str, dict[str, list[Any]]] = entry.get("outputs") or {}
+        shown = [outputs[key] for key in saved if key in outputs]
+        images = [image for each in shown for image in each.get("images", [])]
+        records = [json.loads(text) for each in shown for text in each.get("flux_hotswap", [])]
+        pictures = [(str(image["filename"]), await self._client.view(image)) for image in images]
+        return Drawn(tuple(pictures), "".join(_summary(record) for record in records))
+
+
+class _InterruptedError(Exception):
+    """The prompt was stopped."""
+
+
+class _Follower:
+    """Follows a prompt on the websocket, and remembers when something last happened."""
+
+    def __init__(
+        self, url: str, session: aiohttp.ClientSession, prompt: Prompt, wanted: str
+    ) -> None:
+        self.client_id = uuid.uuid4().hex
+        self._url = f"{url}/ws?clientId={self.client_id}"
+        self._session = session
+        self._samplers = {key for key, node in prompt.items() if node["class_type"] == SAMPLER}
+        self._forms = {key for key, node in prompt.items() if node["class_type"] == INPUTS_CLASS}
+        self._wanted = wanted
+        self._texts: list[str] = []
+        self._news = asyncio.Event()
+        self._open = asyncio.Event()
+        self._heard = self._looked = time.monotonic()
+        self._began = 0.0
+        self._over = False
+
+    @property
+    def quiet(self) -> float:
+        """Seconds since something was heard of the prompt."""
+        return time.monotonic() - self._heard
+
+    def texts(self) -> list[str]:
+        """Return the log lines since the last call."""
+        found, self._texts = self._texts, []
+        return found
+
+    async def wait_open(self) -> None:
+        """Wait for the websocket, but not for long: what it tells can be done without."""
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._open.wait(), 5.0)
+
+    async def wait_news(self, seconds: float) -> bool:
+        """Wait until there is a line or an end, at most so long.
+
+        Returns:
+            Whether it is time to look at the history: it ends, or was not looked at for so long.
+        """
+        left = self._looked + seconds - time.monotonic()
+        if not self._over and left > 0:
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._news.wait(), left)
+        self._news.clear()
+        due = self._over or time.monotonic() >= self._looked + seconds
+        if due:
+            self._looked, self._over = time.monotonic(), False
+        return due
+
+    async def run(self) -> None:
+        """Listen until cancelled, and connect again when the connection dies."""
+        while True:
+            with suppress(aiohttp.ClientError, OSError, asyncio.TimeoutError):
+                async with self._session.ws_connect(
+                    self._url, max_msg_size=0, heartbeat=20.0
+                ) as socket:
+                    self._open.set()
+                    async for message in socket:
+                        if message.type is aiohttp.WSMsgType.TEXT:
+                            self._take(json.loads(message.data))
+            await asyncio.sleep(LOOK)
+
+    def _take(self, told: _Message) -> None:
+        data: _Message = told.get("data") or {}
+        if data.get("prompt_id") != self._wanted:
+            return
+        self._heard = time.monotonic()
+        kind, node = told.get("type"), str(data.get("node"))
+        if kind == "executing" and node in self._samplers:
+            self._began = time.monotonic()
+        elif kind == "progress" and node in self._samplers:
+            seconds = time.monotonic() - self._began
+            self._texts.append(step_line(int(data["value"]), int(data["max"]), seconds))
+        elif kind == "executing" and data.get("node") is None:  # it is in the history now
+            self._over = True
+        if self._over or self._texts:
+            self._news.set()
+
+
+def _summary(record: _Message) -> str:
+    """Return what a picture's record tells, in lines of a log."""
+    lines = [
+        f"{record.get('width')}x{record.get('height')}, engine {record.get('engine')}: "
+        f"{record.get('engine_reason')}"
+    ]
+    lines += [
+        f"LoRA {lora.get('file')}: {lora.get('matched')} of {lora.get('keys')} keys, "
+        f"strength {lora.get('strength')}"
+        for lora in record.get("loras", [])
+    ]
+    lines += [f"Note: {warning}" for warning in record.get("warnings", [])]
+    return "".join(f"{line}\n" for line in lines)

@@ -1,0 +1,284 @@
+"""The loop that gives jobs to workers and ends them: each job once, whatever dies meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Final, Protocol
+
+from ..errors import DrawError, HotswapError, WorkerLostError
+from .changes import Changes
+from .job import Event, Job, Status
+from .logs import seed_line
+from .metrics import Metrics
+from .options import Options
+from .outputs import Outputs
+from .pick import Kind, Standing, pick
+from .store import Store
+from .webhooks import message_id
+from .worker import Drawn, Worker
+
+TICK: Final = 1.0
+"""Seconds between two looks at deadlines."""
+
+LOG_PAUSE: Final = 0.25
+"""Seconds between two writes of a job's log."""
+
+log = logging.getLogger(__name__)
+
+
+class Teller(Protocol):
+    """Who tells the webhooks."""
+
+    def poke(self) -> None:
+        """Look for messages that are to be delivered."""
+        ...
+
+    async def tell(self, job: Job, event: Event) -> None:
+        """Tell of something that is told once."""
+        ...
+
+
+class Dispatcher:
+    """Runs jobs on workers.
+
+    Args:
+        options: how often, how long.
+        store: where jobs are.
+        outputs: where pictures go.
+        workers: who draws.
+        changes: told of every change.
+        teller: tells the webhooks.
+        pictures: gives a job's request with its pictures as data.
+        metrics: counts.
+        clock: seconds since 1970.
+    """
+
+    def __init__(
+        self, options: Options, store: Store, outputs: Outputs, workers: Sequence[Worker],
+        changes: Changes, teller: Teller, pictures: Callable[[Job], Awaitable[dict[str, Any]]],
+        metrics: Metrics, clock: Callable[[], float] = time.time,
+    ) -> None:  # fmt: skip
+        self._options = options
+        self._store = store
+        self._outputs = outputs
+        self.workers = tuple(workers)
+        self._changes = changes
+        self._teller = teller
+        self._pictures = pictures
+        self._metrics = metrics
+        self._clock = clock
+        self._busy: dict[str, tuple[Job, asyncio.Task[None]]] = {}
+        self._kinds: dict[str, Kind] = {}
+        self._tasks: set[asyncio.Future[None]] = set()
+        self._wake = asyncio.Event()
+
+    # --- what handlers call ---
+
+    def added(self) -> None:
+        """Look at the queue: something came."""
+        self._wake.set()
+
+    def cancel(self, job_id: str, why: str = "") -> Job | None:
+        """Cancel a job that has not ended; it has ended at once. None where it had before."""
+        job = self._store.cancel(job_id, self._clock(), message=message_id(), text=why)
+        if job is None:
+            return None
+        for worker in self.workers:
+            running = self._busy.get(worker.name)
+            if running is not None and running[0].id == job_id:
+                self._later(self._stop(worker, running[0]))
+        self._ended(job)
+        return job
+
+    @property
+    def busy(self) -> int:
+        """How many workers draw."""
+        return len(self._busy)
+
+    # --- the loop ---
+
+    async def run(self) -> None:
+        """Give out jobs until cancelled."""
+        try:
+            while True:
+                self._wake.clear()
+                for job in self._store.late(self._clock()):
+                    self.cancel(job.id, "Its time was over.\n")
+                while self._give_one():
+                    pass
+                waiting = self._options.patience if self._store.counts().get("queued") else TICK
+                try:
+                    await asyncio.wait_for(self._wake.wait(), min(TICK, max(waiting, 0.05)))
+                except asyncio.TimeoutError:
+                    continue
+        finally:
+            for _, task in list(self._busy.values()):
+                task.cancel()
+
+    def _give_one(self) -> bool:
+        standing = [
+            Standing(worker.name, worker.name not in self._busy, self._kinds.get(worker.name))
+            for worker in self.workers
+            if worker.up
+        ]
+        if not any(worker.idle for worker in standing):
+            return False
+        found = pick(self._store.queued(), standing, self._clock(), self._options.patience)
+        if found is None:
+            return False
+        job = self._store.lease(found[0].id, found[1].name, self._clock())
+        if job is None:  # canceled meanwhile
+            return True
+        worker = next(each for each in self.workers if each.name == found[1].name)
+        self._count(self._kinds.get(worker.name), job)
+        self._kinds[worker.name] = job.kind
+        task = asyncio.ensure_future(self._attempt(worker, job))
+        self._busy[worker.name] = (job, task)
+        self._changes.tell(job.id)
+        return True
+
+    def _count(self, before: Kind | None, job: Job) -> None:
+        """Count what the worker has to load for a job, and how long that has waited."""
+        if before is not None and before[:2] != job.kind[:2]:
+            self._metrics.switches.add(what="model")
+        if before is not None and before[2] != job.kind[2]:
+            self._metrics.switches.add(what="lora")
+        if job.attempt == 1:
+            self._metrics.seconds.observe(self._clock() - job.created, phase="queue")
+
+    # --- one attempt ---
+
+    async def _attempt(self, worker: Worker, job: Job) -> None:
+        log.info("attempt %d on %s", job.attempt, worker.name, extra=_whose(job))
+        try:
+            await self._draw(worker, job)
+        except WorkerLostError as error:
+            self._lost(worker, job, error)
+        except HotswapError as error:
+            self._end(job, Status.FAILED, error=str(error))
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            log.exception("a fault of the API", extra=_whose(job))
+            self._end(job, Status.FAILED, error="The API failed; its log says why.")
+        finally:
+            del self._busy[worker.name]
+            self._wake.set()
+
+    async def _draw(self, worker: Worker, job: Job) -> None:
+        self._store.log(job.id, job.attempt, seed_line(int(job.request["seed"])))
+        request = await self._pictures(job)
+        writing = _Log(self._store, job, self._told)
+        drawn = False
+        async for told in worker.draw(job, request):
+            if isinstance(told, Drawn):
+                writing.flush()
+                await self._keep(job, told)
+                drawn = True
+            elif not writing.add(told.text):
+                await worker.cancel(job)
+        writing.flush()
+        if not drawn and self._is_running(job):
+            raise DrawError("The prompt was interrupted in ComfyUI. Run it again.")
+
+    def _is_running(self, job: Job) -> bool:
+        current = self._store.get(job.id)
+        return current is not None and current.status is Status.RUNNING
+
+    async def _keep(self, job: Job, drawn: Drawn) -> None:
+        """Keep the pictures; they count only if this end is the first one."""
+        names: list[str] = []
+        ended = None
+        try:
+            for number, (name, data) in enumerate(drawn.pictures):
+                names.append(await self._outputs.keep(job.id, job.attempt, number, name, data))
+            await self._outputs.publish(job.id, tuple(names))
+            ended = self._end(job, Status.SUCCEEDED, files=tuple(names), text=drawn.text)
+        finally:
+            if ended is None:
+                await asyncio.to_thread(self._outputs.drop, job.id, job.attempt)
+
+    def _lost(self, worker: Worker, job: Job, error: WorkerLostError) -> None:
+        self._metrics.lost.add()
+        log.warning("attempt %d is lost: %s", job.attempt, error, extra=_whose(job))
+        self._kinds.pop(worker.name, None)
+        if job.attempt >= self._options.attempts:
+            self._end(job, Status.FAILED, error=f"Given up after {job.attempt} tries: {error}")
+        elif self._store.requeue(job.id, job.attempt, f"{error} It is drawn again.\n"):
+            self._changes.tell(job.id)
+
+    def _end(
+        self, job: Job, status: Status, *, files: tuple[str, ...] = (), error: str = "",
+        text: str = "",
+    ) -> Job | None:  # fmt: skip
+        ended = self._store.finish(
+            job.id, job.attempt, status, self._clock(), message=message_id(), files=files,
+            error=error, text=text,
+        )  # fmt: skip
+        if ended is not None:
+            if ended.files:
+                self._later(self._teller.tell(ended, Event.OUTPUT))
+            self._ended(ended)
+        return ended
+
+    def _ended(self, job: Job) -> None:
+        log.info("%s", job.status.value, extra=_whose(job))
+        self._metrics.ended.add(status=job.status.value)
+        if job.started is not None and job.completed is not None:
+            self._metrics.seconds.observe(job.completed - job.started, phase="run")
+        self._changes.tell(job.id)
+        self._teller.poke()
+
+    async def _stop(self, worker: Worker, job: Job) -> None:
+        try:
+            await worker.cancel(job)
+        except HotswapError as error:
+            log.warning("%s cannot be asked to stop: %s", worker.name, error, extra=_whose(job))
+
+    def _told(self, job: Job) -> None:
+        self._changes.tell(job.id)
+        self._later(self._tell_logs(job))
+
+    async def _tell_logs(self, job: Job) -> None:
+        current = self._store.get(job.id)
+        if current is not None and not current.status.ended:
+            await self._teller.tell(current, Event.LOGS)
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _whose(job: Job) -> dict[str, str]:
+    return {"prediction": job.id}
+
+
+class _Log:
+    """Writes the log of an attempt, not more often than clients look."""
+
+    def __init__(self, store: Store, job: Job, told: Callable[[Job], None]) -> None:
+        self._store = store
+        self._job = job
+        self._told = told
+        self._text = ""
+        self._written = 0.0
+
+    def add(self, text: str) -> bool:
+        """Take a piece; whether the attempt still counts."""
+        self._text += text
+        if time.monotonic() - self._written < LOG_PAUSE:
+            return True
+        return self.flush()
+
+    def flush(self) -> bool:
+        """Write what there is."""
+        self._written = time.monotonic()
+        running = self._store.log(self._job.id, self._job.attempt, self._text)
+        if running and self._text:
+            self._told(self._job)
+        self._text = ""
+        return running

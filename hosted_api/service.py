@@ -1,0 +1,184 @@
+"""What can be done with predictions, whichever API asks for it."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from ..errors import CallError
+from ..prediction.spec import RANDOM_SEED_LIMIT
+from .ask import Asked
+from .changes import Changes
+from .dispatch import Dispatcher
+from .job import API, Job, Status, new_id
+from .links import Links
+from .metrics import Metrics
+from .options import Options
+from .outputs import Outputs
+from .present import Presenter
+from .store import Store
+from .uploads import Uploads
+from .webhooks import Webhooks, message_id
+
+REPEAT_SECONDS: Final = 300.0
+"""So long a repeated call is known for one."""
+
+LONGEST_KEY: Final = 255
+
+
+@dataclass
+class Service:
+    """Everything that answers need. Made once, by `app`."""
+
+    options: Options
+    store: Store
+    links: Links
+    outputs: Outputs
+    present: Presenter
+    uploads: Uploads
+    webhooks: Webhooks
+    changes: Changes
+    dispatcher: Dispatcher
+    metrics: Metrics
+    secret: str
+    clock: Callable[[], float] = time.time
+
+    # --- making one ---
+
+    def create(
+        self, asked: Asked, owner: str, *, source: str = API, job_id: str = "",
+        seconds: float | None = None, again: bool = False, key: str | None = None,
+    ) -> Job:  # fmt: skip
+        """Return the job of a call: a new one, or the first where the call is a repeated one.
+
+        Args:
+            asked: the call.
+            owner: who calls.
+            source: through which API.
+            job_id: the id that the caller wants.
+            seconds: after which it is to be canceled.
+            again: whether the client says that it repeats the call.
+            key: the client's own name of the call.
+
+        Raises:
+            CallError: the queue is full, or the key belongs to another call.
+        """
+        now = self.clock()
+        known = self._known(asked, owner, now, again=again, key=key)
+        if known is not None:
+            return known
+        self._check_room()
+        self._check_pictures(asked, owner)
+        if asked.webhook:
+            self.webhooks.check(asked.webhook)
+        request = {"seed": secrets.randbelow(RANDOM_SEED_LIMIT), **asked.request}
+        job = Job(
+            id=job_id or new_id(),
+            owner=owner,
+            source=source,
+            model=asked.model,
+            version=asked.version,
+            input=asked.input,
+            request=request,
+            created=now,
+            deadline=now + (self.options.deadline if seconds is None else seconds),
+            logs="".join(f"{note}\n" for note in asked.notes),
+            webhook=asked.webhook,
+            events=asked.events,
+        )
+        self.store.add(job, digest=asked.digest, key=key, message=message_id())
+        self.webhooks.poke()
+        self.dispatcher.added()
+        return job
+
+    def _known(
+        self, asked: Asked, owner: str, now: float, *, again: bool, key: str | None
+    ) -> Job | None:
+        if key is not None:
+            if not 0 < len(key) <= LONGEST_KEY:
+                raise CallError(422, f"Idempotency-Key: give 1 to {LONGEST_KEY} characters.")
+            found = self.store.keyed(owner, key)
+            if found is not None and found[1] not in ("", asked.digest):
+                raise CallError(422, "Idempotency-Key: it belongs to another call; use a new one.")
+            return found and found[0]
+        return self.store.repeated(owner, asked.digest, now - REPEAT_SECONDS) if again else None
+
+    def _check_room(self) -> None:
+        waiting = self.store.counts().get(Status.QUEUED.value, 0)
+        if waiting >= self.options.queue:
+            raise CallError(
+                429,
+                f"{waiting} predictions wait already. Ask again in a few seconds.",
+                title="Queue is full",
+                retry_after=5,
+            )
+
+    def _check_pictures(self, asked: Asked, owner: str) -> None:
+        """Refuse a file of ours that is not there, or is somebody else's."""
+        for name in ("image", "mask"):
+            text = str(asked.request.get(name) or "")
+            ours = text.startswith(("/v1/files/", f"{self.present.base()}/v1/files/"))
+            if ours and self.uploads.find(owner, text) is None:
+                raise CallError(
+                    422, f"- input.{name}: there is no such file; send it to /v1/files\n",
+                    title="Input validation failed",
+                    fields=[(name, "there is no such file; send it to /v1/files")],
+                )  # fmt: skip
+
+    # --- looking and waiting ---
+
+    def get(self, job_id: str, owner: str) -> Job:
+        """Return an owner's job.
+
+        Raises:
+            CallError: there is none.
+        """
+        job = self.store.get(job_id)
+        if job is None or not hmac.compare_digest(job.owner, owner):
+            raise CallError(
+                404, "There is no such prediction. Check its id and the token.", title="Not found"
+            )
+        return job
+
+    async def wait(self, job: Job, seconds: float) -> Job:
+        """Return a job when it has ended, or as it is after so long."""
+        end = time.monotonic() + seconds
+        while not job.status.ended and (left := end - time.monotonic()) > 0:
+            await self.changes.wait(job.id, min(left, 5.0))
+            job = self.store.get(job.id) or job
+        return job
+
+    def cancel(self, job: Job) -> Job:
+        """Cancel a job; one that has ended stays as it is."""
+        return self.dispatcher.cancel(job.id) or self.store.get(job.id) or job
+
+    def measured(self) -> str:
+        """Return the counts as Prometheus reads them."""
+        metrics, now = self.metrics, self.clock()
+        counts = self.store.counts()
+        first = self.store.queued(1)
+        metrics.queued.set(counts.get(Status.QUEUED.value, 0))
+        metrics.running.set(counts.get(Status.RUNNING.value, 0))
+        metrics.oldest.set(now - min(job.created for job in first) if first else 0.0)
+        workers = self.dispatcher.workers
+        metrics.workers.set(sum(worker.up for worker in workers), state="up")
+        metrics.workers.set(self.dispatcher.busy, state="busy")
+        return metrics.text()
+
+    def sweep(self) -> None:
+        """Remove what is too old."""
+        now = self.clock()
+        for job_id in self.store.forget(now - self.options.keep):
+            self.outputs.drop(job_id)
+        self.store.drop(now - self.options.keep_rows)
+        self.uploads.sweep(now)
+
+
+def owner_of(token: str) -> str:
+    """Return whose token it is: a name that does not tell the token."""
+    return hashlib.sha256(f"flux-hotswap owner {token}".encode()).hexdigest()[:16]

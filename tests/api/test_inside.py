@@ -1,0 +1,85 @@
+"""The API inside ComfyUI, at /hotswap, in the ComfyUI of all tests."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from aiohttp import web
+from PIL import Image
+from runtime.session import Comfy
+
+from api.site import QUICK
+from flux_hotswap.hosted_api.inside import mount
+
+MODEL = "black-forest-labs/flux-dev"
+
+
+def call(comfy: Comfy, method: str, path: str, **more: Any) -> requests.Response:
+    return requests.request(method, f"{comfy.server.url}/hotswap{path}", timeout=90, **more)
+
+
+def test_a_prediction(comfy: Comfy) -> None:
+    body = {"input": {**QUICK, "output_format": "png"}}
+    answer = call(
+        comfy, "POST", f"/v1/models/{MODEL}/predictions", json=body, headers={"Prefer": "wait"}
+    )
+    told = answer.json()
+    assert (answer.status_code, told["status"]) == (201, "succeeded")
+    (output,) = told["output"]
+    picture = Image.open(io.BytesIO(base64.b64decode(output.partition(",")[2])))
+    assert (picture.format, picture.size) == ("PNG", (256, 256))
+    assert told["urls"]["get"] == f"{comfy.server.url}/hotswap/v1/predictions/{told['id']}"
+    assert requests.get(told["urls"]["get"], timeout=30).json()["output"] == [output]
+    listed = call(comfy, "GET", "/v1/predictions").json()["results"][0]["output"]
+    assert base64.b64decode(output.partition(",")[2]) == requests.get(listed[0], timeout=30).content
+
+
+def test_an_uploaded_picture_is_drawn_from(comfy: Comfy, tmp_path: Path) -> None:
+    Image.radial_gradient("L").resize((320, 256)).save(tmp_path / "image.png")
+    with (tmp_path / "image.png").open("rb") as file:
+        sent = call(comfy, "POST", "/v1/files", files={"content": file}).json()
+    body = {"input": {**QUICK, "image": sent["urls"]["get"], "output_format": "png"}}
+    told = call(
+        comfy, "POST", f"/v1/models/{MODEL}/predictions", json=body, headers={"Prefer": "wait"}
+    ).json()
+    assert told["status"] == "succeeded", told
+    picture = Image.open(io.BytesIO(base64.b64decode(told["output"][0].partition(",")[2])))
+    assert picture.size == (320, 256)
+
+
+def test_the_page_and_the_state(comfy: Comfy) -> None:
+    page = call(comfy, "GET", "/", headers={"Accept": "text/html"})
+    assert (page.status_code, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert call(comfy, "GET", "/readyz").json()["ready"] is True
+    assert "hotswap_predictions_total" in call(comfy, "GET", "/metrics").text
+
+
+def test_errors_are_the_apis_own(comfy: Comfy) -> None:
+    answer = call(comfy, "GET", "/v1/predictions/nobody")
+    assert (answer.status_code, answer.json()["status"]) == (404, 404)
+    assert call(comfy, "GET", "/v1/nothing").json()["title"] == "Not Found"
+    cross = call(comfy, "GET", "/v1/account", headers={"Sec-Fetch-Site": "cross-site"})
+    assert cross.status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("given", "host", "words"),
+    [
+        pytest.param("1", "0.0.0.0", "tokens are needed", id="open to others"),  # noqa: S104
+        pytest.param("--names /no/such.json", "127.0.0.1", "--names", id="a bad option"),
+        pytest.param("--comfyui http://127.0.0.1:1", "127.0.0.1", "remove them", id="another"),
+    ],
+)
+def test_comfyui_starts_without_an_api_that_cannot_be(
+    given: str, host: str, words: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = web.Application()
+    asyncio.run(mount(app, given, host, 8188, tmp_path))
+    assert words in caplog.text
+    assert list(app.router.resources()) == []
