@@ -21,7 +21,7 @@ from ..prediction.plan import make_plan
 from ..prediction.request import by_field, check_value, parse_request
 from ..prediction.spec import FIELD, FIELDS
 from .job import Event
-from .options import UNNAMED, Options
+from .options import KNOWN, UNNAMED, Options
 
 HIDDEN: Final = "hidden"
 """The version of a model that was called without one."""
@@ -82,6 +82,7 @@ def read_call(body: object, options: Options, *, model: str = "", version: str =
     given = cast("dict[str, Any]", body)
     if not model and not version:
         model, version = split_version(given.get("version"))
+        model = model or model_of(version, options)
     base = stands_for(model, version, options)
     fields, dropped = _fields(given.get("input"))
     request = _request(base, fields, dropped, options)
@@ -125,6 +126,15 @@ def split_version(text: object) -> tuple[str, str]:
 def own_version(model: str) -> str:
     """Return the version that we give a model of which we know no other."""
     return hashlib.sha256(f"flux-hotswap/{model}".encode()).hexdigest()
+
+
+def model_of(version: str, options: Options) -> str:
+    """Return the owner/name of a version that came alone, as clients send it; empty if unknown."""
+    for name in (*options.names, *KNOWN):
+        model, _, pinned = name.partition(":")
+        if is_name(model) and version in (pinned, own_version(model)):
+            return model
+    return ""
 
 
 def is_name(text: str) -> bool:
