@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -26,6 +27,8 @@ MOST_TEXT: Final = 64 * 2**10
 
 _LONGEST_NAME: Final = 255
 _MOST_PARTS: Final = 16
+_IN_METADATA: Final = re.compile(r"metadata\[([^\[\]]+)\]")
+"""A part for each entry of the metadata: what replicate 2.x for Python sends."""
 
 
 @dataclass
@@ -116,6 +119,8 @@ async def _parts(reader: MultipartReader, arrived: Arrived, room: Callable[[int]
             await _file(part, arrived, room)
         elif part.name == "metadata":
             arrived.metadata = _metadata(await _text(part))
+        elif part.name and (each := _IN_METADATA.fullmatch(part.name)):
+            arrived.metadata[each[1]] = (await _text(part)).decode(errors="replace")
         elif part.name == "filename":
             named = (await _text(part)).decode(errors="replace")
         else:
