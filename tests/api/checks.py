@@ -12,7 +12,7 @@ from PIL import Image
 from runtime.environment import ROOT
 
 from api.receiver import ENDS
-from api.site import IMAGE_SIZE, MARK, SIZE, TOKENS, VERSION, Said
+from api.site import IMAGE_SIZE, MARK, SIZE, SLOW, TOKENS, VERSION, Said
 
 Check = Callable[[Said], None]
 URI = "data:image/webp;base64,"
@@ -121,10 +121,10 @@ def canceled(said: Said) -> None:
 
 def rising(said: Said) -> None:
     """Progress as (share, steps, steps in all), or as a whole, rises to its end."""
-    seen = said.given
-    assert seen[-1] == [1.0, 20, 20]
+    seen, steps = said.given, SLOW["num_inference_steps"]
+    assert seen[-1] == [1.0, steps, steps]
     assert [each[1] for each in seen] == sorted(each[1] for each in seen)
-    assert any(0 < each[1] < 20 for each in seen), seen
+    assert any(0 < each[1] < steps for each in seen), seen
 
 
 def listed(said: Said) -> None:
@@ -145,7 +145,8 @@ def kept_file(said: Said) -> None:
     assert made["id"] not in said.given["left"]
     assert said.given["deleted"] is True
     assert made["content_type"] == "image/png"
-    assert made["metadata"] == {"case": 1}
+    # A form has texts alone, and 2.x for Python sends each entry as a field of it.
+    assert made["metadata"] in ({"case": 1}, {"case": "1"})
     assert made["size"] > 100
     assert len(made["checksums"]["sha256"]) == 64
     assert {name: found[name] for name in made} == made

@@ -89,7 +89,7 @@ cases.run_base_without_v1 = async () =>
 
 cases.run_told = async () => {
   const told = [];
-  const options = { input: slow(), wait: { mode: "poll", interval: 100 } };
+  const options = { input: quick(), wait: { mode: "poll", interval: 100 } };
   await client.run(name, options, (prediction) => told.push(prediction.status));
   return told;
 };
@@ -135,7 +135,8 @@ cases.seed_again = async () => {
 
 cases.wait_ends_before = async () => {
   const start = performance.now();
-  const first = await client.predictions.create({ model: name, input: slow(), wait: 1 });
+  const input = slow({ num_inference_steps: 50 });
+  const first = await client.predictions.create({ model: name, input, wait: 1 });
   const seconds = (performance.now() - start) / 1000;
   await client.predictions.cancel(first.id);
   return { status: first.status, seconds };
