@@ -82,6 +82,7 @@ def read_call(body: object, options: Options, *, model: str = "", version: str =
     given = cast("dict[str, Any]", body)
     if not model and not version:
         model, version = split_version(given.get("version"))
+        model = model or options.model_of(version)
     base = stands_for(model, version, options)
     fields, dropped = _fields(given.get("input"))
     request = _request(base, fields, dropped, options)
@@ -159,10 +160,10 @@ def stands_for(model: str, version: str, options: Options) -> Mapping[str, Any]:
         permitted = False
     if not permitted:
         raise CallError(
-            404,
+            403,
             f"{model} is not served here. If you run this server, give it a name in the file of "
             "--names, or allow its weights to be fetched with --allow.",
-            title="Model not found",
+            title="Not allowed",
         )
     return {"lora": source}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -23,6 +24,8 @@ BLOCK: Final = 2**20
 
 MOST_TEXT: Final = 64 * 2**10
 """Bytes of the longest field beside the file, `metadata` included."""
+_KEY: Final = re.compile(r"metadata\[([^\[\]]{1,64})\]")
+"""How a client of the service, Python 2.x, names what its metadata holds."""
 
 _LONGEST_NAME: Final = 255
 _MOST_PARTS: Final = 16
@@ -115,7 +118,9 @@ async def _parts(reader: MultipartReader, arrived: Arrived, room: Callable[[int]
             arrived.name = _name(part.filename or "")
             await _file(part, arrived, room)
         elif part.name == "metadata":
-            arrived.metadata = _metadata(await _text(part))
+            arrived.metadata |= _metadata(await _text(part))
+        elif (key := _KEY.fullmatch(part.name or "")) is not None:
+            arrived.metadata[key[1]] = _value(await _text(part))
         elif part.name == "filename":
             named = (await _text(part)).decode(errors="replace")
         else:
@@ -159,6 +164,14 @@ def _metadata(text: bytes) -> dict[str, Any]:
     if not isinstance(read, dict):
         raise CallError(422, "metadata: send a JSON object.")
     return cast("dict[str, Any]", read)
+
+
+def _value(text: bytes) -> Any:
+    """Return what a field of its own says: a number or a word of JSON, else the text."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text.decode(errors="replace")
 
 
 def _name(given: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 from runtime.environment import ROOT, VENV, venv_python
 
 from api import checks
-from api.checks import COMMON, IMAGES, Check, pictures, raises, refuses
+from api.checks import COMMON, IMAGES, Check, pictures, pixels, raises, refuses
 from api.site import Said, Site, bad_requests
 
 SCRIPT = Path(__file__).with_name("python1_cases.py")
@@ -18,7 +18,7 @@ ERROR = "ReplicateError"
 
 def lora_draws(said: Said) -> None:
     """The model's name draws what its LoRA named in the request does."""
-    plain, asked, named = (base64.b64decode(each["data"]) for each in said.given)
+    plain, asked, named = (pixels(base64.b64decode(each["data"])) for each in said.given)
     assert plain != asked
     assert asked == named
 
