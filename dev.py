@@ -140,7 +140,7 @@ def test(argv: list[str]) -> int:
 
 
 def test_all(pytest: Sequence[str]) -> int:
-    """Run the tests of nodes on servers and of pictures, and beside them all others, told last.
+    """Run the tests of servers and of pictures, and beside them all others, told last.
 
     Each takes about half of the time, and one core.
     """
@@ -148,7 +148,7 @@ def test_all(pytest: Sequence[str]) -> int:
 
     from runtime.environment import clean_env
 
-    served = [str(TESTS / name) for name in ("server", "drawn")]
+    served = [str(TESTS / name) for name in ("server", "drawn", "api")]
     others = [*(f"--ignore={folder}" for folder in served), str(TESTS)]
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as told:
         beside = subprocess.Popen(

@@ -122,7 +122,7 @@ async def answer_drop(request: web.Request) -> web.Response:
         return asked
     prefix = asked.get("prefix")
     if not is_prefix(prefix):
-        return _refused(400, 'send {"prefix": the id of a prediction and its attempt, or ""}')
+        return _refused(400, 'send {"prefix": the mark of an API, and what follows it}')
     return _json({"removed": await asyncio.to_thread(drop, prefix)})
 
 

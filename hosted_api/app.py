@@ -121,7 +121,7 @@ def _service(
         metrics.webhooks.add(event=event, outcome=outcome)
 
     webhooks = Webhooks(store, settings, secrets.webhooks, present.told, time.time, counting)
-    workers = _workers(options, session)
+    workers = _workers(options, session, secrets.mark)
     pictures = functools.partial(with_pictures, uploads)
     dispatcher = Dispatcher(options, store, outputs, workers, changes, webhooks, pictures, metrics)
     service = Service(
@@ -154,12 +154,12 @@ async def _sweeping(service: Service) -> None:
         await asyncio.sleep(SWEEP)
 
 
-def _workers(options: Options, session: aiohttp.ClientSession) -> list[ComfyWorker]:
+def _workers(options: Options, session: aiohttp.ClientSession, mark: str) -> list[ComfyWorker]:
     workflow = _workflow(options)
 
     def worker(url: str, process: ComfyProcess | None = None) -> ComfyWorker:
         return ComfyWorker(
-            ComfyClient(url, session), session, workflow, options.stall, process=process
+            ComfyClient(url, session, mark), session, workflow, options.stall, process=process
         )
 
     started: list[ComfyWorker] = []

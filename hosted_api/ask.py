@@ -21,7 +21,7 @@ from ..prediction.plan import make_plan
 from ..prediction.request import by_field, check_value, parse_request
 from ..prediction.spec import FIELD, FIELDS
 from .job import Event
-from .options import KNOWN, UNNAMED, Options
+from .options import UNNAMED, Options
 
 HIDDEN: Final = "hidden"
 """The version of a model that was called without one."""
@@ -82,7 +82,7 @@ def read_call(body: object, options: Options, *, model: str = "", version: str =
     given = cast("dict[str, Any]", body)
     if not model and not version:
         model, version = split_version(given.get("version"))
-        model = model or model_of(version, options)
+        model = model or options.model_of(version)
     base = stands_for(model, version, options)
     fields, dropped = _fields(given.get("input"))
     request = _request(base, fields, dropped, options)
@@ -128,15 +128,6 @@ def own_version(model: str) -> str:
     return hashlib.sha256(f"flux-hotswap/{model}".encode()).hexdigest()
 
 
-def model_of(version: str, options: Options) -> str:
-    """Return the owner/name of a version that came alone, as clients send it; empty if unknown."""
-    for name in (*options.names, *KNOWN):
-        model, _, pinned = name.partition(":")
-        if is_name(model) and version in (pinned, own_version(model)):
-            return model
-    return ""
-
-
 def is_name(text: str) -> bool:
     """Whether a text is owner/name."""
     return _NAME.fullmatch(text) is not None
@@ -169,10 +160,10 @@ def stands_for(model: str, version: str, options: Options) -> Mapping[str, Any]:
         permitted = False
     if not permitted:
         raise CallError(
-            404,
+            403,
             f"{model} is not served here. If you run this server, give it a name in the file of "
             "--names, or allow its weights to be fetched with --allow.",
-            title="Model not found",
+            title="Not allowed",
         )
     return {"lora": source}
 

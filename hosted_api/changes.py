@@ -22,10 +22,21 @@ class Changes:
         waiting = self._waiting.setdefault(job_id, set())
         waiting.add(event)
         try:
-            await asyncio.wait_for(event.wait(), max(seconds, 0.0))
-        except asyncio.TimeoutError:
-            return
+            await heard(event, seconds)
         finally:
             waiting.discard(event)
             if not waiting:
                 self._waiting.pop(job_id, None)
+
+
+async def heard(event: asyncio.Event, seconds: float | None) -> None:
+    """Wait until an event is set, at most so long; None waits as long as it takes.
+
+    `asyncio.wait_for` is not for this: before Python 3.12 it swallows a cancelling that comes
+    together with the event, and the loop around it goes on.
+    """
+    waiting = asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait([waiting], timeout=seconds if seconds is None else max(seconds, 0.0))
+    finally:
+        waiting.cancel()

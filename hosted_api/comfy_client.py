@@ -11,6 +11,7 @@ import aiohttp
 
 from ..errors import DrawError, WorkerLostError
 from ..prediction.fill import API_FOLDER, SAVE_CLASS, Prompt
+from .job import Job
 
 DROP_ROUTE: Final = "/flux_hotswap/drop"
 """Of the pack, see `gate`."""
@@ -26,11 +27,17 @@ class ComfyClient:
     Args:
         url: where it is, without a slash at the end.
         session: sends the calls.
+        mark: how names of this API's files begin, so that another one's are left alone.
     """
 
-    def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
+    def __init__(self, url: str, session: aiohttp.ClientSession, mark: str) -> None:
         self.url = url
         self._session = session
+        self._mark = mark
+
+    def prefix(self, job: Job) -> str:
+        """Return how the names of an attempt's files begin, below the folder of the output."""
+        return f"{self._mark}{job.id}-{job.attempt}"
 
     async def stats(self) -> Json:
         """Return what it tells of itself.
@@ -90,14 +97,14 @@ class ComfyClient:
     async def forget(self, prompt_id: str, prefix: str) -> None:
         """Drop what ComfyUI keeps of a prompt: its history, and its files below our folder."""
         await self._post("/history", {"delete": [prompt_id]})
-        await self._post(DROP_ROUTE, {"prefix": prefix})
+        await self._post(DROP_ROUTE, {"prefix": f"{prefix}_"})  # ComfyUI adds a number
 
     async def clear(self) -> None:
-        """Stop and drop everything of ours that an API before this one left."""
+        """Stop and drop everything that this API's process before has left."""
         for prompt_id, prompt in (await self.queue()).items():
-            if _is_ours(prompt):
+            if _saves_as(prompt, f"{API_FOLDER}/{self._mark}"):
                 await self.stop(prompt_id)
-        await self._post(DROP_ROUTE, {"prefix": ""})
+        await self._post(DROP_ROUTE, {"prefix": self._mark})
 
     async def _get(self, path: str) -> Json:
         try:
@@ -134,9 +141,9 @@ def failure(entry: Mapping[str, Any]) -> str | None:
     return ""
 
 
-def _is_ours(prompt: Prompt) -> bool:
+def _saves_as(prompt: Prompt, prefix: str) -> bool:
     every: list[Json] = [node.get("inputs", {}) for node in prompt.values()]
-    return any(str(each.get("filename_prefix")).startswith(f"{API_FOLDER}/") for each in every)
+    return any(str(each.get("filename_prefix")).startswith(prefix) for each in every)
 
 
 def _why(text: str) -> str:

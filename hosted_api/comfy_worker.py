@@ -20,6 +20,7 @@ import aiohttp
 
 from ..errors import DrawError, WorkerLostError
 from ..prediction.fill import API_FOLDER, INPUTS_CLASS, Prompt, fill_prompt, save_as
+from .changes import heard
 from .comfy_client import ComfyClient, failure
 from .comfy_process import ComfyProcess
 from .job import Job, prompt_id
@@ -120,7 +121,7 @@ class ComfyWorker:
 
     async def draw(self, job: Job, request: dict[str, Any]) -> AsyncIterator[Told]:
         """Draw a job, see `Worker`."""
-        prefix = f"{job.id}-{job.attempt}"
+        prefix = self._client.prefix(job)
         prompt, saved = self._prompt(request, prefix)
         wanted = prompt_id(job.id, job.attempt)
         follower = _Follower(self._client.url, self._session, prompt, wanted)
@@ -217,8 +218,7 @@ class _Follower:
 
     async def wait_open(self) -> None:
         """Wait for the websocket, but not for long: what it tells can be done without."""
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._open.wait(), 5.0)
+        await heard(self._open, 5.0)
 
     async def wait_news(self, seconds: float) -> bool:
         """Wait until there is a line or an end, at most so long.
@@ -228,8 +228,7 @@ class _Follower:
         """
         left = self._looked + seconds - time.monotonic()
         if not self._over and left > 0:
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._news.wait(), left)
+            await heard(self._news, left)
         self._news.clear()
         due = self._over or time.monotonic() >= self._looked + seconds
         if due:

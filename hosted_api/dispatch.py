@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol
 
 from ..errors import DrawError, HotswapError, WorkerLostError
-from .changes import Changes
+from .changes import Changes, heard
 from .job import Event, Job, Status
 from .logs import seed_line
 from .metrics import Metrics
@@ -110,10 +110,7 @@ class Dispatcher:
                 while self._give_one():
                     pass
                 waiting = self._options.patience if self._store.counts().get("queued") else TICK
-                try:
-                    await asyncio.wait_for(self._wake.wait(), min(TICK, max(waiting, 0.05)))
-                except asyncio.TimeoutError:
-                    continue
+                await heard(self._wake, min(TICK, max(waiting, 0.05)))
         finally:
             for _, task in list(self._busy.values()):
                 task.cancel()

@@ -79,6 +79,11 @@ class Secrets:
     links: bytes = field(repr=False)
     webhooks: str = field(repr=False)
 
+    @property
+    def mark(self) -> str:
+        """What this API's files are known by in a ComfyUI that others use too; no secret."""
+        return f"{hashlib.sha256(b'mark' + self.links).hexdigest()[:12]}-"
+
 
 def load_secrets(state: Path) -> Secrets:
     """Return the secrets of a state folder; they are made once.

@@ -114,6 +114,11 @@ class Options:
             for text in (source, plain, plain.partition(":")[0])
         )
 
+    def model_of(self, version: str) -> str:
+        """Return the model that a version belongs to by its name; empty where none says."""
+        ends = f":{version}"
+        return next((name.removesuffix(ends) for name in self.names if name.endswith(ends)), "")
+
     def named(self, model: str, version: str) -> Mapping[str, Any] | None:
         """Return the fields that a name stands for; None where it is not mapped."""
         whole = f"{model}:{version}" if model and version else model or version

@@ -24,11 +24,11 @@ BLOCK: Final = 2**20
 
 MOST_TEXT: Final = 64 * 2**10
 """Bytes of the longest field beside the file, `metadata` included."""
+_KEY: Final = re.compile(r"metadata\[([^\[\]]{1,64})\]")
+"""How a client of the service, Python 2.x, names what its metadata holds."""
 
 _LONGEST_NAME: Final = 255
 _MOST_PARTS: Final = 16
-_IN_METADATA: Final = re.compile(r"metadata\[([^\[\]]+)\]")
-"""A part for each entry of the metadata: what replicate 2.x for Python sends."""
 
 
 @dataclass
@@ -118,9 +118,9 @@ async def _parts(reader: MultipartReader, arrived: Arrived, room: Callable[[int]
             arrived.name = _name(part.filename or "")
             await _file(part, arrived, room)
         elif part.name == "metadata":
-            arrived.metadata = _metadata(await _text(part))
-        elif part.name and (each := _IN_METADATA.fullmatch(part.name)):
-            arrived.metadata[each[1]] = (await _text(part)).decode(errors="replace")
+            arrived.metadata |= _metadata(await _text(part))
+        elif (key := _KEY.fullmatch(part.name or "")) is not None:
+            arrived.metadata[key[1]] = _value(await _text(part))
         elif part.name == "filename":
             named = (await _text(part)).decode(errors="replace")
         else:
@@ -164,6 +164,14 @@ def _metadata(text: bytes) -> dict[str, Any]:
     if not isinstance(read, dict):
         raise CallError(422, "metadata: send a JSON object.")
     return cast("dict[str, Any]", read)
+
+
+def _value(text: bytes) -> Any:
+    """Return what a field of its own says: a number or a word of JSON, else the text."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text.decode(errors="replace")
 
 
 def _name(given: str) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import hashlib
 import hmac
 import json
@@ -23,6 +22,7 @@ from typing import Any, Final
 from ..errors import HotswapError, OfflineError
 from ..files.addresses import origin
 from ..files.settings import Settings
+from .changes import heard
 from .job import Event, Job, Status
 from .links import PREFIX
 from .post import check_form, post
@@ -113,7 +113,7 @@ class Webhooks:
             while True:
                 self._wake.clear()
                 self._begin()
-                await self._woken(self._pause())
+                await heard(self._wake, self._pause())
         finally:
             for task in self._tasks:
                 task.cancel()
@@ -146,15 +146,6 @@ class Webhooks:
             elif self._places[origin(job.webhook)] < _AT_ONE_PLACE:
                 self._take(job)
                 self._start(self._deliver(message, job))
-
-    async def _woken(self, seconds: float | None) -> None:
-        """Wait until somebody pokes, or so long."""
-        # Not wait_for: before Python 3.12 it swallows a cancelling that comes with the poke.
-        with contextlib.ExitStack() as stack:
-            if seconds is not None:
-                loop = asyncio.get_running_loop()
-                stack.callback(loop.call_later(seconds, self._wake.set).cancel)
-            await self._wake.wait()
 
     def _pause(self) -> float | None:
         """Return the seconds until there is something to do that nobody pokes for."""

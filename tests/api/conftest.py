@@ -12,7 +12,7 @@ from mini_flux import loras
 from runtime.session import Comfy
 
 from api.front import Front, make_certificate
-from api.hosted import HostedApi, wait_until_ready
+from api.hosted import HostedApi
 from api.receiver import Receiver
 from api.site import LORA, NAMES, QUEUE, TOKENS, Site
 
@@ -46,9 +46,6 @@ def site(
         HostedApi(folder / "guarded", comfy.server.url, *named, *guards, env=env) as guarded,
     ):
         front.lead_to(guarded.url)
-        # An API that starts ends what one before it left in ComfyUI: these, and that inside.
-        for url in (open_api.url, guarded.url, f"{comfy.server.url}/hotswap"):
-            wait_until_ready(url)
         yield Site(comfy, receiver, open_api, guarded, front.url, certificate, folder)
 
 

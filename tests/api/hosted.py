@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
@@ -17,10 +13,6 @@ from runtime.environment import ROOT, clean_env
 
 SAYS = "listening on "
 STOP_SECONDS = 10.0
-READY_SECONDS = 30.0
-
-# Loopback must not go through a proxy, whatever the environment says.
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class HostedApi:
@@ -110,21 +102,3 @@ class HostedApi:
         needle = text.encode()
         files = [Path(folder, name) for folder, _, names in os.walk(self.state) for name in names]
         return [str(path) for path in (*files, self.log_path) if needle in path.read_bytes()]
-
-
-def wait_until_ready(url: str) -> None:
-    """Wait until the API at this address has found its ComfyUI."""
-    deadline = time.monotonic() + READY_SECONDS
-    while not _is_ready(f"{url}/readyz"):
-        assert time.monotonic() < deadline, f"{url} has found no ComfyUI"
-        time.sleep(0.02)  # between polls; there is nothing to wait on
-
-
-def _is_ready(url: str) -> bool:
-    try:
-        with _DIRECT.open(url, timeout=10) as answer:
-            return json.load(answer)["ready"]
-    except urllib.error.HTTPError as error:
-        with error:
-            assert error.code == 503
-            return False

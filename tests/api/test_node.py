@@ -46,7 +46,7 @@ CHECKS: dict[str, Check] = {
     "stream": checks.streamed,
     "error_data_uri": raises(ERROR, 422, "input.prompt", "upload"),
     "error_bare_version": raises("Error"),
-    "error_not_allowed": raises(ERROR, 404, "somebody/model"),
+    "error_not_allowed": raises(ERROR, 403, "somebody/model"),
 }
 CHECKS |= {f"bad: {name}": refuses(name, ERROR) for name, _ in bad_requests()}
 

@@ -39,7 +39,7 @@ CHECKS: dict[str, Check] = {
     "stream": checks.streamed,
     "stream_of_prediction": checks.streamed,
     "error_bare_version": raises("ValueError"),
-    "error_not_allowed": raises(ERROR, 404, "somebody/model"),
+    "error_not_allowed": raises(ERROR, 403, "somebody/model"),
 }
 CHECKS |= {f"bad: {name}": refuses(name, ERROR) for name, _ in bad_requests()}
 

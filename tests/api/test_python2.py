@@ -61,7 +61,7 @@ CHECKS: dict[str, Check] = {
     "stream": checks.uris,
     "webhook": told_of_the_end,
     "error_bare_version": raises("ValueError"),
-    "error_not_allowed": raises("NotFoundError", 404, "somebody/model"),
+    "error_not_allowed": raises("PermissionDeniedError", 403, "somebody/model"),
 }
 CHECKS |= {f"bad: {name}": refuses(name, REFUSED) for name, _ in bad_requests()}
 

@@ -331,3 +331,23 @@ def test_refusals(
 def test_it_is_no_get(comfy: Comfy, path: str) -> None:
     with pytest.raises(HTTPStatusError, match=r"HTTP 40[45]"):
         comfy.client.get(path)
+
+
+# What the API asks
+
+
+def test_an_api_removes_its_own_pictures_and_nothing_else(comfy: Comfy) -> None:
+    folder = comfy.server.output_dir / "flux_hotswap_api"
+    folder.mkdir(exist_ok=True)
+    ours, others = "0123456789ab-job-1_00001_.png", "ba9876543210-job-1_00001_.png"
+    for name in (ours, others):
+        (folder / name).write_bytes(b"")
+    assert comfy.client.post("/flux_hotswap/drop", {"prefix": "0123456789ab-"}) == {"removed": 1}
+    assert [(folder / name).exists() for name in (ours, others)] == [False, True]
+    assert comfy.client.post("/flux_hotswap/drop", {"prefix": others[:19]}) == {"removed": 1}
+
+
+@pytest.mark.parametrize("prefix", ["", "../../x", "0123456789ab-/..", None, 7, "0123456789ab"])
+def test_no_other_prefix_is_taken(comfy: Comfy, prefix: object) -> None:
+    with pytest.raises(HTTPStatusError, match="400"):
+        comfy.client.post("/flux_hotswap/drop", {"prefix": prefix})

@@ -143,7 +143,7 @@ def test_a_client_that_sends_itself_is_told_what_to_change() -> None:
         pytest.param({"version": 7, "input": {}}, 422, id="version a number"),
         pytest.param({"version": "x", "input": {}}, 422, id="version a word"),
         pytest.param({"version": "f" * 64, "input": {"prompt": "x"}}, 404, id="version unknown"),
-        pytest.param({"version": "other/x", "input": {"prompt": "x"}}, 404, id="name not allowed"),
+        pytest.param({"version": "other/x", "input": {"prompt": "x"}}, 403, id="name not allowed"),
         pytest.param({"version": "acme/flux", "input": []}, 422, id="input a list"),
         pytest.param({"version": "acme/flux", "input": {"prompt": "x"}, "webhook": 1}, 422,
                      id="webhook a number"),
