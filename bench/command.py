@@ -28,6 +28,7 @@ SHORT: dict[str, tuple[str, ...]] = {
     "traffic": (),
     "gpu_kit": ("--small",),
     "branches": (),
+    "soak_api": ("--predictions", "12", "--pause", "6"),
     "hosted_api": ("--runs", "2", "--pictures", "4"),
 }
 """Arguments of the short form, where it is not --short."""

@@ -142,6 +142,21 @@ def hosted_api(report: Report) -> Iterator[Table]:
     )
 
 
+def soak_api(report: Report) -> Iterator[Table]:
+    """Predictions through kills."""
+    kills = ", ".join(f"{many} of {what}" for what, many in report["kills"].items())
+    yield Table(
+        [
+            ("predictions, each ended once", str(report["predictions"])),
+            ("kills", kills),
+            ("drawn again after a kill", str(report["drawn_again"])),
+            ("problems", str(len(report["problems"]))),
+            ("minutes", number(report["minutes"])),
+        ],
+        ("what", "how many"),
+    )
+
+
 def lora(report: Report) -> Iterator[Table]:
     """Applying LoRAs in bf16."""
     titles = {"node": "the node alone", "weights": "until the weights are patched"}

@@ -148,7 +148,7 @@ def _recover(store: Store, outputs: Outputs) -> None:
 async def _sweeping(service: Service) -> None:
     while True:
         try:
-            await asyncio.to_thread(service.sweep)
+            await service.sweep()
         except Exception:
             log.exception("what is too old could not be removed")
         await asyncio.sleep(SWEEP)

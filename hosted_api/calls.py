@@ -57,6 +57,17 @@ async def body_of(request: web.Request) -> Any:
         ) from None
 
 
+def _of_another_site(request: web.Request, public: str | None) -> bool:
+    """Whether a page of another site makes a browser call this."""
+    if request.headers.get("Sec-Fetch-Site") == "cross-site":
+        return True
+    origin = request.headers.get("Origin")
+    if origin is None:
+        return False
+    place = urlsplit(origin)
+    return place.netloc != request.host and (place.hostname is None or place.hostname != public)
+
+
 class Guard:
     """Knows who calls, and who may not."""
 
@@ -70,7 +81,7 @@ class Guard:
         Raises:
             CallError: it may not be made.
         """
-        if request.headers.get("Sec-Fetch-Site") == "cross-site":
+        if _of_another_site(request, self._public):
             raise CallError(
                 403,
                 "Pages of other sites may not call this. Call it from your own code.",

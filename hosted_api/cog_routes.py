@@ -43,18 +43,15 @@ class Cog:
     async def create(self, request: web.Request) -> web.StreamResponse:
         """Run a prediction; with a `version` in the body it is a call of the hosted API."""
         body = await body_of(request)
+        job_id = _id_in(body)
         if isinstance(body, dict) and "version" in body:
             return await self._hosted.create(request)
-        return await self._run(request, body, "")
+        return await self._named(request, body, job_id)
 
     async def put(self, request: web.Request) -> web.StreamResponse:
         """Run a prediction under an id; the same id again is the same prediction."""
         job_id = request.match_info["id"]
         body = await body_of(request)
-        if not _ID.fullmatch(job_id):
-            return answered(
-                views.cog_problem("The id has other signs than a-z, 0-9, _ and -.", ()), 422
-            )
         if _id_in(body) not in ("", job_id):
             told = {
                 "loc": ["body", "id"],
@@ -62,8 +59,14 @@ class Cog:
                 "type": "value_error",
             }
             return answered({"detail": [told]}, 422)
-        known = self._service.store.get(job_id)
-        if known is None:
+        return await self._named(request, body, job_id)
+
+    async def _named(self, request: web.Request, body: Any, job_id: str) -> web.StreamResponse:
+        """Run a prediction under an id that the caller chose; without one it gets its own."""
+        if job_id and not _ID.fullmatch(job_id):
+            words = "id: use a-z, A-Z, 0-9, _ and -, 64 at most."
+            return answered(views.cog_problem(words, ()), 422)
+        if not job_id or self._service.store.get(job_id) is None:
             return await self._run(request, body, job_id)
         known = self._service.get(job_id, owner(request))
         if known.status.ended:
@@ -73,9 +76,7 @@ class Cog:
     async def _run(self, request: web.Request, body: Any, job_id: str) -> web.StreamResponse:
         try:
             asked = read_call(body, self._service.options, model=UNNAMED, version=HIDDEN)
-            job = self._service.create(
-                asked, owner(request), source=COG, job_id=job_id or _id_in(body)
-            )
+            job = self._service.create(asked, owner(request), source=COG, job_id=job_id)
         except CallError as error:
             if error.status != 422:
                 raise

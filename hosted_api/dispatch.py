@@ -109,7 +109,7 @@ class Dispatcher:
                     self.cancel(job.id, "Its time was over.\n")
                 while self._give_one():
                     pass
-                waiting = self._options.patience if self._store.counts().get("queued") else TICK
+                waiting = self._options.patience if self._store.count(Status.QUEUED) else TICK
                 await heard(self._wake, min(TICK, max(waiting, 0.05)))
         finally:
             for _, task in list(self._busy.values()):

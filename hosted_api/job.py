@@ -99,6 +99,20 @@ class Job:
         )
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """What the choice of the next job has to know of one.
+
+    Attributes:
+        kind: see `Job.kind`.
+    """
+
+    id: str
+    kind: tuple[str, bool, str]
+    created: float
+    priority: int
+
+
 def new_id() -> str:
     """Return an id such as the hosted model gives: 128 random bits in base32."""
     return base64.b32encode(secrets.token_bytes(16)).decode().lower().rstrip("=")

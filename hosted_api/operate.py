@@ -46,7 +46,7 @@ class Operate:
     async def ready(self, request: web.Request) -> web.Response:
         """Answer whether a prediction would be drawn now: 200, or 503 and why not."""
         dispatcher = self._service.dispatcher
-        waiting = self._service.store.counts().get(Status.QUEUED.value, 0)
+        waiting = self._service.store.count(Status.QUEUED)
         workers = {worker.name: worker.state for worker in dispatcher.workers}
         up = any(worker.up for worker in dispatcher.workers)
         full = waiting >= self._service.options.queue

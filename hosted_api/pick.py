@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from .job import Job
+from .job import Waiting
 
 Kind: TypeAlias = "tuple[str, bool, str]"
 """Model, go_fast and LoRA, see `Job.kind`."""
@@ -36,8 +36,8 @@ class Standing:
 
 
 def pick(
-    jobs: Sequence[Job], workers: Sequence[Standing], now: float, patience: float
-) -> tuple[Job, Standing] | None:
+    jobs: Sequence[Waiting], workers: Sequence[Standing], now: float, patience: float
+) -> tuple[Waiting, Standing] | None:
     """Return the next job and who is to run it; None where nobody should begin anything now.
 
     Args:
@@ -63,7 +63,7 @@ def pick(
     return None
 
 
-def _nearest(job: Job, idle: Sequence[Standing]) -> Standing:
+def _nearest(job: Waiting, idle: Sequence[Standing]) -> Standing:
     """Return the worker that has to load the least: a LoRA is less than a model.
 
     Of those that have another model, one that has none yet loses nothing.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
+import math
 import secrets
 import time
 from collections.abc import Callable
@@ -11,8 +13,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..errors import CallError
+from ..prediction.data_uri import is_data_uri, read_data_uri
 from ..prediction.spec import RANDOM_SEED_LIMIT
-from .ask import Asked
+from .ask import Asked, refused
 from .changes import Changes
 from .dispatch import Dispatcher
 from .job import API, Job, Status, new_id
@@ -29,6 +32,11 @@ REPEAT_SECONDS: Final = 300.0
 """So long a repeated call is known for one."""
 
 LONGEST_KEY: Final = 255
+LONGEST_PAUSE: Final = 60
+INLINE: Final = 16 * 2**10
+"""Letters of the longest picture that stays within a job; a larger one becomes a file."""
+
+PICTURES: Final = ("image", "mask")
 
 
 @dataclass
@@ -76,15 +84,16 @@ class Service:
         self._check_pictures(asked, owner)
         if asked.webhook:
             self.webhooks.check(asked.webhook)
-        request = {"seed": secrets.randbelow(RANDOM_SEED_LIMIT), **asked.request}
+        files = self._as_files(asked, owner)
+        seed = secrets.randbelow(RANDOM_SEED_LIMIT)
         job = Job(
             id=job_id or new_id(),
             owner=owner,
             source=source,
             model=asked.model,
             version=asked.version,
-            input=asked.input,
-            request=request,
+            input=asked.input | files,
+            request={"seed": seed} | asked.request | files,
             created=now,
             deadline=now + (self.options.deadline if seconds is None else seconds),
             logs="".join(f"{note}\n" for note in asked.notes),
@@ -109,26 +118,44 @@ class Service:
         return self.store.repeated(owner, asked.digest, now - REPEAT_SECONDS) if again else None
 
     def _check_room(self) -> None:
-        waiting = self.store.counts().get(Status.QUEUED.value, 0)
-        if waiting >= self.options.queue:
-            raise CallError(
-                429,
-                f"{waiting} predictions wait already. Ask again in a few seconds.",
-                title="Queue is full",
-                retry_after=5,
-            )
+        waiting = self.store.count(Status.QUEUED)
+        if waiting < self.options.queue:
+            return
+        # One place gets free when the next job of any worker ends.
+        up = sum(worker.up for worker in self.dispatcher.workers) or 1
+        seconds = min(max(math.ceil(self.store.usual_seconds() / up), 1), LONGEST_PAUSE)
+        raise CallError(
+            429,
+            f"{waiting} predictions wait already. Ask again in {seconds} s.",
+            title="Queue is full",
+            retry_after=seconds,
+        )
 
     def _check_pictures(self, asked: Asked, owner: str) -> None:
         """Refuse a file of ours that is not there, or is somebody else's."""
-        for name in ("image", "mask"):
+        for name in PICTURES:
             text = str(asked.request.get(name) or "")
             ours = text.startswith(("/v1/files/", f"{self.present.base()}/v1/files/"))
             if ours and self.uploads.find(owner, text) is None:
-                raise CallError(
-                    422, f"- input.{name}: there is no such file; send it to /v1/files\n",
-                    title="Input validation failed",
-                    fields=[(name, "there is no such file; send it to /v1/files")],
-                )  # fmt: skip
+                raise refused([(name, "there is no such file; send it to /v1/files")])
+
+    def _as_files(self, asked: Asked, owner: str) -> dict[str, str]:
+        """Return the addresses of pictures that came as data, once they are kept as files.
+
+        Raises:
+            CallError: one is broken, or there is no room.
+        """
+        found: dict[str, str] = {}
+        for name in PICTURES:
+            text = str(asked.request.get(name) or "")
+            if not is_data_uri(text) or len(text) <= INLINE:
+                continue
+            try:
+                data = read_data_uri(text)
+            except ValueError as error:
+                raise refused([(name, str(error))]) from None
+            found[name] = self.uploads.keep(owner, name, data)
+        return found
 
     # --- looking and waiting ---
 
@@ -160,21 +187,20 @@ class Service:
     def measured(self) -> str:
         """Return the counts as Prometheus reads them."""
         metrics, now = self.metrics, self.clock()
-        counts = self.store.counts()
-        first = self.store.queued(1)
-        metrics.queued.set(counts.get(Status.QUEUED.value, 0))
-        metrics.running.set(counts.get(Status.RUNNING.value, 0))
+        first = self.store.queued()
+        metrics.queued.set(self.store.count(Status.QUEUED))
+        metrics.running.set(self.store.count(Status.RUNNING))
         metrics.oldest.set(now - min(job.created for job in first) if first else 0.0)
         workers = self.dispatcher.workers
         metrics.workers.set(sum(worker.up for worker in workers), state="up")
         metrics.workers.set(self.dispatcher.busy, state="busy")
         return metrics.text()
 
-    def sweep(self) -> None:
+    async def sweep(self) -> None:
         """Remove what is too old."""
         now = self.clock()
         for job_id in self.store.forget(now - self.options.keep):
-            self.outputs.drop(job_id)
+            await asyncio.to_thread(self.outputs.drop, job_id)
         self.store.drop(now - self.options.keep_rows)
         self.uploads.sweep(now)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from .job import Event, Job, Status
+from .job import Event, Job, Status, Waiting
 
 Row: TypeAlias = "dict[str, Any]"
 
@@ -26,7 +26,7 @@ CREATE TABLE IF NOT EXISTS jobs (
     attempt INTEGER NOT NULL, worker TEXT NOT NULL, created REAL NOT NULL, started REAL,
     completed REAL, deadline REAL NOT NULL, files TEXT NOT NULL, error TEXT NOT NULL,
     logs TEXT NOT NULL, webhook TEXT NOT NULL, events TEXT NOT NULL, removed INTEGER NOT NULL,
-    priority INTEGER NOT NULL, digest TEXT NOT NULL, key TEXT
+    priority INTEGER NOT NULL, kind TEXT NOT NULL, digest TEXT NOT NULL, key TEXT
 );
 CREATE UNIQUE INDEX IF NOT EXISTS jobs_key ON jobs (owner, key) WHERE key IS NOT NULL;
 CREATE INDEX IF NOT EXISTS jobs_open ON jobs (status, priority DESC, created);
@@ -114,6 +114,7 @@ class Store:
         """
         row = {**vars(job), "digest": digest, "key": key, "status": job.status.value}
         row |= {name: json.dumps(row[name]) for name in _AS_JSON}
+        row["kind"] = json.dumps(job.kind)
         names = ", ".join(row)
         values = ", ".join(f":{name}" for name in row)
         with self._transaction():
@@ -157,22 +158,31 @@ class Store:
             *(owner, created, job_id, after, until, limit),
         )
 
-    def queued(self, limit: int = 1000) -> list[Job]:
+    def queued(self, limit: int = 1000) -> list[Waiting]:
         """Return what waits, in the order in which it is to be run."""
-        return self._jobs(
-            "SELECT * FROM jobs WHERE status = 'queued' "
+        rows = self._db.execute(
+            "SELECT id, kind, created, priority FROM jobs WHERE status = 'queued' "
             "ORDER BY priority DESC, created, rowid LIMIT ?",
-            limit,
+            (limit,),
         )
+        return [
+            Waiting(row["id"], tuple(json.loads(row["kind"])), row["created"], row["priority"])
+            for row in rows
+        ]
 
-    def running(self) -> list[Job]:
-        """Return what runs."""
-        return self._jobs("SELECT * FROM jobs WHERE status = 'running' ORDER BY started")
+    def count(self, status: Status) -> int:
+        """Return how many jobs are in a state."""
+        query = "SELECT count(*) FROM jobs WHERE status = ?"
+        (many,) = self._db.execute(query, (status.value,)).fetchone()
+        return int(many)
 
-    def counts(self) -> dict[str, int]:
-        """Return how many jobs there are in each state."""
-        rows = self._db.execute("SELECT status, count(*) AS many FROM jobs GROUP BY status")
-        return {str(row["status"]): int(row["many"]) for row in rows}
+    def usual_seconds(self) -> float:
+        """Return how long the last jobs took to draw, on average; 0 before the first."""
+        (mean,) = self._db.execute(
+            "SELECT avg(seconds) FROM (SELECT completed - started AS seconds FROM jobs "
+            "WHERE status = 'succeeded' ORDER BY created DESC LIMIT 20)"
+        ).fetchone()
+        return float(mean or 0.0)
 
     def runs(self, model: str) -> int:
         """Return how often a model was called."""

@@ -81,7 +81,7 @@ class Uploads:
             )
             with disk_errors(path):
                 fresh.replace(path)
-            upload = self._known(upload_id, owner, arrived)
+            upload = self._known(upload_id, owner, arrived, self._options.keep_uploads)
             self._store.add_upload(upload)
         except NoRoomError as error:
             raise CallError(507, str(error), title="No room") from error
@@ -136,6 +136,31 @@ class Uploads:
 
     # --- for the others ---
 
+    def keep(self, owner: str, name: str, data: bytes) -> str:
+        """Keep a picture that came within a call as long as its job, and return its address.
+
+        Raises:
+            CallError: it is too large, or there is no room.
+            StoreError: the disk does not let us.
+        """
+        upload_id = new_id()
+        path = self._folder / upload_id
+        arrived = Arrived(path.with_suffix(_PART), name, whole=True)
+        try:
+            self._check_room(upload_id, len(data))
+            with disk_errors(path):
+                self._folder.mkdir(parents=True, exist_ok=True)
+                with arrived.path.open("wb") as file:
+                    arrived.add(file, data)
+                arrived.path.replace(path)
+        finally:
+            arrived.path.unlink(missing_ok=True)
+            self._arriving.pop(upload_id, None)
+        arrived.size = len(data)
+        seconds = self._options.deadline + self._options.keep
+        self._store.add_upload(self._known(upload_id, owner, arrived, seconds))
+        return f"{self._base()}{ROUTE}/{upload_id}"
+
     def find(self, owner: str, text: str) -> Path | None:
         """Return where a file lies that an input names by its address; None for any other text.
 
@@ -179,7 +204,7 @@ class Uploads:
                 title="No room",
             )
 
-    def _known(self, upload_id: str, owner: str, arrived: Arrived) -> Upload:
+    def _known(self, upload_id: str, owner: str, arrived: Arrived, seconds: float) -> Upload:
         now = self._clock()
         return Upload(
             id=upload_id,
@@ -191,7 +216,7 @@ class Uploads:
             sha256=arrived.sha256,
             metadata=arrived.metadata,
             created=now,
-            expires=now + self._options.keep_uploads,
+            expires=now + seconds,
         )
 
     def _shown(self, upload: Upload) -> views.Json:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from flux_hotswap.hosted_api.job import Job, Status, new_id, prompt_id
+from flux_hotswap.hosted_api.job import Job, Status, Waiting, new_id, prompt_id
 from flux_hotswap.hosted_api.store import Store
 
 EVERY = ("start", "output", "logs", "completed")
@@ -141,7 +141,8 @@ def test_the_order_of_the_queue(store: Store) -> None:
     add(store, "first", created=1.0)
     add(store, "urgent", created=3.0, priority=5)
     assert [job.id for job in store.queued()] == ["urgent", "first", "second"]
-    assert store.counts() == {"queued": 3}
+    assert (store.count(Status.QUEUED), store.count(Status.RUNNING)) == (3, 0)
+    assert store.queued()[0] == Waiting("urgent", ("dev", True, ""), 3.0, 5)
 
 
 def test_pages(store: Store) -> None:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from flux_hotswap.hosted_api.job import Job
+from flux_hotswap.hosted_api.job import Waiting
 from flux_hotswap.hosted_api.pick import AGE_LIMIT, Standing, pick
 
 NOW = 1000.0
 
 
-def job(name: str, lora: str = "a", age: float = 0.0, model: str = "dev", priority: int = 0) -> Job:
-    request = {"model": model, "go_fast": True, "lora": lora}
-    return Job(
-        id=name, model="m/m", version="", input={}, request=request, created=NOW - age,
-        deadline=NOW, priority=priority,
-    )  # fmt: skip
+def job(
+    name: str, lora: str = "a", age: float = 0.0, model: str = "dev", priority: int = 0
+) -> Waiting:
+    return Waiting(name, (model, True, lora), NOW - age, priority)
 
 
 def worker(
@@ -65,6 +63,8 @@ CASES = [
 
 
 @pytest.mark.parametrize(("jobs", "workers", "expected"), CASES)
-def test_pick(jobs: list[Job], workers: list[Standing], expected: tuple[str, str] | None) -> None:
+def test_pick(
+    jobs: list[Waiting], workers: list[Standing], expected: tuple[str, str] | None
+) -> None:
     found = pick(jobs, workers, NOW, patience=2.0)
     assert (found and (found[0].id, found[1].name)) == expected

@@ -1,0 +1,86 @@
+"""What no client does by itself, and somebody will."""
+
+from __future__ import annotations
+
+import base64
+import io
+import uuid
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+from PIL import Image
+
+from api.site import QUICK, Site
+
+
+def post(site: Site, path: str, body: Any, **headers: str) -> requests.Response:
+    return requests.post(f"{site.open.url}{path}", json=body, headers=headers, timeout=90)
+
+
+def noise() -> str:
+    """A picture of noise as a data: URI, too long to stay within a job."""
+    pixels = np.random.default_rng(3).integers(0, 255, (128, 128, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "png")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def test_a_picture_within_a_call_becomes_a_file(site: Site) -> None:
+    data = noise()
+    body = {"input": {**QUICK, "image": data, "prompt_strength": 0.5}}
+    made = post(site, "/v1/models/acme/plain/predictions", body, Prefer="wait").json()
+    assert made["status"] == "succeeded", made
+    assert made["input"]["image"].startswith(f"{site.open.url}/v1/files/")
+    assert requests.get(made["input"]["image"], timeout=30).json()["content_type"] == "image/png"
+    assert not site.open.holds(data[4000:4100])
+
+
+def test_a_broken_picture_within_a_call_is_refused(site: Site) -> None:
+    body = {"input": {**QUICK, "image": noise()[:-5] + "!!!!!"}}
+    answer = post(site, "/v1/models/acme/plain/predictions", body)
+    assert answer.status_code == 422
+    assert [each["field"] for each in answer.json()["invalid_fields"]] == ["input.image"]
+
+
+def test_an_id_in_the_body_is_the_same_prediction_again(site: Site) -> None:
+    """A Cog container takes the caller's id in the body too."""
+    body = {"id": uuid.uuid4().hex, "input": {**QUICK, "seed": 77}}
+    first, second = (post(site, "/predictions", body).json() for _ in range(2))
+    assert first["status"] == "succeeded"
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        pytest.param({"Origin": "https://example.com"}, 403, id="another site"),
+        pytest.param({"Origin": "null"}, 403, id="a page without a place"),
+        pytest.param({"Sec-Fetch-Site": "cross-site"}, 403, id="told by the browser"),
+        pytest.param({"Host": "example.com"}, 403, id="by a name that leads here"),
+        pytest.param({}, 201, id="no browser"),
+    ],
+)
+def test_pages_of_other_sites_may_not_call(
+    site: Site, headers: dict[str, str], status: int
+) -> None:
+    body = {"input": {**QUICK, "seed": 78}}
+    answer = post(site, "/v1/models/acme/plain/predictions", body, **headers)
+    assert answer.status_code == status
+
+
+def test_its_own_page_may_call(site: Site) -> None:
+    body = {"input": {**QUICK, "seed": 79}}
+    origin = {"Origin": site.open.url, "Sec-Fetch-Site": "same-origin"}
+    assert post(site, "/v1/models/acme/plain/predictions", body, **origin).status_code == 201
+
+
+def test_a_second_process_on_the_same_state_is_refused(site: Site) -> None:
+    from api.hosted import HostedApi
+
+    with (
+        pytest.raises(AssertionError, match="is used by another API process"),
+        HostedApi(site.open.state.parent, site.comfy.server.url),
+    ):
+        pass
