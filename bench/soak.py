@@ -63,6 +63,8 @@ ENVIRONMENT = {
 
 PATIENCE = 600.0
 """Seconds that anything may take, on a machine that has other work too."""
+MOST_COMPARED = 64
+"""Input images that the editor can compare with; older ones go."""
 
 
 class Soak:
@@ -235,10 +237,7 @@ class Soak:
             if path.is_file() and not opens(path):
                 self.problem("a file in output does not open", path.name)
         self._let_parts_go()
-        left = [*(base / "temp").rglob("*"), *base.rglob("*.part"), *base.rglob("*.tmp")]
-        for path in left:
-            if path.is_file():
-                self.problem("left behind", path.relative_to(base))
+        self._look_for_leftovers(base)
         store = Store(models / "loras", Settings())
         for entry in store.entries().values():
             if (state := store.check(entry, thorough=True)) != "ok":
@@ -246,6 +245,15 @@ class Soak:
         for thrown in last_of_chains(self.server.log_text()):
             if thrown.split(":")[0].rpartition(".")[2] not in OWN_ERRORS:
                 self.problem("in the log", thrown)
+
+    def _look_for_leftovers(self, base: Path) -> None:
+        left = [*(base / "temp").rglob("*"), *base.rglob("*.part"), *base.rglob("*.tmp")]
+        compared = [path for path in left if path.name.startswith("flux-hotswap_before_")]
+        if len(compared) > MOST_COMPARED:
+            self.problem("too many input images are kept", str(len(compared)))
+        for path in set(left) - set(compared):
+            if path.is_file():
+                self.problem("left behind", path.relative_to(base))
 
     def _let_parts_go(self) -> None:
         """What a cancelled download left is there to go on with, and goes after a day."""

@@ -58,7 +58,7 @@ class Soak:
     Args:
         folder: of its state and logs.
         many: so many predictions.
-        pause: seconds between two kills.
+        pause: seconds between two kills, at least; each waits until something has ended.
     """
 
     def __init__(self, folder: Path, many: int, pause: float) -> None:
@@ -123,7 +123,10 @@ class Soak:
 
     def _kill(self) -> None:
         for what in itertools.cycle(WHATS):
-            if self._over.wait(self._pause * random.uniform(0.5, 1.5)):
+            before, pause = len(self.told), self._pause * random.uniform(0.5, 1.5)
+            while not self._over.wait(pause) and len(self.told) == before:
+                pause = 1.0  # what was killed takes a while to be back
+            if self._over.is_set():
                 return
             self.kills[what] += 1
             if what in ("comfyui", "both"):

@@ -149,8 +149,9 @@ def stands_for(model: str, version: str, options: Options) -> Mapping[str, Any]:
     if not model:
         raise CallError(
             404,
-            "This version belongs to no model that is known here. Call it owner/name:version, or "
-            "map the version to its fields in the file of --names.",
+            "This version belongs to no model that is known here: a call says the version alone. "
+            "If you run this server, add --model owner/name:version, or give it a name in the "
+            "file of --names. A call of owner/name, without a version, needs neither.",
             title="Version not found",
         )
     source = f"{model}:{pinned}" if pinned else model

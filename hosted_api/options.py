@@ -49,6 +49,7 @@ class Options:
         workflow: the API prompt that requests are filled into; None for the shipped ones.
         tokens: bearer tokens that are taken; none: everybody is.
         names: owner/name, owner/name:version or a bare version to the fields that it stands for.
+            Most calls say the version alone, so the model of a version is found here.
         allow: patterns of LoRA sources that are fetched; all but files of this machine need one.
         outputs: "data", "link" or the address of a folder that fsspec knows (s3://...).
         outputs_public: where that folder can be read, for the addresses in answers.
@@ -173,6 +174,10 @@ def parser() -> argparse.ArgumentParser:
     who.add_argument("--tokens", type=Path, metavar="FILE", help="bearer tokens, one on each line")
     who.add_argument("--names", type=Path, metavar="FILE", help="JSON: model names to fields")
     who.add_argument(
+        "--model", action="append", metavar="NAME",
+        help="owner/name:version to serve by its version alone; several allowed",
+    )  # fmt: skip
+    who.add_argument(
         "--allow", action="append", metavar="PATTERN", help="LoRAs that may be fetched: owner/*"
     )
     add("--outputs", metavar="HOW", help="data, link, or a folder such as s3://bucket/path")
@@ -195,8 +200,8 @@ def read_options(argv: Sequence[str]) -> Options:
     given: dict[str, Any] = vars(parser().parse_args(argv))
     if "tokens" in given:
         given["tokens"] = _tokens(given["tokens"])
-    if "names" in given:
-        given["names"] = read_names(given["names"])
+    names = read_names(given["names"]) if "names" in given else {}
+    given["names"] = {name: {"lora": name} for name in given.pop("model", ())} | names
     if "arguments" in given:
         given["arguments"] = tuple(shlex.split(given["arguments"]))
     if "upload" in given:

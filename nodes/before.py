@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .wire import Prediction
 
 QUALITY: Final = 90
+KEPT: Final = 64
+START: Final = "flux-hotswap_before_"
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +26,8 @@ log = logging.getLogger(__name__)
 def keep_before(request: Prediction) -> dict[str, str] | None:
     """Write the input image of a request, sized as the model saw it, into ComfyUI's temp folder.
 
-    The same image is written once. ComfyUI empties the folder when it starts.
+    The same image is written once, and only the last `KEPT` stay. ComfyUI empties the folder when
+    it starts.
 
     Returns:
         The file as `/view` takes it; None without an image, or where the folder cannot be written,
@@ -34,7 +37,7 @@ def keep_before(request: Prediction) -> dict[str, str] | None:
         return None
     image = resize_picture(request.image, *request.plan.size)
     data = encode_batch(image, "jpg", QUALITY)[0].data
-    name = f"flux-hotswap_before_{hashlib.sha256(data).hexdigest()[:16]}.jpg"
+    name = f"{START}{hashlib.sha256(data).hexdigest()[:16]}.jpg"
     path = Path(folder_paths.get_temp_directory(), name)
     try:
         _write(path, data)
@@ -51,3 +54,6 @@ def _write(path: Path, data: bytes) -> None:
     part = path.with_suffix(f".{uuid.uuid4().hex}.part")
     part.write_bytes(data)
     part.replace(path)
+    kept = sorted(path.parent.glob(f"{START}*.jpg"), key=lambda each: each.stat().st_mtime)
+    for old in kept[:-KEPT]:
+        old.unlink(missing_ok=True)

@@ -27,5 +27,5 @@ def test_all_tests_pass_if_both_halves_do(
 ) -> None:
     assert dev.test_all([sys.executable, "-c", HALF, str(served), str(others)]) == status
     out, err = capfd.readouterr()
-    assert out.splitlines() == ["of nodes on servers 2", "of all else 3"]
+    assert out.splitlines() == ["of nodes on servers 3", "of all else 4"]
     assert "of all else" in err
