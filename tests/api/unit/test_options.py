@@ -1,0 +1,107 @@
+"""What an administrator decides, and what is refused of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flux_hotswap.errors import SettingsError
+from flux_hotswap.hosted_api.options import Options, parser, read_options
+
+HEX = "6b8e" * 16
+TOKEN = "r8_0123456789abcdef"  # noqa: S105 - made for this test
+
+
+def test_alone_on_the_machine_everything_may_be_fetched() -> None:
+    options = read_options([])
+    assert (options.host, options.port, options.allow, options.tokens) == (
+        "127.0.0.1", 5000, ("*",), (),
+    )  # fmt: skip
+    assert options.permits("replicate:anybody/anything")
+
+
+def test_with_tokens_only_what_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "tokens"
+    path.write_text(f"# ours\n{TOKEN}\n\n", encoding="utf-8")
+    assert read_options(["--tokens", str(path)]).allow == ()
+    options = read_options(["--tokens", str(path), "--host", "0.0.0.0", "--allow", "acme/*"])  # noqa: S104
+    assert options.tokens == (TOKEN,)
+    assert TOKEN not in repr(options)
+
+
+@pytest.mark.parametrize(
+    ("source", "pattern", "permitted"),
+    [
+        ("replicate:acme/flux", "acme/*", True),
+        ("replicate:acme/flux:" + HEX, "acme/flux", True),
+        ("replicate:acme/flux", "replicate:acme/*", True),
+        ("replicate:other/flux", "acme/*", False),
+        ("huggingface:acme/flux", "huggingface:*", True),
+        ("huggingface:acme/flux", "acme/*", False),
+        ("local:a.safetensors", "none", True),
+    ],
+)
+def test_what_a_pattern_permits(source: str, pattern: str, permitted: bool) -> None:
+    assert Options(allow=(pattern,)).permits(source) is permitted
+
+
+def test_models_that_calls_name_by_their_version(tmp_path: Path) -> None:
+    path = tmp_path / "names.json"
+    path.write_text(json.dumps({"acme/mine": {"lora": "mine.safetensors"}}), encoding="utf-8")
+    model = f"acme/flux:{HEX}"
+    options = read_options(["--names", str(path), "--model", model])
+    assert options.named("", HEX) is None
+    assert options.model_of(HEX) == "acme/flux"
+    assert options.named("acme/flux", HEX) == {"lora": model}
+    assert options.named("acme/mine", "") == {"lora": "mine.safetensors"}
+    assert options.model_of("f" * 64) == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        pytest.param(["--host", "0.0.0.0"], "tokens are needed", id="open without tokens"),  # noqa: S104
+        pytest.param(["--comfyui", "localhost:8188"], "--comfyui", id="no address"),
+        pytest.param(["--public", "flux.example.org"], "--public", id="no public address"),
+        pytest.param(["--upload", "many"], "--upload", id="no size"),
+        pytest.param(["--tokens", "missing"], "--tokens", id="no file of tokens"),
+        pytest.param(["--names", "missing"], "--names", id="no file of names"),
+    ],
+)
+def test_bad_options(words: list[str], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        read_options(words)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[]", "no object of objects"),
+        ('{"acme/flux": "x.safetensors"}', "no object of objects"),
+        ('{"acme/flux": {"lora_scale": 9}}', "acme/flux: lora_scale"),
+        ('{"acme/flux": {"strength": 1}}', "acme/flux: strength"),
+        ("{", "cannot be read"),
+    ],
+)
+def test_bad_names(text: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "names.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(SettingsError, match=said):
+        read_options(["--names", str(path)])
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "short\n", "a token of spaces \N{SNOWMAN}\n"])
+def test_bad_tokens(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "tokens"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(SettingsError, match="--tokens"):
+        read_options(["--tokens", str(path)])
+
+
+def test_the_page_has_a_row_for_each_option() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "api.md").read_text(encoding="utf-8")
+    table = page[page.index("<!-- options -->") :]
+    known = {word for action in parser()._actions for word in action.option_strings}
+    assert {word for word in known - {"-h", "--help"} if f"`{word}" not in table} == set()
