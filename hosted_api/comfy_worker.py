@@ -138,6 +138,9 @@ class ComfyWorker:
             yield await self._result(entry, saved)
         except _InterruptedError:
             return
+        except WorkerLostError:
+            self.state = "lost"  # nothing more is given to it before `_watch` has looked again
+            raise
         finally:
             socket.cancel()
             with suppress(WorkerLostError):
@@ -165,7 +168,6 @@ class ComfyWorker:
         if not waiting:
             raise WorkerLostError("ComfyUI has lost the prompt; it was started anew.")
         if follower.quiet > self._stall:
-            self.state = "stalled"  # `_watch` begins anew
             raise WorkerLostError(f"ComfyUI gave no sign of life for {self._stall:.0f} s.")
         return None
 
