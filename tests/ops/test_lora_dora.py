@@ -76,12 +76,13 @@ def test_a_row_of_zeros_stays_finite() -> None:
 @pytest.mark.parametrize("scale", [1.0, 0.5, 2.0])
 def test_it_is_what_peft_makes(scale: float) -> None:
     """The weight that PEFT's own DoRA layer merges, alpha and scale included."""
-    peft: Any = pytest.importorskip("peft")
+    import peft
 
     base = torch.nn.Sequential(torch.nn.Linear(K, N, bias=False))
     base.load_state_dict({"0.weight": W})
     config = peft.LoraConfig(r=RANK, lora_alpha=4, use_dora=True, target_modules=["0"])
-    layer = peft.get_peft_model(base, config).base_model.model[0]
+    adapted: Any = peft.get_peft_model(base, config)
+    layer = adapted.base_model.model[0]
     layer.lora_B["default"].weight.data.copy_(seeded(N, RANK, seed=5))
     layer.lora_magnitude_vector["default"].weight.data.copy_(ROWS)
     layer.set_scale("default", scale)
