@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import copy
 import itertools
 import json
 import subprocess
@@ -61,7 +60,7 @@ def prompt_for(request: dict[str, Any], numbers: Iterator[int]) -> dict[str, Any
     path = ROOT / "workflows" / "api" / "text_to_image.json"
     prompt = fill_prompt(json.loads(path.read_text(encoding="utf-8")), request)
     save_as(prompt, f"bench/{next(numbers)}")
-    return copy.deepcopy(prompt)
+    return prompt
 
 
 def comfyui(session: aiohttp.ClientSession, url: str, numbers: Iterator[int]) -> Way:

@@ -8,6 +8,7 @@ import functools
 import json
 import logging
 import os
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Any, Final, cast
 import aiohttp
 from aiohttp import web
 
-from ..errors import SettingsError
+from ..errors import HotswapError, SettingsError
 from ..files.settings import Settings
 from ..prediction.fill import Prompt, workflow_for
 from .calls import counted, guarded, owner
@@ -69,12 +70,10 @@ async def build(
         SettingsError: an option cannot be used.
         StoreError: the state folder cannot be used.
     """
-    session = aiohttp.ClientSession()
-    try:
+    async with contextlib.AsyncExitStack() as failing:
+        session = await failing.enter_async_context(aiohttp.ClientSession())
         service, work = _service(options, where, session)
-    except BaseException:
-        await session.close()
-        raise
+        failing.pop_all()  # it is closed when the application ends
     app = web.Application(
         client_max_size=options.body, middlewares=[counted(service.metrics), guarded(options)]
     )
@@ -112,9 +111,13 @@ def _service(
         return options.public or where.url
 
     outputs = Outputs(options, links, base)
-    uploads = Uploads(options, store, links, base, owner, time.time)
     changes = Changes()
     metrics = Metrics()
+
+    def stored(size: int) -> None:
+        metrics.stored.add(size, what="uploads")
+
+    uploads = Uploads(options, store, links, base, owner, time.time, stored)
     present = Presenter(links, outputs, base)
 
     def counting(event: str, outcome: str) -> None:
@@ -149,7 +152,7 @@ async def _sweeping(service: Service) -> None:
     while True:
         try:
             await service.sweep()
-        except Exception:
+        except (HotswapError, OSError, sqlite3.Error):
             log.exception("what is too old could not be removed")
         await asyncio.sleep(SWEEP)
 

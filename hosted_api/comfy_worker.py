@@ -7,7 +7,6 @@ progress, and may die and come back.
 from __future__ import annotations
 
 import asyncio
-import copy
 import json
 import logging
 import time
@@ -19,7 +18,7 @@ from typing import Any, Final
 import aiohttp
 
 from ..errors import DrawError, WorkerLostError
-from ..prediction.fill import API_FOLDER, INPUTS_CLASS, Prompt, fill_prompt, save_as
+from ..prediction.fill import API_FOLDER, Prompt, fill_prompt, save_as
 from .changes import heard
 from .comfy_client import ComfyClient, failure
 from .comfy_process import ComfyProcess
@@ -151,7 +150,7 @@ class ComfyWorker:
         await self._client.stop(prompt_id(job.id, job.attempt))
 
     def _prompt(self, request: dict[str, Any], prefix: str) -> tuple[Prompt, list[str]]:
-        prompt = fill_prompt(copy.deepcopy(self._workflow(request)), request)
+        prompt = fill_prompt(self._workflow(request), request)
         return prompt, save_as(prompt, f"{API_FOLDER}/{prefix}")
 
     async def _look(self, follower: _Follower, wanted: str) -> _Message | None:
@@ -199,7 +198,6 @@ class _Follower:
         self._url = f"{url}/ws?clientId={self.client_id}"
         self._session = session
         self._samplers = {key for key, node in prompt.items() if node["class_type"] == SAMPLER}
-        self._forms = {key for key, node in prompt.items() if node["class_type"] == INPUTS_CLASS}
         self._wanted = wanted
         self._texts: list[str] = []
         self._news = asyncio.Event()

@@ -156,9 +156,7 @@ class Dispatcher:
             self._lost(worker, job, error)
         except HotswapError as error:
             self._end(job, Status.FAILED, error=str(error))
-        except asyncio.CancelledError:
-            raise
-        except Exception:
+        except Exception:  # whatever it is, the job ends, and whoever waits for it is told
             log.exception("a fault of the API", extra=_whose(job))
             self._end(job, Status.FAILED, error="The API failed; its log says why.")
         finally:
@@ -192,6 +190,7 @@ class Dispatcher:
         try:
             for number, (name, data) in enumerate(drawn.pictures):
                 names.append(await self._outputs.keep(job.id, job.attempt, number, name, data))
+                self._metrics.stored.add(len(data), what="outputs")
             await self._outputs.publish(job.id, tuple(names))
             ended = self._end(job, Status.SUCCEEDED, files=tuple(names), text=drawn.text)
         finally:

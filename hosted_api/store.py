@@ -347,13 +347,9 @@ class Store:
 
     @contextmanager
     def _transaction(self) -> Generator[None, None, None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
+        with self._db:  # it commits, or rolls back
+            self._db.execute("BEGIN IMMEDIATE")
             yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
 
     def _row(self, query: str, *values: object) -> Row | None:
         found = self._db.execute(query, values).fetchall()

@@ -44,11 +44,13 @@ class Uploads:
         base: gives the public address of this server, without a slash at its end.
         owner_of: gives whose a request is.
         clock: seconds since 1970.
+        stored: told the bytes of each file that is kept.
     """
 
     def __init__(
         self, options: Options, store: Store, links: Links, base: Callable[[], str],
         owner_of: Callable[[web.Request], str], clock: Callable[[], float],
+        stored: Callable[[int], None] | None = None,
     ) -> None:  # fmt: skip
         self._options = options
         self._store = store
@@ -56,6 +58,7 @@ class Uploads:
         self._base = base
         self._owner_of = owner_of
         self._clock = clock
+        self._stored = stored
         self._folder = options.state / "uploads"
         self._arriving: dict[str, int] = {}
 
@@ -82,7 +85,7 @@ class Uploads:
             with disk_errors(path):
                 fresh.replace(path)
             upload = self._known(upload_id, owner, arrived, self._options.keep_uploads)
-            self._store.add_upload(upload)
+            self._add(upload)
         except NoRoomError as error:
             raise CallError(507, str(error), title="No room") from error
         finally:
@@ -158,7 +161,7 @@ class Uploads:
             self._arriving.pop(upload_id, None)
         arrived.size = len(data)
         seconds = self._options.deadline + self._options.keep
-        self._store.add_upload(self._known(upload_id, owner, arrived, seconds))
+        self._add(self._known(upload_id, owner, arrived, seconds))
         return f"{self._base()}{ROUTE}/{upload_id}"
 
     def find(self, owner: str, text: str) -> Path | None:
@@ -218,6 +221,11 @@ class Uploads:
             created=now,
             expires=now + seconds,
         )
+
+    def _add(self, upload: Upload) -> None:
+        self._store.add_upload(upload)
+        if self._stored is not None:
+            self._stored(upload.size)
 
     def _shown(self, upload: Upload) -> views.Json:
         """Return a file as the hosted API shows it; the clients want every key."""

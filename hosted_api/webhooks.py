@@ -214,7 +214,7 @@ class Webhooks:
         except HotswapError as error:
             log.warning("%s is not told of %s: %s", place, event.value, error, extra=whose)
             return _REFUSED
-        except Exception:
+        except Exception:  # it is tried again, and the others are told meanwhile
             log.exception("a webhook's message of %s failed", event.value, extra=whose)
             return _FAILED
         if 200 <= status < 300:

@@ -57,7 +57,10 @@ def test_the_page_and_the_state(comfy: Comfy) -> None:
     page = call(comfy, "GET", "/", headers={"Accept": "text/html"})
     assert (page.status_code, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
     assert call(comfy, "GET", "/readyz").json()["ready"] is True
-    assert "hotswap_predictions_total" in call(comfy, "GET", "/metrics").text
+    counts = call(comfy, "GET", "/metrics").text
+    for name in ('predictions_total{status="succeeded"}', 'stored_bytes_total{what="outputs"}'):
+        assert f"hotswap_{name} " in counts
+    assert 'hotswap_stored_bytes_total{what="uploads"} ' in counts
 
 
 def test_errors_are_the_apis_own(comfy: Comfy) -> None:
