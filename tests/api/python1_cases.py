@@ -11,35 +11,11 @@ from typing import Any
 import replicate
 from replicate.client import Client
 
+from api.python_cases import shared
 from api.script import Script, Setting, files
 
-script = Script()
+script = Script(shared)
 case = script.case
-
-
-@case
-def run_version(s: Setting) -> Any:
-    return files(s.client.run(f"acme/flux:{s.version}", input=s.quick()))
-
-
-@case
-def run_model(s: Setting) -> Any:
-    return files(s.client.run("acme/flux", input=s.quick()))
-
-
-@case
-def run_wait_5(s: Setting) -> Any:
-    return files(s.client.run("acme/flux", input=s.quick(), wait=5))
-
-
-@case
-def run_wait_too_short(s: Setting) -> Any:
-    return files(s.client.run("acme/flux", input=s.slow(), wait=1))
-
-
-@case
-def run_poll(s: Setting) -> Any:
-    return files(s.client.run("acme/flux", input=s.quick(), wait=False))
 
 
 @case
@@ -54,31 +30,9 @@ def run_async(s: Setting) -> Any:
 
 
 @case
-def run_two(s: Setting) -> Any:
-    return files(s.client.run("acme/flux", input=s.quick(num_outputs=2, output_format="png")))
-
-
-@case
-def run_chunks(s: Setting) -> Any:
-    (output,) = s.client.run("acme/flux", input=s.quick())
-    return files([io.BytesIO(b"".join(output))])
-
-
-@case
-def run_plain(s: Setting) -> Any:
-    output = s.client.run("acme/flux", input=s.quick(), use_file_output=False)
-    return [text[:23] for text in output]
-
-
-@case
 def run_https(s: Setting) -> Any:
     client = Client(base_url=s.front, api_token=s.token)
     return files(client.run("acme/flux", input=s.quick()))
-
-
-@case
-def run_failed(s: Setting) -> Any:
-    s.client.run("acme/broken", input=s.quick())
 
 
 @case
@@ -185,17 +139,6 @@ def listed(s: Setting) -> Any:
 
 
 @case
-def file_handle(s: Setting) -> Any:
-    with Path(s.image).open("rb") as file:
-        return files(s.client.run("acme/flux", input=s.quick(image=file)))
-
-
-@case
-def file_path(s: Setting) -> Any:
-    return files(s.client.run("acme/flux", input=s.quick(image=Path(s.image))))
-
-
-@case
 def file_base64(s: Setting) -> Any:
     request = s.quick(image=Path(s.image))
     return files(s.client.run("acme/flux", input=request, file_encoding_strategy="base64"))
@@ -299,16 +242,6 @@ def unknown_field(s: Setting) -> Any:
 @case
 def error_no_prediction(s: Setting) -> Any:
     s.client.predictions.get("a" * 26)
-
-
-@case
-def error_no_version(s: Setting) -> Any:
-    s.client.predictions.create(version="b" * 64, input=s.quick())
-
-
-@case
-def error_bare_version(s: Setting) -> Any:
-    s.client.run(s.version, input=s.quick())
 
 
 @case

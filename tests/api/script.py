@@ -77,10 +77,14 @@ def _file(shown: Any, data: bytes) -> dict[str, str]:
 
 
 class Script:
-    """Cases by the names of their functions."""
+    """Cases by the names of their functions.
 
-    def __init__(self) -> None:
-        self._cases: dict[str, Case] = {}
+    Args:
+        shared: whose cases it has too.
+    """
+
+    def __init__(self, shared: Script | None = None) -> None:
+        self._cases: dict[str, Case] = {} if shared is None else dict(shared._cases)
 
     def case(self, function: Case) -> Case:
         """Add a function as a case."""
