@@ -4,45 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-import json
 import logging
 import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import aiohttp
 from aiohttp import web
 
-from ..errors import HotswapError, SettingsError
+from ..errors import HotswapError
 from ..files.settings import Settings
-from ..prediction.fill import Prompt, workflow_for
 from .calls import counted, guarded, owner
 from .changes import Changes
 from .cog_routes import Cog
-from .comfy_client import ComfyClient
-from .comfy_process import ComfyProcess
-from .comfy_worker import ComfyWorker
 from .dispatch import Dispatcher
 from .links import Links, load_secrets
+from .local import LocalPool
 from .metrics import Metrics
 from .operate import Operate
 from .options import Options
 from .outputs import Outputs
-from .ports import free_port
-from .present import Presenter, with_pictures
+from .present import Presenter
+from .prompts import Prompts, read_workflow
 from .routes import Hosted
 from .service import Service
 from .store import Store
 from .streams import Streams
 from .uploads import Uploads
 from .webhooks import Webhooks
+from .worker import Pool
 
-WORKFLOWS: Final = Path(__file__).parents[1] / "workflows" / "api"
 SWEEP: Final = 60.0
 """Seconds between two looks for what is too old."""
 
@@ -100,7 +94,7 @@ async def build(
 
 def _service(
     options: Options, where: Where, session: aiohttp.ClientSession
-) -> tuple[Service, list[Coroutine[Any, Any, None]]]:
+) -> tuple[Service, Sequence[Coroutine[Any, Any, None]]]:
     """Return what answers need, and what runs beside them."""
     secrets = load_secrets(options.state)
     settings = Settings.from_environment(os.environ)
@@ -124,16 +118,16 @@ def _service(
         metrics.webhooks.add(event=event, outcome=outcome)
 
     webhooks = Webhooks(store, settings, secrets.webhooks, present.told, time.time, counting)
-    workers = _workers(options, session, secrets.mark)
-    pictures = functools.partial(with_pictures, uploads)
-    dispatcher = Dispatcher(options, store, outputs, workers, changes, webhooks, pictures, metrics)
+    pool: Pool = LocalPool(options, session, secrets.mark)
+    prompts = Prompts(read_workflow(options.workflow), uploads)
+    dispatcher = Dispatcher(options, store, outputs, pool, changes, webhooks, prompts.of, metrics)
     service = Service(
         options, store, links, outputs, present, uploads, webhooks, changes, dispatcher, metrics,
         secrets.webhooks,
     )  # fmt: skip
     _recover(store, outputs)
-    work = [worker.run(dispatcher.added) for worker in workers]
-    return service, [*work, webhooks.run(), dispatcher.run(), _sweeping(service)]
+    work = [pool.run(dispatcher.added), webhooks.run(), dispatcher.run(), _sweeping(service)]
+    return service, work
 
 
 def _recover(store: Store, outputs: Outputs) -> None:
@@ -155,43 +149,3 @@ async def _sweeping(service: Service) -> None:
         except (HotswapError, OSError, sqlite3.Error):
             log.exception("what is too old could not be removed")
         await asyncio.sleep(SWEEP)
-
-
-def _workers(options: Options, session: aiohttp.ClientSession, mark: str) -> list[ComfyWorker]:
-    workflow = _workflow(options)
-
-    def worker(url: str, process: ComfyProcess | None = None) -> ComfyWorker:
-        return ComfyWorker(
-            ComfyClient(url, session, mark), session, workflow, options.stall, process=process
-        )
-
-    started: list[ComfyWorker] = []
-    for number, place in enumerate(options.start):
-        port = free_port()
-        folder = options.state.resolve() / f"comfyui-{number}"
-        # One GPU each, in their order.
-        own = {"CUDA_VISIBLE_DEVICES": str(number)} if len(options.start) > 1 else None
-        process = ComfyProcess(
-            place.resolve(), options.python, port, folder, options.arguments, own
-        )
-        started.append(worker(f"http://127.0.0.1:{port}", process))
-    return [*(worker(url) for url in options.comfyui), *started]
-
-
-def _workflow(options: Options) -> Callable[[dict[str, Any]], Prompt]:
-    """Return what gives the API prompt that serves a request."""
-    if options.workflow is not None:
-        own = _read_prompt(options.workflow)
-        return lambda _: own
-    shipped = {path.stem: _read_prompt(path) for path in WORKFLOWS.glob("*.json")}
-    return lambda request: shipped[workflow_for(request)]
-
-
-def _read_prompt(path: Path) -> Prompt:
-    with contextlib.suppress(ValueError, OSError):
-        read: object = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(read, dict):
-            return cast("Prompt", read)
-    raise SettingsError(
-        f"--workflow {path} is no API prompt. Save one with the editor's Export (API)."
-    )

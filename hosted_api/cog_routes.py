@@ -106,9 +106,10 @@ class Cog:
     async def health(self, request: web.Request) -> web.Response:
         """Answer how it is; the status of the answer is always 200."""
         dispatcher = self._service.dispatcher
-        up = [worker for worker in dispatcher.workers if worker.up]
-        status = "STARTING" if not up else "BUSY" if dispatcher.busy >= len(up) else "READY"
-        setup = {"status": "succeeded" if up else "starting", "logs": ""}
+        up = sum(worker.up for worker in dispatcher.pool.workers)
+        ready = dispatcher.pool.ready
+        status = "STARTING" if not ready else "BUSY" if dispatcher.busy >= up > 0 else "READY"
+        setup = {"status": "succeeded" if ready else "starting", "logs": ""}
         return answered({"status": status, "setup": setup})
 
     async def openapi(self, request: web.Request) -> web.Response:

@@ -18,11 +18,11 @@ from typing import Any, Final
 import aiohttp
 
 from ..errors import DrawError, WorkerLostError
-from ..prediction.fill import API_FOLDER, Prompt, fill_prompt, save_as
+from ..prediction.fill import API_FOLDER, Prompt, save_as
 from .changes import heard
 from .comfy_client import ComfyClient, failure
 from .comfy_process import ComfyProcess
-from .job import Job, prompt_id
+from .job import Job, Kind, prompt_id
 from .logs import step_line
 from .worker import Drawn, Progress, Told
 
@@ -43,21 +43,19 @@ class ComfyWorker:
     Args:
         client: speaks to it.
         session: opens the websocket.
-        workflow: gives the API prompt that a request is filled into.
         stall: seconds without a sign of life after which it is given up.
         process: starts it; None where somebody else does.
     """
 
     def __init__(
-        self, client: ComfyClient, session: aiohttp.ClientSession,
-        workflow: Callable[[dict[str, Any]], Prompt], stall: float,
+        self, client: ComfyClient, session: aiohttp.ClientSession, stall: float,
         process: ComfyProcess | None = None,
     ) -> None:  # fmt: skip
         self.name = client.url
         self.state = "starting"
+        self.loaded: Kind | None = None
         self._client = client
         self._session = session
-        self._workflow = workflow
         self._stall = stall
         self._process = process
 
@@ -69,14 +67,18 @@ class ComfyWorker:
     # --- being there ---
 
     async def run(self, told: Callable[[], None]) -> None:
-        """Keep it up until cancelled, see `Worker`."""
+        """Keep it up until cancelled: start it, watch it, start it again.
+
+        Args:
+            told: called when it can draw.
+        """
         pause = 1.0
         try:
             while True:
                 self.state = "starting"
                 begun = time.monotonic()
                 try:
-                    await self._watch(told)
+                    await self.watch(told)
                 except WorkerLostError as error:
                     log.warning("%s: %s", self.name, error)
                     self.state = f"down: {error}"
@@ -86,12 +88,16 @@ class ComfyWorker:
             if self._process is not None:
                 await self._process.stop()
 
-    async def _watch(self, told: Callable[[], None]) -> None:
-        """Start it, or wait until it answers; then look at it until it is gone.
+    async def watch(self, told: Callable[[], None]) -> None:
+        """Start it, or see that it answers; then look at it until it is gone.
+
+        Args:
+            told: called when it can draw.
 
         Raises:
             WorkerLostError: it is.
         """
+        self.loaded = None
         if self._process is not None:
             await self._process.start(self._client.stats)
         await self._client.stats()
@@ -118,10 +124,11 @@ class ComfyWorker:
 
     # --- drawing ---
 
-    async def draw(self, job: Job, request: dict[str, Any]) -> AsyncIterator[Told]:
+    async def draw(self, job: Job, prompt: Prompt) -> AsyncIterator[Told]:
         """Draw a job, see `Worker`."""
+        self.loaded = job.kind
         prefix = self._client.prefix(job)
-        prompt, saved = self._prompt(request, prefix)
+        saved = save_as(prompt, f"{API_FOLDER}/{prefix}")
         wanted = prompt_id(job.id, job.attempt)
         follower = _Follower(self._client.url, self._session, prompt, wanted)
         socket = asyncio.ensure_future(follower.run())
@@ -138,7 +145,7 @@ class ComfyWorker:
         except _InterruptedError:
             return
         except WorkerLostError:
-            self.state = "lost"  # nothing more is given to it before `_watch` has looked again
+            self.state = "lost"  # nothing more is given to it before `watch` has looked again
             raise
         finally:
             socket.cancel()
@@ -148,10 +155,6 @@ class ComfyWorker:
     async def cancel(self, job: Job) -> None:
         """Stop drawing a job, see `Worker`."""
         await self._client.stop(prompt_id(job.id, job.attempt))
-
-    def _prompt(self, request: dict[str, Any], prefix: str) -> tuple[Prompt, list[str]]:
-        prompt = fill_prompt(self._workflow(request), request)
-        return prompt, save_as(prompt, f"{API_FOLDER}/{prefix}")
 
     async def _look(self, follower: _Follower, wanted: str) -> _Message | None:
         """Return what the history says of a prompt; None before its end.

@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, Protocol
 
 from ..errors import DrawError, HotswapError, WorkerLostError
+from ..prediction.fill import Prompt
 from .changes import Changes, heard
-from .job import Event, Job, Status
+from .job import Event, Job, Kind, Status
 from .logs import seed_line
 from .metrics import Metrics
 from .options import Options
 from .outputs import Outputs
-from .pick import Kind, Standing, pick
+from .pick import Standing, pick
 from .store import Store
 from .webhooks import message_id
-from .worker import Drawn, Worker
+from .worker import Drawn, Pool, Worker
 
 TICK: Final = 1.0
 """Seconds between two looks at deadlines."""
@@ -48,30 +49,29 @@ class Dispatcher:
         options: how often, how long.
         store: where jobs are.
         outputs: where pictures go.
-        workers: who draws.
+        pool: who draws.
         changes: told of every change.
         teller: tells the webhooks.
-        pictures: gives a job's request with its pictures as data.
+        prompt: gives ComfyUI's prompt for a job, with its pictures in it.
         metrics: counts.
         clock: seconds since 1970.
     """
 
     def __init__(
-        self, options: Options, store: Store, outputs: Outputs, workers: Sequence[Worker],
-        changes: Changes, teller: Teller, pictures: Callable[[Job], Awaitable[dict[str, Any]]],
+        self, options: Options, store: Store, outputs: Outputs, pool: Pool,
+        changes: Changes, teller: Teller, prompt: Callable[[Job], Awaitable[Prompt]],
         metrics: Metrics, clock: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
         self._options = options
         self._store = store
         self._outputs = outputs
-        self.workers = tuple(workers)
+        self.pool = pool
         self._changes = changes
         self._teller = teller
-        self._pictures = pictures
+        self._prompt = prompt
         self._metrics = metrics
         self._clock = clock
-        self._busy: dict[str, tuple[Job, asyncio.Task[None]]] = {}
-        self._kinds: dict[str, Kind] = {}
+        self._busy: dict[str, tuple[Worker, Job, asyncio.Task[None]]] = {}
         self._tasks: set[asyncio.Future[None]] = set()
         self._wake = asyncio.Event()
 
@@ -86,10 +86,9 @@ class Dispatcher:
         job = self._store.cancel(job_id, self._clock(), message=message_id(), text=why)
         if job is None:
             return None
-        for worker in self.workers:
-            running = self._busy.get(worker.name)
-            if running is not None and running[0].id == job_id:
-                self._later(self._stop(worker, running[0]))
+        for worker, running, _ in self._busy.values():
+            if running.id == job_id:
+                self._later(self._stop(worker, running))
         self._ended(job)
         return job
 
@@ -109,17 +108,18 @@ class Dispatcher:
                     self.cancel(job.id, "Its time was over.\n")
                 while self._give_one():
                     pass
-                waiting = self._options.patience if self._store.count(Status.QUEUED) else TICK
+                jobs = self._store.count(Status.QUEUED)
+                self.pool.waiting(jobs)
+                waiting = self._options.patience if jobs else TICK
                 await heard(self._wake, min(TICK, max(waiting, 0.05)))
         finally:
-            for _, task in list(self._busy.values()):
+            for _, _, task in list(self._busy.values()):
                 task.cancel()
 
     def _give_one(self) -> bool:
+        up = {worker.name: worker for worker in self.pool.workers if worker.up}
         standing = [
-            Standing(worker.name, worker.name not in self._busy, self._kinds.get(worker.name))
-            for worker in self.workers
-            if worker.up
+            Standing(name, name not in self._busy, worker.loaded) for name, worker in up.items()
         ]
         if not any(worker.idle for worker in standing):
             return False
@@ -129,11 +129,10 @@ class Dispatcher:
         job = self._store.lease(found[0].id, found[1].name, self._clock())
         if job is None:  # canceled meanwhile
             return True
-        worker = next(each for each in self.workers if each.name == found[1].name)
-        self._count(self._kinds.get(worker.name), job)
-        self._kinds[worker.name] = job.kind
+        worker = up[found[1].name]
+        self._count(worker.loaded, job)
         task = asyncio.ensure_future(self._attempt(worker, job))
-        self._busy[worker.name] = (job, task)
+        self._busy[worker.name] = (worker, job, task)
         self._changes.tell(job.id)
         return True
 
@@ -153,7 +152,7 @@ class Dispatcher:
         try:
             await self._draw(worker, job)
         except WorkerLostError as error:
-            self._lost(worker, job, error)
+            self._lost(job, error)
         except HotswapError as error:
             self._end(job, Status.FAILED, error=str(error))
         except Exception:  # whatever it is, the job ends, and whoever waits for it is told
@@ -165,10 +164,10 @@ class Dispatcher:
 
     async def _draw(self, worker: Worker, job: Job) -> None:
         self._store.log(job.id, job.attempt, seed_line(int(job.request["seed"])))
-        request = await self._pictures(job)
+        prompt = await self._prompt(job)
         writing = _Log(self._store, job, self._told)
         drawn = False
-        async for told in worker.draw(job, request):
+        async for told in worker.draw(job, prompt):
             if isinstance(told, Drawn):
                 writing.flush()
                 await self._keep(job, told)
@@ -197,10 +196,9 @@ class Dispatcher:
             if ended is None:
                 await asyncio.to_thread(self._outputs.drop, job.id, job.attempt)
 
-    def _lost(self, worker: Worker, job: Job, error: WorkerLostError) -> None:
+    def _lost(self, job: Job, error: WorkerLostError) -> None:
         self._metrics.lost.add()
         log.warning("attempt %d is lost: %s", job.attempt, error, extra=_whose(job))
-        self._kinds.pop(worker.name, None)
         if job.attempt >= self._options.attempts:
             self._end(job, Status.FAILED, error=f"Given up after {job.attempt} tries: {error}")
         elif self._store.requeue(job.id, job.attempt, f"{error} It is drawn again.\n"):

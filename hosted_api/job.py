@@ -10,10 +10,13 @@ import secrets
 import uuid
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 _ATTEMPTS: Final = uuid.UUID("0b6a1c58-6c5e-4f0e-9a53-5f2a5c1f7d10")
 """Names ComfyUI's prompts; any constant does."""
+
+Kind: TypeAlias = "tuple[str, bool, str]"
+"""Model, go_fast and LoRA: what a worker has loaded after a job. Switching costs seconds."""
 
 COG: Final = "cog"
 API: Final = "api"
@@ -89,8 +92,8 @@ class Job:
     priority: int = 0
 
     @property
-    def kind(self) -> tuple[str, bool, str]:
-        """What a worker has loaded after it: model, go_fast, LoRA. Switching costs seconds."""
+    def kind(self) -> Kind:
+        """What a worker has loaded after it."""
         request = self.request
         return (
             str(request.get("model", "dev")),
@@ -108,7 +111,7 @@ class Waiting:
     """
 
     id: str
-    kind: tuple[str, bool, str]
+    kind: Kind
     created: float
     priority: int
 

@@ -47,8 +47,8 @@ class Operate:
         """Answer whether a prediction would be drawn now: 200, or 503 and why not."""
         dispatcher = self._service.dispatcher
         waiting = self._service.store.count(Status.QUEUED)
-        workers = {worker.name: worker.state for worker in dispatcher.workers}
-        up = any(worker.up for worker in dispatcher.workers)
+        workers = {worker.name: worker.state for worker in dispatcher.pool.workers}
+        up = dispatcher.pool.ready
         full = waiting >= self._service.options.queue
         told = {"ready": up and not full, "waiting": waiting, "workers": workers}
         return answered(told, 200 if up and not full else 503)

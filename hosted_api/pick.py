@@ -9,12 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
-from .job import Waiting
-
-Kind: TypeAlias = "tuple[str, bool, str]"
-"""Model, go_fast and LoRA, see `Job.kind`."""
+from .job import Kind, Waiting
 
 AGE_LIMIT: Final = 30.0
 """Seconds after which the job that waits longest is the next, whatever it needs."""

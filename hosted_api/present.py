@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 from . import views
 from .job import COG, Job, Status
 from .links import Links
 from .outputs import Outputs
-from .uploads import Uploads
 
 STREAM_SECONDS: Final = 24 * 3600.0
 
@@ -67,17 +65,3 @@ class Presenter:
     def addresses(self, job: Job, *, listed: bool = False) -> list[str]:
         """Return the addresses of a job's pictures."""
         return self.outputs.addresses(job, listed=listed) if job.files else []
-
-
-async def with_pictures(uploads: Uploads, job: Job) -> dict[str, Any]:
-    """Return a job's request, with the files that clients sent as data.
-
-    ComfyUI decodes them: what they are is not looked at here.
-    """
-    request = dict(job.request)
-    for name in ("image", "mask"):
-        path = uploads.find(job.owner, str(request.get(name) or ""))
-        if path is not None:
-            digits = base64.b64encode(path.read_bytes()).decode()
-            request[name] = f"data:application/octet-stream;base64,{digits}"
-    return request

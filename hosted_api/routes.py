@@ -223,7 +223,7 @@ class Hosted:
         return name
 
     def _deployment(self, name: str) -> views.Json:
-        workers = len(self._service.dispatcher.workers)
+        workers = len(self._service.dispatcher.pool.workers)
         return views.deployment(name, own_version(name), BORN, workers)
 
     # --- the rest ---

@@ -122,7 +122,7 @@ class Service:
         if waiting < self.options.queue:
             return
         # One place gets free when the next job of any worker ends.
-        up = sum(worker.up for worker in self.dispatcher.workers) or 1
+        up = sum(worker.up for worker in self.dispatcher.pool.workers) or 1
         seconds = min(max(math.ceil(self.store.usual_seconds() / up), 1), LONGEST_PAUSE)
         raise CallError(
             429,
@@ -191,7 +191,7 @@ class Service:
         metrics.queued.set(self.store.count(Status.QUEUED))
         metrics.running.set(self.store.count(Status.RUNNING))
         metrics.oldest.set(now - min(job.created for job in first) if first else 0.0)
-        workers = self.dispatcher.workers
+        workers = self.dispatcher.pool.workers
         metrics.workers.set(sum(worker.up for worker in workers), state="up")
         metrics.workers.set(self.dispatcher.busy, state="busy")
         return metrics.text()

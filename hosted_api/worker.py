@@ -1,12 +1,13 @@
-"""What the dispatcher asks of whoever draws: one ComfyUI here, or one somewhere in a cluster."""
+"""What the dispatcher asks of whoever draws: ComfyUIs here, or somewhere in a cluster."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
-from .job import Job
+from ..prediction.fill import Prompt
+from .job import Job, Kind
 
 
 @dataclass(frozen=True)
@@ -50,20 +51,17 @@ class Worker(Protocol):
         """How it is, in words."""
         ...
 
-    async def run(self, told: Callable[[], None]) -> None:
-        """Keep it up until cancelled: start it, watch it, start it again.
-
-        Args:
-            told: called when it can draw.
-        """
+    @property
+    def loaded(self) -> Kind | None:
+        """What it drew last, so what it need not load again; None where nothing is known."""
         ...
 
-    def draw(self, job: Job, request: dict[str, Any]) -> AsyncIterator[Told]:
+    def draw(self, job: Job, prompt: Prompt) -> AsyncIterator[Told]:
         """Draw a job; `Drawn` comes last. It ends when the place is free again.
 
         Args:
             job: its id and attempt name what is drawn.
-            request: its fields, with pictures as data.
+            prompt: ComfyUI's, filled with the job's request.
 
         Raises:
             WorkerLostError: it is gone.
@@ -73,4 +71,30 @@ class Worker(Protocol):
 
     async def cancel(self, job: Job) -> None:
         """Stop drawing a job, without touching another; `draw` then ends by itself."""
+        ...
+
+
+class Pool(Protocol):
+    """All workers of an API process; they come and go."""
+
+    @property
+    def workers(self) -> Sequence[Worker]:
+        """Those that are known now, up or not."""
+        ...
+
+    @property
+    def ready(self) -> bool:
+        """Whether what is asked for now can be drawn."""
+        ...
+
+    async def run(self, told: Callable[[], None]) -> None:
+        """Keep them up until cancelled: start them, watch them, start them again.
+
+        Args:
+            told: called when one can draw.
+        """
+        ...
+
+    def waiting(self, jobs: int) -> None:
+        """Hear how many jobs wait for a worker; a pool that can grow does."""
         ...

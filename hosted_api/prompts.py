@@ -1,0 +1,72 @@
+"""ComfyUI's prompt for a prediction: the workflow that serves its request, filled with that."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeAlias, cast
+
+from ..errors import SettingsError
+from ..prediction.fill import Prompt, fill_prompt, workflow_for
+from .job import Job
+from .uploads import Uploads
+
+WORKFLOWS: Final = Path(__file__).parents[1] / "workflows" / "api"
+
+Workflow: TypeAlias = "Callable[[Mapping[str, Any]], Prompt]"
+"""Gives the API prompt that serves a request."""
+
+
+def read_workflow(own: Path | None) -> Workflow:
+    """Return the workflow of a file, or the shipped ones, each for the requests that it serves.
+
+    Raises:
+        SettingsError: the file holds none.
+    """
+    if own is not None:
+        prompt = _read_prompt(own)
+        return lambda _: prompt
+    shipped = {path.stem: _read_prompt(path) for path in WORKFLOWS.glob("*.json")}
+    return lambda request: shipped[workflow_for(request)]
+
+
+class Prompts:
+    """Fills prompts.
+
+    Args:
+        workflow: what is filled.
+        uploads: the files that clients sent.
+    """
+
+    def __init__(self, workflow: Workflow, uploads: Uploads) -> None:
+        self._workflow = workflow
+        self._uploads = uploads
+
+    async def of(self, job: Job) -> Prompt:
+        """Return a job's prompt, with the files that clients sent as data in it.
+
+        ComfyUI decodes them: what they are is not looked at here.
+
+        Raises:
+            RequestError: the workflow has no way to take one of the fields.
+        """
+        request = dict(job.request)
+        for name in ("image", "mask"):
+            path = self._uploads.find(job.owner, str(request.get(name) or ""))
+            if path is not None:
+                digits = base64.b64encode(path.read_bytes()).decode()
+                request[name] = f"data:application/octet-stream;base64,{digits}"
+        return fill_prompt(self._workflow(request), request)
+
+
+def _read_prompt(path: Path) -> Prompt:
+    with contextlib.suppress(ValueError, OSError):
+        read: object = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(read, dict):
+            return cast("Prompt", read)
+    raise SettingsError(
+        f"--workflow {path} is no API prompt. Save one with the editor's Export (API)."
+    )
