@@ -47,7 +47,7 @@ async def serve(options: Options) -> None:
     Raises:
         SettingsError: the port is taken.
     """
-    if not options.comfyui and not options.start:
+    if not options.comfyui and not options.start and not options.ray_address:
         raise SettingsError(
             "Nothing draws: name a ComfyUI that runs with --comfyui URL, or one to start with "
             "--start FOLDER."

@@ -15,17 +15,17 @@ from typing import Any, Final
 import aiohttp
 from aiohttp import web
 
-from ..errors import HotswapError
+from ..errors import HotswapError, SettingsError
 from ..files.settings import Settings
 from .calls import counted, guarded, owner
 from .changes import Changes
 from .cog_routes import Cog
 from .dispatch import Dispatcher
-from .links import Links, load_secrets
+from .links import Links, Secrets, load_secrets
 from .local import LocalPool
 from .metrics import Metrics
 from .operate import Operate
-from .options import Options
+from .options import LOCAL, Options
 from .outputs import Outputs
 from .present import Presenter
 from .prompts import Prompts, read_workflow
@@ -79,11 +79,11 @@ async def build(
     Operate(service).add_to(app)
 
     async def running(_: web.Application) -> AsyncIterator[None]:
-        tasks = [asyncio.ensure_future(each) for each in work]
+        tasks = [asyncio.ensure_future(_guarded(each)) for each in work]
         yield
-        for task in reversed(tasks):
+        for task in reversed(tasks):  # who draws goes last: the others have things there
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.wait([task])
         await asyncio.to_thread(service.outputs.close)
         await session.close()
         service.store.close()
@@ -118,7 +118,7 @@ def _service(
         metrics.webhooks.add(event=event, outcome=outcome)
 
     webhooks = Webhooks(store, settings, secrets.webhooks, present.told, time.time, counting)
-    pool: Pool = LocalPool(options, session, secrets.mark)
+    pool = _pool(options, session, secrets)
     prompts = Prompts(read_workflow(options.workflow), uploads)
     dispatcher = Dispatcher(options, store, outputs, pool, changes, webhooks, prompts.of, metrics)
     service = Service(
@@ -128,6 +128,25 @@ def _service(
     _recover(store, outputs)
     work = [pool.run(dispatcher.added), webhooks.run(), dispatcher.run(), _sweeping(service)]
     return service, work
+
+
+def _pool(options: Options, session: aiohttp.ClientSession, secrets: Secrets) -> Pool:
+    """Return who draws.
+
+    Raises:
+        SettingsError: Ray is wanted and not installed, or its replicas cannot be made.
+    """
+    if options.workers == LOCAL:
+        return LocalPool(options, session, secrets.mark)
+    try:
+        from .cluster.start import cluster_pool
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise SettingsError(
+            "--workers ray needs Ray: python -m pip install -r requirements-ray.txt"
+        ) from None
+    return cluster_pool(options, secrets.links)
 
 
 def _recover(store: Store, outputs: Outputs) -> None:
@@ -140,6 +159,15 @@ def _recover(store: Store, outputs: Outputs) -> None:
         return None if job is None else job.files
 
     outputs.sweep(files)
+
+
+async def _guarded(work: Coroutine[Any, Any, None]) -> None:
+    """Do what goes on as long as the API; its end is a fault, and nobody else would hear of it."""
+    try:
+        await work
+    except Exception:
+        log.exception("a part of the API has ended; start the API anew")
+        raise
 
 
 async def _sweeping(service: Service) -> None:

@@ -11,7 +11,7 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Final
 
@@ -54,6 +54,7 @@ class ComfyWorker:
         self.name = client.url
         self.state = "starting"
         self.loaded: Kind | None = None
+        self.facts: dict[str, float] = {}
         self._client = client
         self._session = session
         self._stall = stall
@@ -114,7 +115,7 @@ class ComfyWorker:
             if not self.up:
                 raise WorkerLostError("it is given up")
             try:
-                await self._client.stats()
+                self.facts = _facts(await self._client.stats())
                 misses = 0
             except WorkerLostError:
                 misses += 1
@@ -149,8 +150,7 @@ class ComfyWorker:
             raise
         finally:
             socket.cancel()
-            with suppress(WorkerLostError):
-                await asyncio.shield(self._client.forget(wanted, prefix))
+            await _to_its_end(self._client.forget(wanted, prefix))
 
     async def cancel(self, job: Job) -> None:
         """Stop drawing a job, see `Worker`."""
@@ -185,6 +185,17 @@ class ComfyWorker:
         records = [json.loads(text) for each in shown for text in each.get("flux_hotswap", [])]
         pictures = [(str(image["filename"]), await self._client.view(image)) for image in images]
         return Drawn(tuple(pictures), "".join(_summary(record) for record in records))
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Do what has to be done, also where whoever waits for it is cancelled."""
+    doing = asyncio.ensure_future(work)
+    try:
+        with suppress(WorkerLostError):
+            await asyncio.shield(doing)
+    except asyncio.CancelledError:
+        await asyncio.wait([doing])
+        raise
 
 
 class _InterruptedError(Exception):
@@ -266,6 +277,16 @@ class _Follower:
             self._over = True
         if self._over or self._texts:
             self._news.set()
+
+
+def _facts(stats: _Message) -> dict[str, float]:
+    """Return what ComfyUI tells of its device, see `Worker.facts`."""
+    devices: list[_Message] = stats.get("devices") or [{}]
+    return {
+        name: float(value)
+        for name in ("vram_total", "vram_free")
+        if isinstance(value := devices[0].get(name), (int, float))
+    }
 
 
 def _summary(record: _Message) -> str:

@@ -113,8 +113,11 @@ class Dispatcher:
                 waiting = self._options.patience if jobs else TICK
                 await heard(self._wake, min(TICK, max(waiting, 0.05)))
         finally:
-            for _, _, task in list(self._busy.values()):
+            tasks = [task for _, _, task in self._busy.values()]
+            for task in tasks:
                 task.cancel()
+            if tasks:  # each takes back what it has left in its ComfyUI
+                await asyncio.wait(tasks)
 
     def _give_one(self) -> bool:
         up = {worker.name: worker for worker in self.pool.workers if worker.up}

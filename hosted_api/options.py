@@ -20,6 +20,9 @@ LOOPBACK: Final = "127.0.0.1"
 PORT: Final = 5000
 """Cog's."""
 
+LOCAL: Final = "local"
+RAY: Final = "ray"
+
 UNNAMED: Final = "flux-hotswap/flux"
 """The model of a call that names none: a bare version, or one to a Cog container."""
 
@@ -46,6 +49,10 @@ class Options:
         start: folders of ComfyUIs to start, each once for each time it is named.
         python: what runs those.
         arguments: further arguments for their main.py.
+        workers: "local" or "ray".
+        ray_address: of the cluster that `--workers ray` joins; empty to start one here.
+        replicas: so many ComfyUIs in it, such as 2 or 0-8; empty for one on each GPU.
+        idle: after so long without work a replica above the least ends.
         workflow: the API prompt that requests are filled into; None for the shipped ones.
         tokens: bearer tokens that are taken; none: everybody is.
         names: owner/name, owner/name:version or a bare version to the fields that it stands for.
@@ -73,6 +80,10 @@ class Options:
     start: tuple[Path, ...] = ()
     python: Path | None = None
     arguments: tuple[str, ...] = ()
+    workers: str = LOCAL
+    ray_address: str = ""
+    replicas: str = ""
+    idle: float = 300.0
     workflow: Path | None = None
     tokens: tuple[str, ...] = field(default=(), repr=False)
     names: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Any])
@@ -169,6 +180,13 @@ def parser() -> argparse.ArgumentParser:
     )
     drawn.add_argument(
         "--workflow", type=Path, metavar="FILE", help="an API prompt of your own to draw with"
+    )
+    many = made.add_argument_group("many GPUs")
+    many.add_argument("--workers", choices=(LOCAL, RAY), help="who starts it (default: local)")
+    many.add_argument("--ray-address", metavar="ADDRESS", help="a Ray cluster that runs already")
+    many.add_argument("--replicas", metavar="N", help="so many, or a range such as 0-8")
+    many.add_argument(
+        "--idle", type=float, metavar="SECONDS", help="end idle ones of a range (default: 300)"
     )
     who = made.add_argument_group("who may")
     who.add_argument("--tokens", type=Path, metavar="FILE", help="bearer tokens, one on each line")

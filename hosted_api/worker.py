@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
@@ -54,6 +54,11 @@ class Worker(Protocol):
     @property
     def loaded(self) -> Kind | None:
         """What it drew last, so what it need not load again; None where nothing is known."""
+        ...
+
+    @property
+    def facts(self) -> Mapping[str, float]:
+        """What it told of itself last: `vram_total` and `vram_free` in bytes, where it is known."""
         ...
 
     def draw(self, job: Job, prompt: Prompt) -> AsyncIterator[Told]:

@@ -1,0 +1,88 @@
+"""Joins a cluster, or starts one on this machine, and deploys the application there."""
+
+# pyright: basic
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import ApplicationStatus
+
+from ...errors import SettingsError
+from ..options import LOOPBACK, Options
+from .app import build
+from .settings import APP, as_data, settings_of
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster of ours, or one that runs already. Its methods wait, so a thread calls them.
+
+    Attributes:
+        options: which, and what runs there.
+    """
+
+    options: Options
+
+    @property
+    def own(self) -> bool:
+        """Whether it is started here, and ends with us."""
+        return not self.options.ray_address
+
+    def join(self) -> None:
+        """Start it, or connect.
+
+        Raises:
+            ConnectionError: there is none at the address.
+        """
+        known: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
+        if self.own:
+            settings = settings_of(self.options, 0.0)
+            cpus = max(os.cpu_count() or 1, round(settings.most * settings.cpus))
+            # Everything listens on the loopback address alone.
+            known |= {"num_cpus": cpus, "_node_ip_address": LOOPBACK, "include_dashboard": False}
+        ray.init(address=self.options.ray_address or "local", **known)
+        serve.start(proxy_location="Disabled")  # one that runs already stays as it is
+
+    def handle(self) -> DeploymentHandle[Any]:
+        """Return what calls the application; one that is not there is deployed first.
+
+        Its replicas need not be up yet.
+
+        Raises:
+            SettingsError: it is not there, and `--start` does not say what it is.
+        """
+        if APP in serve.status().applications:
+            return serve.get_app_handle(APP)
+        if not self.options.start:
+            raise SettingsError(
+                f"--ray-address {self.options.ray_address}: no application {APP} runs there. "
+                "Deploy one with `serve deploy deploy/serve.yaml`, or name a ComfyUI that lies on "
+                "each of its machines with --start FOLDER."
+            )
+        settings = settings_of(self.options, ray.cluster_resources().get("GPU", 0.0))
+        target = serve.RunTarget(build(as_data(settings)), name=APP, route_prefix=None)
+        (handle,) = serve.run_many([target], wait_for_applications_running=False)
+        return handle
+
+    def trouble(self) -> str | None:
+        """Return what Ray says is wrong with the application; empty while it only begins.
+
+        None where it is well; one that has scaled to zero is.
+        """
+        known = serve.status().applications.get(APP)
+        if known is None:
+            return "it is not there"
+        if known.status is ApplicationStatus.RUNNING:
+            return None
+        told = [known.message, *(each.message for each in known.deployments.values())]
+        return "; ".join(filter(None, told))
+
+    def leave(self) -> None:
+        """End it if it is ours, else leave it as it is."""
+        ray.shutdown()
