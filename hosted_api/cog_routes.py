@@ -108,7 +108,7 @@ class Cog:
         dispatcher = self._service.dispatcher
         up = sum(worker.up for worker in dispatcher.pool.workers)
         ready = dispatcher.pool.ready
-        status = "STARTING" if not ready else "BUSY" if dispatcher.busy >= up > 0 else "READY"
+        status = "STARTING" if not ready else "BUSY" if len(dispatcher.busy) >= up > 0 else "READY"
         setup = {"status": "succeeded" if ready else "starting", "logs": ""}
         return answered({"status": status, "setup": setup})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import Any, Final, Protocol
 
 from ..errors import DrawError, HotswapError, WorkerLostError
@@ -93,9 +93,9 @@ class Dispatcher:
         return job
 
     @property
-    def busy(self) -> int:
-        """How many workers draw."""
-        return len(self._busy)
+    def busy(self) -> Collection[str]:
+        """The names of the workers that draw."""
+        return self._busy.keys()
 
     # --- the loop ---
 

@@ -88,6 +88,11 @@ class Gauge(_Metric[float]):
         with self._lock:
             self._values[self._key(labels)] = value
 
+    def clear(self) -> None:
+        """Forget everything that was said, of what may be gone."""
+        with self._lock:
+            self._values.clear()
+
     def _samples(self) -> Iterator[str]:
         for key, value in self._values.items():
             yield self._line(key, value)
@@ -123,6 +128,8 @@ class Metrics:
         oldest: seconds that the first of them has waited; 0 where none waits.
         running: jobs that run.
         workers: by `state`: up, busy.
+        drawing: 1 or 0 for each `worker`.
+        memory: bytes of each `worker`'s GPU by `what`: vram_total, vram_free.
         ended: jobs by `status`.
         lost: attempts whose worker was lost.
         seconds: by `phase`: queue, run.
@@ -138,6 +145,12 @@ class Metrics:
         self.oldest = Gauge("hotswap_queue_oldest_seconds", "So long the first of them has waited.")
         self.running = Gauge("hotswap_running", "Predictions that run.")
         self.workers = Gauge("hotswap_workers", "ComfyUIs that are up, or busy.", ["state"])
+        self.drawing = Gauge(
+            "hotswap_worker_drawing", "Whether a ComfyUI draws, by its name.", ["worker"]
+        )
+        self.memory = Gauge(
+            "hotswap_worker_bytes", "Memory of a ComfyUI's GPU.", ["worker", "what"]
+        )
         self.ended = Counter("hotswap_predictions_total", "Predictions that ended.", ["status"])
         self.lost = Counter("hotswap_attempts_lost_total", "Attempts whose ComfyUI was lost.")
         self.seconds = Histogram("hotswap_phase_seconds", "Seconds of a phase.", ["phase"])

@@ -193,7 +193,13 @@ class Service:
         metrics.oldest.set(now - min(job.created for job in first) if first else 0.0)
         workers = self.dispatcher.pool.workers
         metrics.workers.set(sum(worker.up for worker in workers), state="up")
-        metrics.workers.set(self.dispatcher.busy, state="busy")
+        metrics.workers.set(len(self.dispatcher.busy), state="busy")
+        metrics.drawing.clear()
+        metrics.memory.clear()
+        for worker in workers:
+            metrics.drawing.set(worker.name in self.dispatcher.busy, worker=worker.name)
+            for what, size in worker.facts.items():
+                metrics.memory.set(size, worker=worker.name, what=what)
         return metrics.text()
 
     async def sweep(self) -> None:

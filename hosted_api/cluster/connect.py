@@ -14,7 +14,7 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
 
 from ...errors import SettingsError
-from ..options import LOOPBACK, Options
+from ..options import Options
 from .app import build
 from .settings import APP, as_data, settings_of
 
@@ -44,8 +44,7 @@ class Cluster:
         if self.own:
             settings = settings_of(self.options, 0.0)
             cpus = max(os.cpu_count() or 1, round(settings.most * settings.cpus))
-            # Everything listens on the loopback address alone.
-            known |= {"num_cpus": cpus, "_node_ip_address": LOOPBACK, "include_dashboard": False}
+            known |= {"num_cpus": cpus, "include_dashboard": False}
         ray.init(address=self.options.ray_address or "local", **known)
         serve.start(proxy_location="Disabled")  # one that runs already stays as it is
 

@@ -9,6 +9,7 @@ import functools
 import logging
 import signal
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -42,6 +43,9 @@ _AWAY: Final = ""
 _SAID: Final = 500
 """Most letters of what Ray says of it."""
 
+SHUNNED: Final = 60.0
+"""Seconds that Ray has to find out that a replica is gone which has lost a job."""
+
 ARRIVAL: Final = 10.0
 """Seconds after which a call to a replica that has gone is given up, if it has not arrived."""
 
@@ -58,28 +62,33 @@ class ReplicaWorker:
 
     def __init__(self, name: str, handle: DeploymentHandle[Any]) -> None:
         self.name = name
-        self.up = True
         self.loaded: Kind | None = None
         self.facts: Mapping[str, float] = {}
-        self._host = ""
+        self._place = ""
         self._handle = handle
         self._calls: dict[str, _Call] = {}
+        self._shunned = 0.0
+
+    @property
+    def up(self) -> bool:
+        """Whether it can draw now; one that has just lost a job waits until Ray has looked."""
+        return time.monotonic() >= self._shunned
 
     @property
     def state(self) -> str:
         """How it is, in words."""
-        return f"ready on {self._host}" if self._host else "ready"
+        return f"ready{self._place}"
 
     def hear(self, told: Mapping[str, Any]) -> None:
         """Take what the replica tells of itself; it is a second old or two."""
-        self._host = str(told.get("host", ""))
+        if told:
+            self._place = f" on {told['host']}, process {told['pid']}"
         self.facts = told.get("facts", {})
         if self.loaded is None and told.get("loaded") is not None:
             self.loaded = tuple(told["loaded"])
 
     def gone(self) -> None:
         """Hear that it takes no calls any more. What it draws it may still end."""
-        self.up = False
         for call in self._calls.values():
             asyncio.get_running_loop().call_later(ARRIVAL, call.give_up)
 
@@ -94,6 +103,9 @@ class ReplicaWorker:
         try:
             async for told in call.items():
                 yield told
+        except WorkerLostError:
+            self._shunned = time.monotonic() + SHUNNED
+            raise
         finally:
             del self._calls[job.id]
 

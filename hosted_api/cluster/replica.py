@@ -124,6 +124,7 @@ class ComfyReplica:
         return {
             "loaded": self._worker.loaded,
             "host": socket.gethostname(),
+            "pid": os.getpid(),
             "facts": dict(self._worker.facts),
         }
 

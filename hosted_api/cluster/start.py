@@ -26,22 +26,26 @@ def cluster_pool(options: Options, key: bytes) -> Pool:
         raise SettingsError("--comfyui is for --workers local; with ray give --start FOLDER.")
     if options.start or not options.ray_address:
         settings_of(options, 0.0)
-    _prepare(key)
+    _prepare(key, own=not options.ray_address)
     from .connect import Cluster
     from .pool import ClusterPool
 
     return ClusterPool(Cluster(options))
 
 
-def _prepare(key: bytes) -> None:
+def _prepare(key: bytes, *, own: bool) -> None:
     """Set what Ray reads from the environment. What an administrator has set stays.
 
     Args:
         key: the token of our own cluster is made of it.
+        own: whether the cluster is ours.
     """
     token = hashlib.sha256(b"ray" + key).hexdigest()
     defaults = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}
-    if "RAY_AUTH_TOKEN_PATH" not in os.environ:
-        defaults["RAY_AUTH_TOKEN"] = token
+    if own:
+        # By this name Ray is told to stay on the loopback address; it holds on every system.
+        defaults["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+        if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+            defaults["RAY_AUTH_TOKEN"] = token
     for name, value in defaults.items():
         os.environ.setdefault(name, value)

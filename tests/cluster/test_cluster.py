@@ -1,0 +1,129 @@
+"""Many ComfyUIs behind the API: kills, updates and scaling lose nothing and draw nothing twice."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import requests
+
+from cluster.farm import REPLICAS, Farm, farm
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="Ray's kills are tried on POSIX")
+
+SEEDS = {"comfyui": 11, "replica": 12, "controller": 13, "proxy": 14, "api": 15}
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
+    with farm(tmp_path_factory.mktemp("cluster")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def undisturbed(running: Farm) -> dict[str, np.ndarray[Any, Any]]:
+    """The pictures as they are when nothing is killed."""
+    jobs = {name: running.caller.create(seed) for name, seed in SEEDS.items()}
+    return {name: running.caller.pixels(job) for name, job in jobs.items()}
+
+
+def fresh(running: Farm) -> None:
+    """Replicas that have kept no picture, so that each is truly drawn again."""
+    running.caller.pixels(running.caller.create(1))
+    running.caller.pixels(running.caller.create(2))
+
+
+def kill(running: Farm, what: str) -> None:
+    replica = running.drawing()
+    if what == "replica":
+        replica.kill()
+    elif what == "comfyui":
+        (comfyui,) = replica.children()
+        comfyui.kill()
+    else:
+        for pid in running.head.processes()[what]:
+            psutil.Process(pid).kill()
+
+
+@pytest.mark.parametrize(
+    ("what", "attempts"), [("comfyui", 2), ("replica", 2), ("proxy", 1), ("controller", 1)]
+)
+def test_a_kill_in_the_midst_of_a_draw(
+    running: Farm, undisturbed: dict[str, np.ndarray[Any, Any]], what: str, attempts: int
+) -> None:
+    running.wait()
+    fresh(running)
+    job = running.caller.create(SEEDS[what])
+    running.caller.until_steps(job)
+    kill(running, what)
+    pixels = running.caller.pixels(job)
+    told = running.caller.get(job)
+    assert told["logs"].count("Using seed") == attempts, told["logs"]
+    assert np.array_equal(pixels, undisturbed[what])
+    running.wait()  # what was killed is there again
+
+
+def test_a_kill_of_the_api(running: Farm, undisturbed: dict[str, np.ndarray[Any, Any]]) -> None:
+    fresh(running)
+    caller = running.caller
+    job, waiting = caller.create(SEEDS["api"]), [caller.create(seed) for seed in (3, 4)]
+    caller.until_steps(job)
+    running.api.kill()
+    with running.api:
+        assert np.array_equal(caller.pixels(job), undisturbed["api"])
+        assert [caller.end(each)["status"] for each in waiting] == ["succeeded"] * 2
+        assert caller.get(job)["logs"].count("Using seed") == 2
+        running.api.kill()
+    running.api.__enter__()
+    running.wait()
+
+
+def test_a_cancelled_draw_frees_its_replica(running: Farm) -> None:
+    jobs = [running.caller.create(seed) for seed in (31, 32)]
+    for job in jobs:
+        running.caller.until_steps(job)
+    begun = time.monotonic()
+    assert [running.caller.cancel(job)["status"] for job in jobs] == ["canceled"] * 2
+    running.caller.pixels(running.caller.create(1))
+    assert time.monotonic() - begun < 20.0
+    assert "lost" not in running.api.log_text().rpartition(jobs[1])[2]
+
+
+def test_a_rolling_update_and_scaling_to_zero(running: Farm) -> None:
+    before = set(running.workers())
+    caller = running.caller
+    running.settings |= {"least": 0, "idle": 4.0}
+    with ThreadPoolExecutor(3) as pool:
+        updating = pool.submit(running.head.deploy, running.settings)
+        drawn = 0
+        while not updating.done() or before & set(running.workers()):
+            told = [caller.end(caller.create(100 + drawn + each)) for each in range(2)]
+            assert [each["status"] for each in told] == ["succeeded"] * 2, told
+            assert [each["logs"].count("Using seed") for each in told] == [1, 1], told
+            drawn += 2
+        updating.result()
+    assert drawn > 0
+
+    running.wait(0)
+    ready = requests.get(f"{running.api.url}/readyz", timeout=30)
+    assert ready.status_code == 200, ready.text  # the first job brings them back
+    assert caller.end(caller.create(5))["status"] == "succeeded"
+
+
+def test_only_the_loopback_address_is_listened_on(running: Farm) -> None:
+    """But for a port that Serve opens for each replica, which answers to nobody without token."""
+    processes = psutil.Process(running.head.pid).children(recursive=True)
+    places = [each.laddr for process in processes for each in process.net_connections("inet")
+              if each.status == psutil.CONN_LISTEN]  # fmt: skip
+    open_ports = [port for ip, port in places if not ip.endswith("127.0.0.1")]
+    assert len(places) > len(open_ports)
+    assert len(open_ports) <= REPLICAS + 1  # the proxy of the test has one too
+    for port in open_ports:
+        answer = running.head.ask("knock", port)
+        assert answer in ("UNAUTHENTICATED", "UNIMPLEMENTED"), answer
