@@ -3,6 +3,7 @@
     python3 dev.py demo      draw a picture through a real ComfyUI, on this machine, without a GPU
     python3 dev.py serve     leave that ComfyUI open, graph editor included
     python3 dev.py api       answer as the hosted model does, on port 5000
+    python3 dev.py cluster   the same from two ComfyUIs that Ray keeps up
     python3 dev.py plan      print what a request means, run nothing
     python3 dev.py test      run all tests; further arguments go to pytest
     python3 dev.py check     formatting, lint, types, generated files
@@ -122,16 +123,28 @@ def api(argv: list[str]) -> int:
     return run(command, paths=True, keep_secrets=True)
 
 
+def cluster(argv: list[str]) -> int:
+    """Serve that API from two ComfyUIs on a Ray cluster of this machine; options as for `api`."""
+    from runtime.ray import FOLDER, ensure_ray
+
+    python = set_up()
+    ensure_ray(say)
+    words = ["-m", "runtime.api", "--workers", "ray", "--replicas", "2", *argv]
+    return run([str(python), *words], paths=True, keep_secrets=True, more=[FOLDER])
+
+
 def test(argv: list[str]) -> int:
     """Run pytest on the tests that `argv` names; on all of them, in two processes, without it."""
     from runtime.browser import ensure_browser
     from runtime.clients import ensure_clients
     from runtime.frontend import ensure_newest
+    from runtime.ray import ensure_ray
 
     python = set_up()
     ensure_browser(say)
     ensure_newest(say)
     ensure_clients(say)
+    ensure_ray(say)
     pytest = [str(python), "-m", "pytest", "-c", str(TESTS / "pytest.ini")]
     if not argv:
         return test_all(pytest)
@@ -169,9 +182,11 @@ def check(argv: list[str]) -> int:
     """Run every check, and say at the end which failed."""
     argparse.ArgumentParser(prog="dev.py check", description=check.__doc__).parse_args(argv)
     from runtime import environment
+    from runtime.ray import ensure_ray
     from runtime.script_types import type_check
 
     python = str(environment.ensure_tools(say))
+    ensure_ray(say)
     environment.link_package()
     checks = {
         "format": ["ruff", "format", "--check", "."],
@@ -242,6 +257,7 @@ def run(
     paths: bool = False,
     keep_secrets: bool = False,
     cwd: Path | None = None,
+    more: Sequence[Path] = (),
 ) -> int:
     """Run a command in the foreground; its exit status.
 
@@ -251,12 +267,13 @@ def run(
         paths: whether it may import the repository and the tests.
         keep_secrets: whether it may see model hub tokens.
         cwd: where it runs, the current directory if not given.
+        more: folders beside these that it may import from.
     """
     from runtime.environment import clean_env
 
     env = clean_env(keep_secrets=keep_secrets)
     if paths:
-        env["PYTHONPATH"] = os.pathsep.join([str(TESTS), str(ROOT)])
+        env["PYTHONPATH"] = os.pathsep.join(map(str, [TESTS, ROOT, *more]))
     try:
         return subprocess.run(
             command, input=stdin, text=True, encoding="utf-8", env=env, cwd=cwd, check=False
@@ -269,6 +286,7 @@ COMMANDS = {
     "demo": demo,
     "serve": serve,
     "api": api,
+    "cluster": cluster,
     "plan": plan,
     "test": test,
     "check": check,

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from ray import serve
-from ray.serve.config import RequestRouterConfig
 
 from .replica import ComfyReplica
 from .router import Named
@@ -18,14 +17,14 @@ from .settings import DEPLOYMENT, ReplicaSettings, as_data, read_settings
 
 PACK: Final = Path(__file__).parents[2]
 
-ROUTER: Final = RequestRouterConfig(
-    request_router_class=f"{Named.__module__}:{Named.__name__}",
-    request_routing_stats_period_s=1.0,
-    request_routing_stats_timeout_s=10.0,
+ROUTER: Final = {
+    "request_router_class": f"{Named.__module__}:{Named.__name__}",
+    "request_routing_stats_period_s": 1.0,
+    "request_routing_stats_timeout_s": 10.0,
     # A replica that has just ended a job may say no once; the next try should not wait long.
-    initial_backoff_s=0.01,
-    max_backoff_s=0.25,
-)
+    "initial_backoff_s": 0.01,
+    "max_backoff_s": 0.25,
+}
 
 
 def build(args: Mapping[str, Any]) -> serve.Application:
@@ -39,11 +38,13 @@ def build(args: Mapping[str, Any]) -> serve.Application:
     """
     settings = read_settings(args)
     deployment: Any = serve.deployment(ComfyReplica)
-    return deployment.options(name=DEPLOYMENT, **_options(settings)).bind(as_data(settings))
+    return deployment.options(**options_of(settings)).bind(as_data(settings))
 
 
-def _options(settings: ReplicaSettings) -> dict[str, Any]:
+def options_of(settings: ReplicaSettings) -> dict[str, Any]:
+    """Return how Ray Serve is to keep replicas up, as its deployments take it."""
     options: dict[str, Any] = {
+        "name": DEPLOYMENT,
         "max_ongoing_requests": 1,
         "max_queued_requests": -1,  # the queue is the API's; what waits here is one job a replica
         "health_check_period_s": 5.0,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from ...errors import SettingsError
 from ..options import Options
@@ -134,5 +134,5 @@ def _read(name: str, kind: str, value: object) -> object:
     if kind == "float" and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     if kind.startswith("tuple") and isinstance(value, (list, tuple)):
-        return tuple(str(each) for each in value)
+        return tuple(str(each) for each in cast("Sequence[object]", value))
     raise SettingsError(f"args: {name} is {value!r}, but has to be a {kind.partition('[')[0]}.")

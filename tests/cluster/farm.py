@@ -29,6 +29,11 @@ REPLICAS = 2
 START_SECONDS = 120.0
 
 
+def small_server(folder: Path) -> ComfyServer:
+    """A ComfyUI with the small FLUX, for somebody else to start."""
+    return ComfyServer(find_comfyui(), models=small_models(), base=folder / "comfyui")
+
+
 def cluster_env(server: ComfyServer) -> dict[str, str]:
     """The environment of everything: loopback alone, a token, one thread for each ComfyUI."""
     return {
@@ -141,15 +146,15 @@ class Farm:
 
 
 @contextmanager
-def farm(folder: Path) -> Iterator[Farm]:
+def farm(folder: Path, replicas: int = REPLICAS) -> Iterator[Farm]:
     """Start everything, and wait until it draws."""
-    server = ComfyServer(find_comfyui(), models=small_models(), base=folder / "comfyui")
+    server = small_server(folder)
     env = cluster_env(server)
     words = server.prepared()
-    arguments = words[-1].partition("=")[2]
+    arguments = shlex.split(words[-1].partition("=")[2])
     settings = {
         "comfyui": str(LAUNCHER), "python": str(find_comfyui().python),
-        "arguments": shlex.split(arguments), "gpus": 0.0, "least": REPLICAS, "most": REPLICAS,
+        "arguments": arguments, "gpus": 0.0, "least": replicas, "most": replicas,
         "folder": str(folder / "replicas"),
     }  # fmt: skip
     with Head(env, folder / "ray.log") as head:
@@ -158,5 +163,5 @@ def farm(folder: Path) -> Iterator[Farm]:
         api = HostedApi(folder, "", *ray_words, env=env)
         with api:
             made = Farm(head, api, settings)
-            made.wait()
+            made.wait(replicas)
             yield made

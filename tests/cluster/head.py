@@ -3,6 +3,8 @@
 It reads a word and its JSON from each line of standard input, does that, and answers a line:
 
     deploy {...}    the application, anew: a rolling update where it is there already
+    ledger {...}    the same, but replicas write down what they draw; "router": "" is Ray's own
+    mix {...}       calls by that router: seconds of each
     knock PORT      what a gRPC port says to somebody without the token
     processes {}    the process ids of Serve's controller, proxies and replicas
     end {}          the cluster
@@ -12,17 +14,27 @@ It reads a word and its JSON from each line of standard input, does that, and an
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import grpc
 import psutil
 import ray
 from ray import serve
 
-from flux_hotswap.hosted_api.cluster.app import build
-from flux_hotswap.hosted_api.cluster.settings import APP
+from flux_hotswap.hosted_api.cluster.app import build, options_of
+from flux_hotswap.hosted_api.cluster.replica import ComfyReplica
+from flux_hotswap.hosted_api.cluster.settings import APP, as_data, read_settings
+from flux_hotswap.hosted_api.job import Job
+from flux_hotswap.hosted_api.prompts import read_workflow
+from flux_hotswap.hosted_api.worker import Told
+from flux_hotswap.prediction.fill import Prompt, fill_prompt
 
 NAMES = {"controller": "ServeController", "proxy": "ProxyActor", "replica": "ServeReplica"}
 
@@ -39,17 +51,62 @@ def _descendants() -> list[psutil.Process]:
     return psutil.Process().children(recursive=True)
 
 
+class Ledger(ComfyReplica):
+    """A replica that writes down what it loads."""
+
+    async def draw(self, job: Job, prompt: Prompt, replica: str) -> AsyncIterator[Told]:
+        with Path(os.environ["LEDGER"]).open("a") as file:
+            file.write(f"{json.dumps([os.getpid(), *job.kind])}\n")
+        async for told in super().draw(job, prompt, replica):
+            yield told
+
+
+def deploy_ledger(given: dict[str, Any], name: str, path: str) -> None:
+    settings = read_settings(given)
+    options = options_of(settings)
+    if name != APP:
+        del options["request_router_config"]
+    options["ray_actor_options"]["runtime_env"]["env_vars"]["LEDGER"] = path
+    deployment: Any = serve.deployment(Ledger)
+    bound = deployment.options(**options).bind(as_data(settings))
+    serve.run(bound, name=name, route_prefix=None)
+
+
+async def mix(name: str, requests: list[dict[str, Any]], callers: int) -> list[float]:
+    """Draw requests, so many callers at a time; the seconds of each."""
+    handle: Any = serve.get_app_handle(name).options(stream=True)
+    workflow = read_workflow(None)
+    left = iter(enumerate(requests))
+    took: list[float] = []
+
+    async def caller() -> None:
+        for number, request in left:
+            begun = time.monotonic()
+            job = Job(
+                id=f"mix{number}", model="", version="", input={}, request=request, created=0.0,
+                deadline=0.0, attempt=1,
+            )  # fmt: skip
+            prompt = fill_prompt(workflow(request), request)
+            async for _ in handle.draw.remote(job, prompt, ""):
+                pass
+            took.append(time.monotonic() - begun)
+
+    await asyncio.gather(*(caller() for _ in range(callers)))
+    return took
+
+
 def knock(port: int) -> str:
     """Call a gRPC port without the cluster's token; what it says to that."""
     call = grpc.insecure_channel(f"127.0.0.1:{port}").unary_unary(
-        "/ray.serve.ASGIService/Streaming",
+        "/ray.serve.ASGIService/HandleRequest",
         request_serializer=bytes,
         response_deserializer=bytes,
     )
     try:
         call(b"", timeout=10)
     except grpc.RpcError as error:
-        return error.code().name
+        failed: Any = error
+        return failed.code().name
     return "OK"
 
 
@@ -61,7 +118,7 @@ def main() -> None:
         answers.write(f"{json.dumps(answer)}\n")
         answers.flush()
 
-    context = ray.init(
+    context: Any = ray.init(
         address="local", num_cpus=8, include_dashboard=False, log_to_driver=False,
         configure_logging=False,
     )  # fmt: skip
@@ -74,6 +131,10 @@ def main() -> None:
             serve.run(build(json.loads(rest)), name=APP, route_prefix=None)
         elif word == "processes":
             answer = processes()
+        elif word == "ledger":
+            deploy_ledger(*json.loads(rest))
+        elif word == "mix":
+            answer = asyncio.run(mix(*json.loads(rest)))
         elif word == "knock":
             answer = knock(json.loads(rest))
         else:
