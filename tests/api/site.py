@@ -15,6 +15,7 @@ from PIL import Image
 from runtime.environment import clean_env
 from runtime.session import Comfy
 
+from api.caller import QUICK
 from api.hosted import HostedApi
 from api.receiver import Receiver
 
@@ -32,18 +33,6 @@ LEAKED = "r8_leaked_by_the_client_itself"
 QUEUE = 2
 """So many jobs may wait at the guarded API."""
 
-SIZE = (256, 256)
-QUICK = {
-    "prompt": "a red circle",
-    "aspect_ratio": "custom",
-    "width": SIZE[0],
-    "height": SIZE[1],
-    "num_inference_steps": 1,
-    "seed": 7,
-    "go_fast": False,
-    "disable_safety_checker": True,
-}
-"""Half a second on one core; as long as nobody asks for another picture, a tenth of that."""
 SLOW = {"num_inference_steps": 16}
 """About two seconds, so longer than the shortest wait that can be asked for."""
 

@@ -108,10 +108,13 @@ class Farm:
         head: the cluster.
         api: before it.
         settings: of the replicas.
+        server: what each of them starts.
     """
 
-    def __init__(self, head: Head, api: HostedApi, settings: dict[str, Any]) -> None:
-        self.head, self.api, self.settings = head, api, settings
+    def __init__(
+        self, head: Head, api: HostedApi, settings: dict[str, Any], server: ComfyServer
+    ) -> None:
+        self.head, self.api, self.settings, self.server = head, api, settings, server
         self.caller = Caller(api)
 
     def workers(self) -> dict[str, str]:
@@ -144,6 +147,18 @@ class Farm:
         assert pid is not None, self.workers()
         return psutil.Process(int(pid[1]))
 
+    def kill(self, what: str) -> None:
+        """Kill the replica that draws, its ComfyUI, or a process of Serve's."""
+        replica = self.drawing()
+        if what == "replica":
+            replica.kill()
+        elif what == "comfyui":
+            (comfyui,) = replica.children()
+            comfyui.kill()
+        else:
+            for pid in self.head.processes()[what]:
+                psutil.Process(pid).kill()
+
 
 @contextmanager
 def farm(folder: Path, replicas: int = REPLICAS) -> Iterator[Farm]:
@@ -162,6 +177,6 @@ def farm(folder: Path, replicas: int = REPLICAS) -> Iterator[Farm]:
         ray_words = ("--workers", "ray", "--ray-address", head.address)
         api = HostedApi(folder, "", *ray_words, env=env)
         with api:
-            made = Farm(head, api, settings)
+            made = Farm(head, api, settings, server)
             made.wait(replicas)
             yield made

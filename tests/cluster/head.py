@@ -4,6 +4,7 @@ It reads a word and its JSON from each line of standard input, does that, and an
 
     deploy {...}    the application, anew: a rolling update where it is there already
     ledger {...}    the same, but replicas write down what they draw; "router": "" is Ray's own
+    delete NAME     an application
     mix {...}       calls by that router: seconds of each
     knock PORT      what a gRPC port says to somebody without the token
     processes {}    the process ids of Serve's controller, proxies and replicas
@@ -133,6 +134,8 @@ def main() -> None:
             answer = processes()
         elif word == "ledger":
             deploy_ledger(*json.loads(rest))
+        elif word == "delete":
+            serve.delete(json.loads(rest))
         elif word == "mix":
             answer = asyncio.run(mix(*json.loads(rest)))
         elif word == "knock":

@@ -42,18 +42,6 @@ def fresh(running: Farm) -> None:
     running.caller.pixels(running.caller.create(2))
 
 
-def kill(running: Farm, what: str) -> None:
-    replica = running.drawing()
-    if what == "replica":
-        replica.kill()
-    elif what == "comfyui":
-        (comfyui,) = replica.children()
-        comfyui.kill()
-    else:
-        for pid in running.head.processes()[what]:
-            psutil.Process(pid).kill()
-
-
 def test_only_the_loopback_address_is_listened_on(running: Farm) -> None:
     """But for a port that Serve opens for each replica, which answers to nobody without token."""
     places = listened(running.head.pid)
@@ -82,7 +70,7 @@ def test_a_kill_in_the_midst_of_a_draw(
     fresh(running)
     job = running.caller.create(SEEDS[what])
     running.caller.until_steps(job)
-    kill(running, what)
+    running.kill(what)
     pixels = running.caller.pixels(job)
     told = running.caller.get(job)
     assert told["logs"].count("Using seed") == attempts, told["logs"]
