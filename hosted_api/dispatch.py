@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from ..errors import DrawError, HotswapError, WorkerLostError
 from ..prediction.fill import Prompt
 from .changes import Changes, heard
-from .job import Event, Job, Kind, Status
+from .job import Event, Job, Kind, Status, Waiting
+from .line import Line
 from .logs import seed_line
 from .metrics import Metrics
 from .options import Options
 from .outputs import Outputs
-from .pick import Standing, pick
+from .pick import PATIENCE, Limits, Standing, pick
 from .store import Store
 from .webhooks import message_id
 from .worker import Drawn, Pool, Worker
@@ -74,6 +75,7 @@ class Dispatcher:
         self._busy: dict[str, tuple[Worker, Job, asyncio.Task[None]]] = {}
         self._tasks: set[asyncio.Future[None]] = set()
         self._wake = asyncio.Event()
+        self._line = Line()
 
     # --- what handlers call ---
 
@@ -106,35 +108,46 @@ class Dispatcher:
                 self._wake.clear()
                 for job in self._store.late(self._clock()):
                     self.cancel(job.id, "Its time was over.\n")
-                while self._give_one():
-                    pass
+                self._give()
                 jobs = self._store.count(Status.QUEUED)
                 self.pool.waiting(jobs)
-                waiting = self._options.patience if jobs else TICK
-                await heard(self._wake, min(TICK, max(waiting, 0.05)))
+                await heard(self._wake, min(TICK, PATIENCE) if jobs else TICK)
         finally:
             for _, _, task in list(self._busy.values()):
                 task.cancel()
 
-    def _give_one(self) -> bool:
+    def _give(self) -> None:
+        """Give what waits to whom is free, as far as it is to begin now."""
         up = {worker.name: worker for worker in self.pool.workers if worker.up}
-        standing = [
-            Standing(name, name not in self._busy, worker.loaded) for name, worker in up.items()
-        ]
-        if not any(worker.idle for worker in standing):
-            return False
-        found = pick(self._store.queued(), standing, self._clock(), self._options.patience)
-        if found is None:
-            return False
-        job = self._store.lease(found[0].id, found[1].name, self._clock())
-        if job is None:  # canceled meanwhile
-            return True
+        if up.keys() <= self._busy.keys():
+            return
+        limits = Limits.of(len(up), self._store.usual_seconds())
+        waiting = self._store.queued()
+        while begun := self._give_one(up, waiting, limits):
+            waiting = [job for job in waiting if job is not begun]
+
+    def _give_one(
+        self, up: Mapping[str, Worker], waiting: Sequence[Waiting], limits: Limits
+    ) -> Waiting | None:
+        now = self._clock()
+        standing = [self._standing(worker) for worker in up.values()]
+        line = self._line.order(waiting, now)
+        found = pick(line, standing, now, limits)
+        job = found and self._store.lease(found[0].id, found[1].name, now)
+        if not found or job is None:
+            return None
+        self._line.start(line, found[0], now)
         worker = up[found[1].name]
         self._count(worker.loaded, job)
         task = asyncio.ensure_future(self._attempt(worker, job))
         self._busy[worker.name] = (worker, job, task)
         self._changes.tell(job.id)
-        return True
+        return found[0]
+
+    def _standing(self, worker: Worker) -> Standing:
+        busy = self._busy.get(worker.name)
+        # What was given it just now it may not have begun yet.
+        return Standing(worker.name, busy is None, busy[1].kind if busy else worker.loaded)
 
     def _count(self, before: Kind | None, job: Job) -> None:
         """Count what the worker has to load for a job, and how long that has waited."""
