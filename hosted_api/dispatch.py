@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from ..errors import DrawError, HotswapError, WorkerLostError
@@ -43,6 +44,16 @@ class Teller(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class _Busy:
+    """A worker that draws, and whether it had to load the model for that."""
+
+    worker: Worker
+    job: Job
+    task: asyncio.Task[None]
+    loads: bool
+
+
 class Dispatcher:
     """Runs jobs on workers.
 
@@ -72,10 +83,11 @@ class Dispatcher:
         self._prompt = prompt
         self._metrics = metrics
         self._clock = clock
-        self._busy: dict[str, tuple[Worker, Job, asyncio.Task[None]]] = {}
+        self._busy: dict[str, _Busy] = {}
         self._tasks: set[asyncio.Future[None]] = set()
         self._wake = asyncio.Event()
         self._line = Line()
+        self._ended_at: dict[str, float] = {}
 
     # --- what handlers call ---
 
@@ -88,9 +100,9 @@ class Dispatcher:
         job = self._store.cancel(job_id, self._clock(), message=message_id(), text=why)
         if job is None:
             return None
-        for worker, running, _ in self._busy.values():
-            if running.id == job_id:
-                self._later(self._stop(worker, running))
+        for busy in self._busy.values():
+            if busy.job.id == job_id:
+                self._later(self._stop(busy.worker, busy.job))
         self._ended(job)
         return job
 
@@ -113,14 +125,15 @@ class Dispatcher:
                 self.pool.waiting(jobs)
                 await heard(self._wake, min(TICK, PATIENCE) if jobs else TICK)
         finally:
-            for _, _, task in list(self._busy.values()):
-                task.cancel()
+            for busy in list(self._busy.values()):
+                busy.task.cancel()
 
     def _give(self) -> None:
         """Give what waits to whom is free, as far as it is to begin now."""
         up = {worker.name: worker for worker in self.pool.workers if worker.up}
         if up.keys() <= self._busy.keys():
             return
+        self._ended_at = {name: at for name, at in self._ended_at.items() if name in up}
         limits = Limits.of(len(up), self._store.usual_seconds())
         waiting = self._store.queued()
         while begun := self._give_one(up, waiting, limits):
@@ -139,15 +152,19 @@ class Dispatcher:
         self._line.start(line, found[0], now)
         worker = up[found[1].name]
         self._count(worker.loaded, job)
+        loads = worker.loaded is None or worker.loaded[:2] != job.kind[:2]
         task = asyncio.ensure_future(self._attempt(worker, job))
-        self._busy[worker.name] = (worker, job, task)
+        self._busy[worker.name] = _Busy(worker, job, task, loads)
         self._changes.tell(job.id)
         return found[0]
 
     def _standing(self, worker: Worker) -> Standing:
         busy = self._busy.get(worker.name)
+        if busy is None:
+            ended = self._ended_at.get(worker.name, 0.0)
+            return Standing(worker.name, True, worker.loaded, ended)
         # What was given it just now it may not have begun yet.
-        return Standing(worker.name, busy is None, busy[1].kind if busy else worker.loaded)
+        return Standing(worker.name, False, busy.job.kind, loads=busy.loads)
 
     def _count(self, before: Kind | None, job: Job) -> None:
         """Count what the worker has to load for a job, and how long that has waited."""
@@ -173,6 +190,7 @@ class Dispatcher:
             self._end(job, Status.FAILED, error="The API failed; its log says why.")
         finally:
             del self._busy[worker.name]
+            self._ended_at[worker.name] = self._clock()
             self._wake.set()
 
     async def _draw(self, worker: Worker, job: Job) -> None:

@@ -2,8 +2,9 @@
 
 Three things make the order, the first counts most:
 
-- urgency, 0 to 7, the lower first; whoever waits moves up a step each `STEP` seconds, so the least
-  urgent one is among the most urgent after seven of them;
+- urgency, 0 to 7, the lower first; whoever waits moves up a step each `STEP` seconds, as far as the
+  most urgent that waits: so the least urgent one is among the most urgent after seven of them, and
+  among equals time changes nothing;
 - fairness: the work that the owner's token has had lately, and that of the owner's predictions
   before this one. Who has had less goes first, so a hundred predictions of one owner are not all
   before one of another, and with two who want everything each gets half;
@@ -78,9 +79,10 @@ class Line:
         """
         self._forget(jobs, now)
         shares = {owner: had.now(now) for owner, had in self._had.items()}
+        top = min((job.urgency for job in jobs), default=0)
         levels: list[list[Waiting]] = [[] for _ in range(8)]
         for job in sorted(jobs, key=_MADE):
-            levels[max(job.urgency - int(max(now - job.created, 0.0) / STEP), 0)].append(job)
+            levels[max(job.urgency - int(max(now - job.created, 0.0) / STEP), top)].append(job)
         line: list[Place] = []
         counts = self._overtaken
         for level, same in enumerate(levels):

@@ -5,13 +5,17 @@ loaded if that waits, and a job waits a little for the worker that has what it n
 the line (see `line`) is for that left aside, but not often: how often a job may be overtaken is
 limited.
 
+A model is loaded for a job where nobody has it, on a worker that has nothing yet, on one that
+nobody has wanted for a while, or where the job was overtaken so often that it would have to wait
+too long; then by one worker at a time, since the first may be enough.
+
 **The bound.** Nobody is overtaken more than `2 x limit` times, where a job is overtaken when one
 that stands behind it at that moment is started. For a job that was overtaken so often is one of
 those of which `pick` starts the first in line, whatever has to be loaded; what is started then
 stands before it or is the job itself. So its count cannot grow any more. That holds for whichever
 order the line has, and however that changes. (If `limit` changes meanwhile, for its largest value.)
-With `limit` = `AGE_LIMIT` x workers / seconds of a draw, all workers together take `2 x AGE_LIMIT`
-seconds to start so many.
+With `limit` = `AGE_LIMIT` x workers / seconds of a draw, all workers together take about
+`2 x AGE_LIMIT` seconds to start so many.
 """
 
 from __future__ import annotations
@@ -25,14 +29,22 @@ from typing import Final
 from .job import Kind, Waiting
 from .line import Place
 
-AGE_LIMIT: Final = 30.0
+AGE_LIMIT: Final = 60.0
 """So many seconds' starts may overtake a job, until only such jobs are chosen from."""
 
 PATIENCE: Final = 0.5
 """Seconds that a job waits for a busy worker that has its LoRA."""
 
-MODEL_PATIENCE: Final = 20.0
-"""Seconds that a job waits for a busy worker that has its model: about the time to load it."""
+MODEL_PATIENCE: Final = 30.0
+"""Seconds that a job waits for a busy worker that has its model, and that a worker waits for a job
+that wants its model, before that worker loads another one: about the time that takes. Waiting so
+long costs at most twice what knowing the future would."""
+
+HURRY: Final = 10.0
+"""So many seconds' starts may overtake a job for a LoRA, until such jobs come first."""
+
+UNKNOWN: Final = 10.0
+"""Seconds that a draw is thought to take before the first."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +55,15 @@ class Standing:
         name: its name.
         idle: whether it can take a job now.
         kind: what it drew last; None before its first job.
+        since: when its last job ended, seconds since 1970.
+        loads: whether it is busy with a job for which it had to load the model.
     """
 
     name: str
     idle: bool
     kind: Kind | None = None
+    since: float = 0.0
+    loads: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,10 +72,10 @@ class Limits:
 
     Attributes:
         patience: seconds that it waits for a busy worker that has its LoRA.
-        model_patience: seconds that it waits for one that has its model.
+        model_patience: seconds that it waits for one that has its model, and a worker for it.
         hurry: overtaken so often, it is one of those that workers with its model take first.
-        limit: overtaken so often, it is one of those that all workers take first; at twice that
-            they take these strictly in line.
+        limit: overtaken so often, it is one of those that all workers take first, and load its
+            model for one after another; at twice that they take these strictly in line.
     """
 
     patience: float = PATIENCE
@@ -70,8 +86,8 @@ class Limits:
     @classmethod
     def of(cls, workers: int, seconds: float) -> Limits:
         """Return the limits for a number of workers whose draws take so many seconds."""
-        rate = workers / max(seconds, 0.1)  # starts in a second
-        return cls(hurry=max(round(PATIENCE * rate), 1), limit=max(round(AGE_LIMIT * rate), 1))
+        rate = workers / max(seconds or UNKNOWN, 0.1)  # starts in a second
+        return cls(hurry=max(round(HURRY * rate), 1), limit=max(round(AGE_LIMIT * rate), 1))
 
 
 def pick(
@@ -93,8 +109,9 @@ def pick(
         if place.overtaken >= 2 * limits.limit:
             return place.job, _nearest(place.job, idle)
     choice = _Choice(workers, idle, now, limits)
-    if late:
-        return choice.loaded(late) or (late[0].job, _nearest(late[0].job, idle))
+    found = choice.loaded(late) or choice.late(late)
+    if found is not None:
+        return found
     for _, same in groupby(line, key=_LEVEL):
         found = choice.of(list(same))
         if found is not None:
@@ -116,6 +133,9 @@ class _Choice:
         self._models = {kind[:2] for kind in self._kinds}
         self._busy = set(busy)
         self._busy_models = {kind[:2] for kind in busy}
+        enough = now - limits.model_patience
+        self._free = [each for each in idle if each.kind is None or each.since <= enough]
+        self._coming = {each.kind[:2] for each in workers if each.loads and each.kind is not None}
         self._new = any(worker.kind is None for worker in idle)
 
     def of(self, places: Sequence[Place]) -> tuple[Waiting, Standing] | None:
@@ -126,8 +146,9 @@ class _Choice:
         if found is not None:
             return found
         for place in places:
-            if self._may_load(place.job):
-                return place.job, _nearest(place.job, self._idle)
+            workers = self._to_load(place.job)
+            if workers:
+                return place.job, _nearest(place.job, workers)
         return None
 
     def loaded(self, places: Sequence[Place]) -> tuple[Waiting, Standing] | None:
@@ -138,6 +159,13 @@ class _Choice:
                 return place.job, worker
         for place in places:
             if place.job.kind[:2] in self._models:
+                return place.job, _nearest(place.job, self._idle)
+        return None
+
+    def late(self, places: Sequence[Place]) -> tuple[Waiting, Standing] | None:
+        """Return the first job whose model is not being loaded just now."""
+        for place in places:
+            if place.job.kind[:2] not in self._coming:
                 return place.job, _nearest(place.job, self._idle)
         return None
 
@@ -153,16 +181,16 @@ class _Choice:
                 return job, _nearest(job, self._idle)
         return None
 
-    def _may_load(self, job: Waiting) -> bool:
-        """Whether a model is to be loaded for a job now."""
+    def _to_load(self, job: Waiting) -> Sequence[Standing]:
+        """Return the workers that may load a model for a job now."""
         model = job.kind[:2]
         if model in self._models:
-            return False
-        return (
-            self._new
-            or model not in self._busy_models
-            or self._now - job.created >= self._limits.model_patience
-        )
+            return []
+        if model not in self._busy_models:
+            return self._idle
+        if self._new or self._now - job.created >= self._limits.model_patience:
+            return self._free
+        return []
 
 
 _LEVEL: Final = attrgetter("level")

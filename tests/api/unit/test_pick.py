@@ -24,9 +24,10 @@ def job(
 
 
 def worker(
-    name: str, lora: str | None = None, *, idle: bool = True, model: str = "dev"
-) -> Standing:
-    return Standing(name, idle, None if lora is None else kind(lora, model))
+    name: str, lora: str | None = None, *, idle: bool = True, model: str = "dev",
+    free: float = 900.0, loads: bool = False,
+) -> Standing:  # fmt: skip
+    return Standing(name, idle, None if lora is None else kind(lora, model), NOW - free, loads)
 
 
 BUSY = worker("busy", "a", idle=False)
@@ -89,7 +90,25 @@ CASES = [
     pytest.param(
         [job("1", "b", age=MODEL_PATIENCE)], [BUSY, OTHER], ("1", "other"), id="not for ever"
     ),
+    pytest.param(
+        [job("1", "b", age=900)], [BUSY, worker("w", "a", model="schnell", free=5)], None,
+        id="nor is a model loaded by who may be wanted again",
+    ),
     pytest.param([job("1", "b")], [OTHER], ("1", "other"), id="nobody has the model"),
+    pytest.param(
+        [job("1", "b")], [worker("w", "a", model="schnell", free=0)], ("1", "w"),
+        id="nobody has it, so at once",
+    ),
+    pytest.param(
+        [job("1", overtaken=10), job("2", "a", model="schnell")],
+        [OTHER, worker("w", "b", idle=False, loads=True)], ("2", "other"),
+        id="one loads it, so no other one",
+    ),
+    pytest.param(
+        [job("1", overtaken=20), job("2", "a", model="schnell")],
+        [OTHER, worker("w", "b", idle=False, loads=True)], ("1", "other"),
+        id="at twice the limit all the same",
+    ),
     pytest.param(
         [job("1", "a"), job("2", "c")], [worker("v", "b"), BUSY], ("2", "v"),
         id="another may go first meanwhile",
@@ -113,9 +132,9 @@ def test_pick(line: list[Place], workers: list[Standing], expected: tuple[str, s
 
 @pytest.mark.parametrize(
     ("workers", "seconds", "expected"),
-    [(1, 0.0, (5, 300)), (2, 0.5, (2, 120)), (64, 16.0, (2, 120)), (1, 100.0, (1, 1))],
+    [(1, 0.0, (1, 6)), (2, 0.5, (40, 240)), (64, 16.0, (40, 240)), (1, 200.0, (1, 1))],
 )
 def test_limits(workers: int, seconds: float, expected: tuple[int, int]) -> None:
-    """They are seconds' starts, and one at least."""
+    """They are what starts in so many seconds, and one at least."""
     limits = Limits.of(workers, seconds)
     assert (limits.hurry, limits.limit) == expected
