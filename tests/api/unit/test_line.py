@@ -84,21 +84,21 @@ def test_who_is_overtaken() -> None:
 Arrival = tuple[int, str, bool, str, str, int, float]
 ARRIVALS = st.lists(
     st.tuples(
-        st.integers(0, 6),  # turns since the one before
-        st.sampled_from(("dev", "schnell")),
-        st.booleans(),
+        st.sampled_from((0, 0, 0, 1, 9)),  # turns since the one before
+        st.sampled_from(("dev", "dev", "dev", "schnell")),
+        st.just(True) | st.booleans(),
         st.sampled_from(("a", "b", "c")),
         st.sampled_from(("x", "y", "z")),
         st.integers(0, 7),
         st.floats(1, 50),
     ),
-    min_size=1,
-    max_size=60,
+    min_size=20,
+    max_size=50,
 )
 
 
-@given(ARRIVALS, st.integers(1, 4), st.integers(1, 3), st.integers(1, 6), st.randoms())
-@settings(max_examples=80, deadline=None)
+@given(ARRIVALS, st.integers(1, 4), st.integers(1, 3), st.integers(1, 4), st.randoms())
+@settings(max_examples=50, deadline=None)
 def test_nobody_is_overtaken_too_often(
     arrivals: Sequence[Arrival], count: int, hurry: int, limit: int, chance: Random
 ) -> None:
@@ -130,8 +130,8 @@ def test_nobody_is_overtaken_too_often(
             started.append(chosen.id)
         if not waiting and not coming:
             break
-        for name, worker in standing.items():  # some of them end
-            if not worker.idle and chance.random() < 0.5:
+        for name, worker in standing.items():  # some of them end, later where they load a model
+            if not worker.idle and chance.random() < (0.1 if worker.loads else 0.7):
                 standing[name] = Standing(name, True, worker.kind, now)
         now += 1.0
     assert sorted(started, key=int) == [str(number) for number in range(len(arrivals))]
