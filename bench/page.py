@@ -36,6 +36,7 @@ RENDER: dict[str, Callable[[Report], Iterator[Table]]] = {
     "traffic": tables.traffic,
     "gpu_kit": tables.gpu_kit,
     "hosted_api": tables.hosted_api,
+    "dispatch_sim": tables.dispatch_sim,
     "soak_api": tables.soak_api,
     "drawing": quality.drawing,
     "branches": quality.branches,

@@ -142,6 +142,55 @@ def hosted_api(report: Report) -> Iterator[Table]:
     )
 
 
+def dispatch_sim(report: Report) -> Iterator[Table]:
+    """The simulated day, and the few callers."""
+    names = {"ours": "ours", "ray": "Ray's default", "in_line": "in line, the nearest"}
+    day = {names[name]: found for name, found in report["day"].items()}
+    rows: dict[str, Callable[[Report], str]] = {
+        "predictions drawn": lambda found: str(found["drawn"]),
+        "refused, since 500 waited": lambda found: str(found["refused"]),
+        "time of the workers: drawing": lambda found: f"{found['drawing']:.1%}",
+        "loading": lambda found: f"{found['loading']:.1%}",
+        "models loaded in place of another": lambda found: str(found["model_switches"]),
+        "LoRAs changed": lambda found: str(found["lora_switches"]),
+        "wait: mean": lambda found: seconds(found["wait"]["mean"]),
+        "half / 99 of 100 / worst": lambda found: _waits(found["wait"]),
+        "of the owner who asks for 100 at once": lambda f: _waits(f["wait_of_the_greedy"]),
+        "of the others": lambda found: _waits(found["wait_of_others"]),
+        "overtaken at most / bound": lambda found: (
+            f"{found['overtaken_at_most']} / {found['bound']}" if "bound" in found else "0"
+        ),
+    }
+    yield Table(
+        [(what, *(show(found) for found in day.values())) for what, show in rows.items()],
+        ("a day of 64 workers", *day),
+    )
+    yield Table(
+        [
+            (
+                f"{many} callers, {names[name]}",
+                str(found["model_switches"]),
+                str(found["lora_switches"]),
+                f"{(found['model_switches'] + found['lora_switches']) / _switches(each):.2f}",
+                f"{found['drawn_a_minute']:.0f}",
+                _waits(found["wait"]),
+            )
+            for many, each in report["callers"].items()
+            for name, found in each.items()
+        ],
+        ("two workers, eight kinds", "models loaded", "LoRAs changed", "of Ray's",
+         "drawn a minute", "wait: half / 99 of 100 / worst"),
+    )  # fmt: skip
+
+
+def _waits(found: Report) -> str:
+    return " / ".join(seconds(found[name]) for name in ("p50", "p99", "worst"))
+
+
+def _switches(each: Report) -> int:
+    return int(each["ray"]["model_switches"] + each["ray"]["lora_switches"])
+
+
 def soak_api(report: Report) -> Iterator[Table]:
     """Predictions through kills."""
     kills = ", ".join(f"{many} of {what}" for what, many in report["kills"].items())

@@ -38,6 +38,11 @@ def owner(request: web.Request) -> str:
     return str(request.get(_OWNER, ""))
 
 
+def priority(request: web.Request) -> str:
+    """Return what a call's header `Priority` says; several are one, with commas."""
+    return ", ".join(request.headers.getall("Priority", []))
+
+
 async def body_of(request: web.Request) -> Any:
     """Return what a call says; an empty object where it says nothing.
 

@@ -13,7 +13,7 @@ from aiohttp import web
 from ..errors import CallError
 from . import views
 from .ask import HIDDEN, read_call
-from .calls import answered, body_of, owner
+from .calls import answered, body_of, owner, priority
 from .job import COG
 from .options import UNNAMED
 from .routes import SCHEMA, Hosted
@@ -76,7 +76,9 @@ class Cog:
     async def _run(self, request: web.Request, body: Any, job_id: str) -> web.StreamResponse:
         try:
             asked = read_call(body, self._service.options, model=UNNAMED, version=HIDDEN)
-            job = self._service.create(asked, owner(request), source=COG, job_id=job_id)
+            job = self._service.create(
+                asked, owner(request), source=COG, job_id=job_id, priority=priority(request)
+            )
         except CallError as error:
             if error.status != 422:
                 raise

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from ..errors import DrawError, HotswapError, WorkerLostError
 from ..prediction.fill import Prompt
 from .changes import Changes, heard
-from .job import Event, Job, Kind, Status
+from .job import Event, Job, Kind, Status, Waiting
+from .line import Line
 from .logs import seed_line
 from .metrics import Metrics
 from .options import Options
 from .outputs import Outputs
-from .pick import Standing, pick
+from .pick import PATIENCE, Limits, Standing, pick
 from .store import Store
 from .webhooks import message_id
 from .worker import Drawn, Pool, Worker
@@ -40,6 +42,16 @@ class Teller(Protocol):
     async def tell(self, job: Job, event: Event) -> None:
         """Tell of something that is told once."""
         ...
+
+
+@dataclass(frozen=True)
+class _Busy:
+    """A worker that draws, and whether it had to load the model for that."""
+
+    worker: Worker
+    job: Job
+    task: asyncio.Task[None]
+    loads: bool
 
 
 class Dispatcher:
@@ -71,9 +83,11 @@ class Dispatcher:
         self._prompt = prompt
         self._metrics = metrics
         self._clock = clock
-        self._busy: dict[str, tuple[Worker, Job, asyncio.Task[None]]] = {}
+        self._busy: dict[str, _Busy] = {}
         self._tasks: set[asyncio.Future[None]] = set()
         self._wake = asyncio.Event()
+        self._line = Line()
+        self._ended_at: dict[str, float] = {}
 
     # --- what handlers call ---
 
@@ -86,9 +100,9 @@ class Dispatcher:
         job = self._store.cancel(job_id, self._clock(), message=message_id(), text=why)
         if job is None:
             return None
-        for worker, running, _ in self._busy.values():
-            if running.id == job_id:
-                self._later(self._stop(worker, running))
+        for busy in self._busy.values():
+            if busy.job.id == job_id:
+                self._later(self._stop(busy.worker, busy.job))
         self._ended(job)
         return job
 
@@ -106,38 +120,54 @@ class Dispatcher:
                 self._wake.clear()
                 for job in self._store.late(self._clock()):
                     self.cancel(job.id, "Its time was over.\n")
-                while self._give_one():
-                    pass
+                self._give()
                 jobs = self._store.count(Status.QUEUED)
                 self.pool.waiting(jobs)
-                waiting = self._options.patience if jobs else TICK
-                await heard(self._wake, min(TICK, max(waiting, 0.05)))
+                await heard(self._wake, min(TICK, PATIENCE) if jobs else TICK)
         finally:
-            tasks = [task for _, _, task in self._busy.values()]
+            tasks = [busy.task for busy in self._busy.values()]
             for task in tasks:
                 task.cancel()
             if tasks:  # each takes back what it has left in its ComfyUI
                 await asyncio.wait(tasks)
 
-    def _give_one(self) -> bool:
+    def _give(self) -> None:
+        """Give what waits to whom is free, as far as it is to begin now."""
         up = {worker.name: worker for worker in self.pool.workers if worker.up}
-        standing = [
-            Standing(name, name not in self._busy, worker.loaded) for name, worker in up.items()
-        ]
-        if not any(worker.idle for worker in standing):
-            return False
-        found = pick(self._store.queued(), standing, self._clock(), self._options.patience)
-        if found is None:
-            return False
-        job = self._store.lease(found[0].id, found[1].name, self._clock())
-        if job is None:  # canceled meanwhile
-            return True
+        if up.keys() <= self._busy.keys():
+            return
+        self._ended_at = {name: at for name, at in self._ended_at.items() if name in up}
+        limits = Limits.of(len(up), self._store.usual_seconds())
+        waiting = self._store.queued()
+        while begun := self._give_one(up, waiting, limits):
+            waiting = [job for job in waiting if job is not begun]
+
+    def _give_one(
+        self, up: Mapping[str, Worker], waiting: Sequence[Waiting], limits: Limits
+    ) -> Waiting | None:
+        now = self._clock()
+        standing = [self._standing(worker) for worker in up.values()]
+        line = self._line.order(waiting, now)
+        found = pick(line, standing, now, limits)
+        job = found and self._store.lease(found[0].id, found[1].name, now)
+        if not found or job is None:
+            return None
+        self._line.start(line, found[0], now)
         worker = up[found[1].name]
         self._count(worker.loaded, job)
+        loads = worker.loaded is None or worker.loaded[:2] != job.kind[:2]
         task = asyncio.ensure_future(self._attempt(worker, job))
-        self._busy[worker.name] = (worker, job, task)
+        self._busy[worker.name] = _Busy(worker, job, task, loads)
         self._changes.tell(job.id)
-        return True
+        return found[0]
+
+    def _standing(self, worker: Worker) -> Standing:
+        busy = self._busy.get(worker.name)
+        if busy is None:
+            ended = self._ended_at.get(worker.name, 0.0)
+            return Standing(worker.name, True, worker.loaded, ended)
+        # What was given it just now it may not have begun yet.
+        return Standing(worker.name, False, busy.job.kind, loads=busy.loads)
 
     def _count(self, before: Kind | None, job: Job) -> None:
         """Count what the worker has to load for a job, and how long that has waited."""
@@ -163,6 +193,7 @@ class Dispatcher:
             self._end(job, Status.FAILED, error="The API failed; its log says why.")
         finally:
             del self._busy[worker.name]
+            self._ended_at[worker.name] = self._clock()
             self._wake.set()
 
     async def _draw(self, worker: Worker, job: Job) -> None:

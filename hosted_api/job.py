@@ -10,13 +10,18 @@ import secrets
 import uuid
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from ..prediction.spec import CUSTOM
 
 _ATTEMPTS: Final = uuid.UUID("0b6a1c58-6c5e-4f0e-9a53-5f2a5c1f7d10")
 """Names ComfyUI's prompts; any constant does."""
 
 Kind: TypeAlias = "tuple[str, bool, str]"
 """Model, go_fast and LoRA: what a worker has loaded after a job. Switching costs seconds."""
+
+URGENCY: Final = 3
+"""How urgent a job is that says nothing: of 0 to 7, the lower the more, as in RFC 9218."""
 
 COG: Final = "cog"
 API: Final = "api"
@@ -66,7 +71,7 @@ class Job:
         webhook: where its events go; empty for nowhere.
         events: which of them.
         removed: whether its data is gone.
-        priority: the higher goes first.
+        urgency: 0 to 7, the lower goes first.
     """
 
     id: str
@@ -89,7 +94,24 @@ class Job:
     webhook: str = field(default="", repr=False)
     events: tuple[str, ...] = ()
     removed: bool = False
-    priority: int = 0
+    urgency: int = URGENCY
+
+    @property
+    def work(self) -> float:
+        """How much there is to draw: megapixels x steps, of all its pictures.
+
+        A picture to start from has any size; it counts as one megapixel.
+        """
+        request = self.request
+        steps = float(request.get("num_inference_steps", 28))
+        if request.get("image"):
+            area = 1.0
+            steps *= float(request.get("prompt_strength", 1.0))
+        elif request.get("aspect_ratio") == CUSTOM:
+            area = float(request.get("width", 1000)) * float(request.get("height", 1000)) / 1e6
+        else:
+            area = float(request.get("megapixels", 1))
+        return max(area * steps, 1.0) * int(request.get("num_outputs", 1))
 
     @property
     def kind(self) -> Kind:
@@ -102,18 +124,20 @@ class Job:
         )
 
 
-@dataclass(frozen=True)
-class Waiting:
+class Waiting(NamedTuple):
     """What the choice of the next job has to know of one.
 
     Attributes:
         kind: see `Job.kind`.
+        work: see `Job.work`.
     """
 
     id: str
     kind: Kind
     created: float
-    priority: int
+    owner: str = ""
+    urgency: int = URGENCY
+    work: float = 1.0
 
 
 def new_id() -> str:

@@ -6,6 +6,7 @@ import argparse
 import fnmatch
 import ipaddress
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,9 @@ from typing import Any, Final, cast
 from ..errors import RequestError, SettingsError
 from ..files.settings import parse_size
 from ..prediction.request import parse_request
+from .job import URGENCY
+
+_LEVEL: Final = re.compile(r"u=([0-7])", re.ASCII)
 
 LOOPBACK: Final = "127.0.0.1"
 PORT: Final = 5000
@@ -54,7 +58,8 @@ class Options:
         replicas: so many ComfyUIs in it, such as 2 or 0-8; empty for one on each GPU.
         idle: after so long without work a replica above the least ends.
         workflow: the API prompt that requests are filled into; None for the shipped ones.
-        tokens: bearer tokens that are taken; none: everybody is.
+        tokens: bearer tokens that are taken, each with its usual and most urgent level, 0 to 7;
+            none: everybody is taken, and may ask for any.
         names: owner/name, owner/name:version or a bare version to the fields that it stands for.
             Most calls say the version alone, so the model of a version is found here.
         allow: patterns of LoRA sources that are fetched; all but files of this machine need one.
@@ -68,7 +73,6 @@ class Options:
         deadline: so long a job may take, waiting included, if it does not say so itself.
         stall: after so long without a sign of life a ComfyUI is given up.
         attempts: so often a job is begun.
-        patience: so long a job waits for the worker that has its LoRA loaded.
         log: "text" or "json".
     """
 
@@ -85,7 +89,7 @@ class Options:
     replicas: str = ""
     idle: float = 300.0
     workflow: Path | None = None
-    tokens: tuple[str, ...] = field(default=(), repr=False)
+    tokens: Mapping[str, int] = field(default_factory=dict[str, int], repr=False)
     names: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Any])
     allow: tuple[str, ...] = ()
     outputs: str = ""
@@ -100,7 +104,6 @@ class Options:
     deadline: float = 1800.0
     stall: float = 900.0
     attempts: int = 5
-    patience: float = 2.0
     log: str = "text"
 
     def __post_init__(self) -> None:
@@ -266,16 +269,27 @@ def _check_fields(where: str, fields: Mapping[str, Any]) -> None:
         raise SettingsError(f"{where}: {error}") from None
 
 
-def _tokens(path: Path) -> tuple[str, ...]:
+def _tokens(path: Path) -> dict[str, int]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
         raise SettingsError(f"--tokens {path} cannot be read: {error}") from None
-    tokens = tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+    tokens: dict[str, int] = {}
+    for number, line in enumerate(lines, 1):
+        token, *rest = line.split() or [""]
+        if not token or line.startswith("#"):
+            continue
+        level = _LEVEL.fullmatch("".join(rest) or f"u={URGENCY}")
+        if len(token) < 16 or not token.isascii():
+            raise SettingsError(f"--tokens {path}: give tokens of 16 or more plain characters.")
+        if len(rest) > 1 or level is None:
+            raise SettingsError(
+                f"--tokens {path}, line {number}: behind a token stands nothing, or u= with 0 to "
+                "7. Tokens have no spaces."
+            )
+        tokens[token] = int(level[1])
     if not tokens:
         raise SettingsError(f"--tokens {path} holds no token. Write one on each line.")
-    if any(len(token) < 16 or not token.isascii() for token in tokens):
-        raise SettingsError(f"--tokens {path}: give tokens of 16 or more plain characters.")
     return tokens
 
 

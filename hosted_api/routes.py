@@ -23,7 +23,7 @@ from .ask import (
     stands_for,
     wait_seconds,
 )
-from .calls import answered, body_of, owner
+from .calls import answered, body_of, owner, priority
 from .options import KNOWN
 from .service import Service
 
@@ -110,6 +110,7 @@ class Hosted:
             seconds=None if limit is None else duration(limit),
             again=headers.get("x-stainless-retry-count", "0") not in ("", "0"),
             key=headers.get("Idempotency-Key"),
+            priority=priority(request),
         )
         seconds = wait_seconds(headers.get("Prefer", ""))
         if seconds is None:

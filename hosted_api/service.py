@@ -26,6 +26,7 @@ from .outputs import Outputs
 from .present import Presenter
 from .store import Store
 from .uploads import Uploads
+from .urgency import granted, read_priority
 from .webhooks import Webhooks, message_id
 
 REPEAT_SECONDS: Final = 300.0
@@ -61,6 +62,7 @@ class Service:
     def create(
         self, asked: Asked, owner: str, *, source: str = API, job_id: str = "",
         seconds: float | None = None, again: bool = False, key: str | None = None,
+        priority: str = "",
     ) -> Job:  # fmt: skip
         """Return the job of a call: a new one, or the first where the call is a repeated one.
 
@@ -72,6 +74,7 @@ class Service:
             seconds: after which it is to be canceled.
             again: whether the client says that it repeats the call.
             key: the client's own name of the call.
+            priority: what the header of that name says.
 
         Raises:
             CallError: the queue is full, or the key belongs to another call.
@@ -85,6 +88,8 @@ class Service:
         if asked.webhook:
             self.webhooks.check(asked.webhook)
         files = self._as_files(asked, owner)
+        urgency, note = granted(read_priority(priority), owner, self._levels())
+        notes = (*asked.notes, *([note] if note else []))
         seed = secrets.randbelow(RANDOM_SEED_LIMIT)
         job = Job(
             id=job_id or new_id(),
@@ -96,14 +101,20 @@ class Service:
             request={"seed": seed} | asked.request | files,
             created=now,
             deadline=now + (self.options.deadline if seconds is None else seconds),
-            logs="".join(f"{note}\n" for note in asked.notes),
+            logs="".join(f"{each}\n" for each in notes),
             webhook=asked.webhook,
             events=asked.events,
+            urgency=urgency,
         )
         self.store.add(job, digest=asked.digest, key=key, message=message_id())
         self.webhooks.poke()
         self.dispatcher.added()
         return job
+
+    def _levels(self) -> dict[str, int] | None:
+        """Return how urgent each owner's calls are; None where they need no token."""
+        tokens = self.options.tokens
+        return {owner_of(token): level for token, level in tokens.items()} or None
 
     def _known(
         self, asked: Asked, owner: str, now: float, *, again: bool, key: str | None

@@ -12,10 +12,11 @@ import sqlite3
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from .job import Event, Job, Status, Waiting
+from .job import Event, Job, Kind, Status, Waiting
 
 Row: TypeAlias = "dict[str, Any]"
 
@@ -26,10 +27,10 @@ CREATE TABLE IF NOT EXISTS jobs (
     attempt INTEGER NOT NULL, worker TEXT NOT NULL, created REAL NOT NULL, started REAL,
     completed REAL, deadline REAL NOT NULL, files TEXT NOT NULL, error TEXT NOT NULL,
     logs TEXT NOT NULL, webhook TEXT NOT NULL, events TEXT NOT NULL, removed INTEGER NOT NULL,
-    priority INTEGER NOT NULL, kind TEXT NOT NULL, digest TEXT NOT NULL, key TEXT
+    urgency INTEGER NOT NULL, kind TEXT NOT NULL, work REAL NOT NULL, digest TEXT NOT NULL, key TEXT
 );
 CREATE UNIQUE INDEX IF NOT EXISTS jobs_key ON jobs (owner, key) WHERE key IS NOT NULL;
-CREATE INDEX IF NOT EXISTS jobs_open ON jobs (status, priority DESC, created);
+CREATE INDEX IF NOT EXISTS jobs_open ON jobs (status, created);
 CREATE INDEX IF NOT EXISTS jobs_listed ON jobs (owner, created DESC);
 CREATE TABLE IF NOT EXISTS messages (
     id TEXT PRIMARY KEY, job TEXT NOT NULL, event TEXT NOT NULL, tries INTEGER NOT NULL,
@@ -114,7 +115,7 @@ class Store:
         """
         row = {**vars(job), "digest": digest, "key": key, "status": job.status.value}
         row |= {name: json.dumps(row[name]) for name in _AS_JSON}
-        row["kind"] = json.dumps(job.kind)
+        row |= {"kind": json.dumps(job.kind), "work": job.work}
         names = ", ".join(row)
         values = ", ".join(f":{name}" for name in row)
         with self._transaction():
@@ -158,17 +159,15 @@ class Store:
             *(owner, created, job_id, after, until, limit),
         )
 
-    def queued(self, limit: int = 1000) -> list[Waiting]:
-        """Return what waits, in the order in which it is to be run."""
-        rows = self._db.execute(
-            "SELECT id, kind, created, priority FROM jobs WHERE status = 'queued' "
-            "ORDER BY priority DESC, created, rowid LIMIT ?",
-            (limit,),
+    def queued(self) -> list[Waiting]:
+        """Return what waits, the oldest first."""
+        cursor = self._db.cursor()
+        cursor.row_factory = None  # plain rows: this is asked for before each start
+        rows = cursor.execute(
+            "SELECT id, kind, created, owner, urgency, work FROM jobs WHERE status = 'queued' "
+            "ORDER BY created, rowid"
         )
-        return [
-            Waiting(row["id"], tuple(json.loads(row["kind"])), row["created"], row["priority"])
-            for row in rows
-        ]
+        return [Waiting(each[0], _kind(each[1]), *each[2:]) for each in rows]
 
     def count(self, status: Status) -> int:
         """Return how many jobs are in a state."""
@@ -365,6 +364,12 @@ class Store:
     def _upload(self, query: str, *values: object) -> Upload | None:
         row = self._row(query, *values)
         return _upload(row) if row is not None else None
+
+
+@lru_cache(maxsize=4096)
+def _kind(text: str) -> Kind:
+    model, fast, lora = json.loads(text)
+    return model, fast, lora
 
 
 def _job(row: Row) -> Job:

@@ -139,10 +139,27 @@ def test_a_kill_loses_nothing(tmp_path: Path) -> None:
 def test_the_order_of_the_queue(store: Store) -> None:
     add(store, "second", created=2.0)
     add(store, "first", created=1.0)
-    add(store, "urgent", created=3.0, priority=5)
-    assert [job.id for job in store.queued()] == ["urgent", "first", "second"]
+    work = {"num_outputs": 4, "num_inference_steps": 10, "megapixels": "0.25", "lora": "a/b"}
+    add(store, "third", created=3.0, urgency=5, request=work)
+    assert [job.id for job in store.queued()] == ["first", "second", "third"]
     assert (store.count(Status.QUEUED), store.count(Status.RUNNING)) == (3, 0)
-    assert store.queued()[0] == Waiting("urgent", ("dev", True, ""), 3.0, 5)
+    assert store.queued()[2] == Waiting("third", ("dev", True, "a/b"), 3.0, "me", 5, 10.0)
+
+
+@pytest.mark.parametrize(
+    ("request_", "work"),
+    [
+        pytest.param({}, 28.0, id="as it is"),
+        pytest.param({"num_inference_steps": 4, "num_outputs": 3}, 12.0, id="steps and pictures"),
+        pytest.param({"megapixels": "0.25"}, 7.0, id="small"),
+        pytest.param({"aspect_ratio": "custom", "width": 500, "height": 800}, 11.2, id="sides"),
+        pytest.param({"width": 500, "height": 800}, 28.0, id="sides that do not count"),
+        pytest.param({"image": "x", "prompt_strength": 0.5, "width": 500}, 14.0, id="an image"),
+        pytest.param({"image": "x", "prompt_strength": 0.0}, 1.0, id="never nothing"),
+    ],
+)
+def test_work(request_: dict[str, object], work: float) -> None:
+    assert replace(JOB, request=request_).work == pytest.approx(work)
 
 
 def test_pages(store: Store) -> None:

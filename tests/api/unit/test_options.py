@@ -17,17 +17,17 @@ TOKEN = "r8_0123456789abcdef"  # noqa: S105 - made for this test
 def test_alone_on_the_machine_everything_may_be_fetched() -> None:
     options = read_options([])
     assert (options.host, options.port, options.allow, options.tokens) == (
-        "127.0.0.1", 5000, ("*",), (),
+        "127.0.0.1", 5000, ("*",), {},
     )  # fmt: skip
     assert options.permits("replicate:anybody/anything")
 
 
 def test_with_tokens_only_what_is_named(tmp_path: Path) -> None:
     path = tmp_path / "tokens"
-    path.write_text(f"# ours\n{TOKEN}\n\n", encoding="utf-8")
+    path.write_text(f"# ours\n{TOKEN}\n\n{TOKEN}2  u=1\n", encoding="utf-8")
     assert read_options(["--tokens", str(path)]).allow == ()
     options = read_options(["--tokens", str(path), "--host", "0.0.0.0", "--allow", "acme/*"])  # noqa: S104
-    assert options.tokens == (TOKEN,)
+    assert options.tokens == {TOKEN: 3, f"{TOKEN}2": 1}
     assert TOKEN not in repr(options)
 
 
@@ -92,12 +92,24 @@ def test_bad_names(text: str, said: str, tmp_path: Path) -> None:
         read_options(["--names", str(path)])
 
 
-@pytest.mark.parametrize("text", ["", "# nothing\n", "short\n", "a token of spaces \N{SNOWMAN}\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "# nothing\n",
+        "short\n",
+        f"{TOKEN}\N{SNOWMAN}\n",
+        f"{TOKEN} u=8\n",
+        f"{TOKEN} 1\n",
+        f"{TOKEN} u=1 u=2\n",
+    ],
+)
 def test_bad_tokens(text: str, tmp_path: Path) -> None:
     path = tmp_path / "tokens"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(SettingsError, match="--tokens"):
+    with pytest.raises(SettingsError, match="--tokens") as caught:
         read_options(["--tokens", str(path)])
+    assert TOKEN not in str(caught.value)
 
 
 def test_the_page_has_a_row_for_each_option() -> None:
