@@ -1,0 +1,39 @@
+"""Calls of a folder elsewhere, in a process that has the package for it.
+
+`python folder_calls.py ADDRESS`. The calls come as JSON on standard input, each as [method,
+argument...]; what each raised goes out as JSON, null or its type and text.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from flux_hotswap.errors import StoreError
+from flux_hotswap.hosted_api.folder import Folder
+
+
+def main(address: str, calls: list[list[str]]) -> list[dict[str, str] | None]:
+    """Make the calls one after the other."""
+    folder = Folder(address)
+    methods: dict[str, Any] = {
+        "put": lambda path, *rest: folder.put(Path(path), *rest),
+        "remove": folder.remove,
+        "remove_folder": folder.remove_folder,
+    }
+    return [raised(methods[name], *words) for name, *words in calls]
+
+
+def raised(call: Any, *words: str) -> dict[str, str] | None:
+    """What a call raised."""
+    try:
+        call(*words)
+    except StoreError as error:
+        return {"type": type(error).__name__, "text": str(error)}
+    return None
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(main(sys.argv[1], json.load(sys.stdin))))
