@@ -67,9 +67,10 @@ class Document:
 class Index:
     """Reads and changes the document. Reading needs no lock: a replace is never seen half done."""
 
-    def __init__(self, path: Path, lock: Path) -> None:
+    def __init__(self, path: Path, *, lock: Path, by: Path) -> None:
         self._path = path
         self._lock = lock
+        self._by = by
         self._seen: tuple[tuple[int, int, int] | None, Document] = (None, Document())
 
     def read(self) -> Document:
@@ -95,7 +96,7 @@ class Index:
             text = json.dumps({"version": VERSION, **asdict(document)}, indent=1)
             with disk_errors(self._path):
                 self._set_aside()
-                write_whole(self._path, text, by=self._lock.with_suffix(".new"))
+                write_whole(self._path, text, by=self._by)
 
     def _set_aside(self) -> None:
         """Move a folder that has the index's name, with what is in it, out of the way."""
