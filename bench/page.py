@@ -37,6 +37,7 @@ RENDER: dict[str, Callable[[Report], Iterator[Table]]] = {
     "gpu_kit": tables.gpu_kit,
     "hosted_api": tables.hosted_api,
     "soak_api": tables.soak_api,
+    "shared_store": quality.shared_store,
     "drawing": quality.drawing,
     "branches": quality.branches,
     "mutation": quality.mutation,
