@@ -1,7 +1,7 @@
 """Calls of a folder elsewhere, in a process that has the package for it.
 
-`python folder_calls.py ADDRESS`. The calls come as JSON on standard input, each as [method,
-argument...]; what each raised goes out as JSON, null or its type and text.
+The calls come as JSON on standard input, each as [address, method, argument...]; what each raised
+goes out as JSON, null or its type and text.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from flux_hotswap.errors import StoreError
 from flux_hotswap.hosted_api.folder import Folder
 
 
-def main(address: str, calls: list[list[str]]) -> list[dict[str, str] | None]:
-    """Make the calls one after the other."""
+def method(address: str, name: str) -> Any:
+    """A method of the folder, which takes texts."""
     folder = Folder(address)
     methods: dict[str, Any] = {
         "put": lambda path, *rest: folder.put(Path(path), *rest),
         "remove": folder.remove,
         "remove_folder": folder.remove_folder,
     }
-    return [raised(methods[name], *words) for name, *words in calls]
+    return methods[name]
 
 
 def raised(call: Any, *words: str) -> dict[str, str] | None:
@@ -36,4 +36,5 @@ def raised(call: Any, *words: str) -> dict[str, str] | None:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(main(sys.argv[1], json.load(sys.stdin))))
+    made = [raised(method(*call[:2]), *call[2:]) for call in json.load(sys.stdin)]
+    sys.stdout.write(json.dumps(made))

@@ -42,11 +42,11 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         yield server
 
 
-def process(address: str, env: Mapping[str, str]) -> subprocess.Popen[str]:
+def process(env: Mapping[str, str]) -> subprocess.Popen[str]:
     """A process that makes calls of a folder."""
     path = os.pathsep.join([str(ROOT), env["PYTHONPATH"]])
     return subprocess.Popen(
-        [sys.executable, CALLS, address],
+        [sys.executable, CALLS],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -54,9 +54,9 @@ def process(address: str, env: Mapping[str, str]) -> subprocess.Popen[str]:
     )
 
 
-def calls(address: str, env: Mapping[str, str], *words: tuple[str, ...]) -> list[Any]:
+def calls(env: Mapping[str, str], *words: tuple[str, ...]) -> list[Any]:
     """What each call raised."""
-    return json.loads(process(address, env).communicate(json.dumps(words), timeout=60)[0])
+    return json.loads(process(env).communicate(json.dumps(words), timeout=60)[0])
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -75,29 +75,26 @@ def picture(tmp_path: Path, size: int = 3000) -> Path:
 
 def test_put_and_removed(s3: S3Server, tmp_path: Path) -> None:
     path = picture(tmp_path)
-    put = [("put", str(path), "job", name) for name in ("1-0.webp", "1-0.webp", "1-1.webp")]
+    put = [(FOLDER, "put", str(path), "job", name) for name in ("1-0.webp", "1-0.webp", "1-1.webp")]
     # The second time nothing is there, as when a killed process had begun to remove.
-    removed = [("remove", "job", "1-0.webp"), ("remove", "job", "1-0.webp")]
-    done = calls(FOLDER, s3.environment, *put, *removed, ("remove_folder", "job"))
-    assert done == [None] * 6
+    removed = [(FOLDER, "remove", "job", "1-0.webp")] * 2
+    rest = [(FOLDER, "remove_folder", "job"), ("s3://nowhere/x", "remove", "job", "x")]
+    no_bucket = ("s3://nowhere/x", "put", str(path), "job", "1-0.webp")
+    *done, error = calls(s3.environment, *put, *removed, *rest, no_bucket)
+    assert done == [None] * 7
     assert s3.objects() == {"pictures/deep/job/1-1.webp": path.read_bytes()}
-
-
-def test_a_bucket_that_is_not_there(s3: S3Server, tmp_path: Path) -> None:
-    put = ("put", str(picture(tmp_path)), "job", "1-0.webp")
-    put_error, removed = calls("s3://nowhere/x", s3.environment, put, ("remove", "job", "x"))
-    assert put_error == {
+    assert error == {
         "type": "StoreError",
         "text": "--outputs s3://nowhere/x cannot be written to: The specified bucket does not "
         "exist. Check the address, the permissions and the network.",
     }
-    assert removed is None, "what is in no bucket is gone"
     assert not (s3.buckets / "nowhere").exists(), "none is made by the way"
 
 
 def test_a_wrong_secret_is_told_and_repeated_nowhere(s3: S3Server, tmp_path: Path) -> None:
-    put = ("put", str(picture(tmp_path)), "job", "1-0.webp")
-    errors = calls(FOLDER, environment(s3.url, secret=WRONG), put, ("remove", "job", "1-0.webp"))
+    put = (FOLDER, "put", str(picture(tmp_path)), "job", "1-0.webp")
+    remove = (FOLDER, "remove", "job", "1-0.webp")
+    errors = calls(environment(s3.url, secret=WRONG), put, remove)
     for error, what in zip(errors, ("written to", "cleared"), strict=True):
         assert error["type"] == "StoreError"
         assert error["text"].startswith(f"--outputs {FOLDER} cannot be {what}: The request signat")
@@ -152,8 +149,8 @@ def test_killed_in_the_midst(s3: S3Server, tmp_path: Path) -> None:
     (s3.buckets / name).write_bytes(b"the one before")
     there = s3.objects()
     way = Halting(s3.url, PASSES)
-    words = ("put", str(picture(tmp_path, LARGE)), "killed", "1-0.webp")
-    with process(FOLDER, environment(way.url)) as putting:
+    words = (FOLDER, "put", str(picture(tmp_path, LARGE)), "killed", "1-0.webp")
+    with process(environment(way.url)) as putting:
         try:
             assert putting.stdin
             putting.stdin.write(json.dumps([words]))
