@@ -163,7 +163,7 @@ def test_two_processes_fetch_once(world: World) -> None:
 def test_two_machines_whose_locks_do_not_hold(world: World) -> None:
     """Each fetches for itself, and nobody ever sees a part of a file."""
     url = f"{world.cdn.url}/a.safetensors"
-    both, rates = threading.Barrier(2), [200_000, 600_000]
+    both, rates = threading.Barrier(2), [400_000, 1_200_000]
 
     def together(request: Request) -> None:
         both.wait(20)
