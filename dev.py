@@ -139,12 +139,14 @@ def test(argv: list[str]) -> int:
     from runtime.clients import ensure_clients
     from runtime.frontend import ensure_newest
     from runtime.ray import ensure_ray
+    from runtime.s3 import ensure_s3
 
     python = set_up()
     ensure_browser(say)
     ensure_newest(say)
     ensure_clients(say)
     ensure_ray(say)
+    ensure_s3(say)
     pytest = [str(python), "-m", "pytest", "-c", str(TESTS / "pytest.ini")]
     if not argv:
         return test_all(pytest)

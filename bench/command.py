@@ -28,6 +28,7 @@ SHORT: dict[str, tuple[str, ...]] = {
     "traffic": (),
     "gpu_kit": ("--small",),
     "branches": (),
+    "shared_store": ("--each", "2"),
     "soak_api": ("--predictions", "12", "--pause", "6"),
     "hosted_api": ("--runs", "2", "--pictures", "4"),
 }
@@ -57,10 +58,12 @@ def main(argv: Sequence[str], *, set_up: Callable[[], Path], run: Run, scratch: 
         scratch: a folder for the results of short forms.
     """
     known = benches()
+    argv, more = split(argv)
     parser = argparse.ArgumentParser(
         prog="dev.py bench", description="Measure ours and the peer's in the same run."
     )
     parser.add_argument("names", nargs="*", metavar="name", help="what to run; without, a list")
+    parser.epilog = "Words after -- go to the benchmark."
     parser.add_argument("--list", action="store_true", help="list what there is")
     parser.add_argument("--page", action="store_true", help="only write docs/numbers.md anew")
     parser.add_argument("--short", action="store_true", help="try them; neither results nor page")
@@ -77,7 +80,7 @@ def main(argv: Sequence[str], *, set_up: Callable[[], Path], run: Run, scratch: 
     results = scratch if options.short else page.RESULTS
     failed = [
         name for name in dict.fromkeys(options.names)
-        if not measure(name, python, run, results, short=options.short)
+        if not measure(name, python, run, results, more, short=options.short)
     ]  # fmt: skip
     if not options.short:
         page.main([])
@@ -93,12 +96,20 @@ def show(known: dict[str, str]) -> None:
         print(f"{name:15}{about}{measured}")
 
 
-def measure(name: str, python: Path, run: Run, results: Path, *, short: bool) -> bool:
+def split(argv: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """Return what stands before `--` and after it."""
+    at = argv.index("--") if "--" in argv else len(argv)
+    return argv[:at], argv[at + 1 :]
+
+
+def measure(
+    name: str, python: Path, run: Run, results: Path, more: Sequence[str], *, short: bool
+) -> bool:
     """Run one benchmark and print its tables; whether it worked."""
     target = results / f"{name}.json"
     results.mkdir(parents=True, exist_ok=True)
     words = SHORT.get(name, ("--short",)) if short else ()
-    if run([str(python), str(FOLDER / f"{name}.py"), *words, "--output", str(target)]):
+    if run([str(python), str(FOLDER / f"{name}.py"), *words, *more, "--output", str(target)]):
         return False
     report = page.load(target)
     for table in page.rendered(name, report):

@@ -38,6 +38,7 @@ RENDER: dict[str, Callable[[Report], Iterator[Table]]] = {
     "hosted_api": tables.hosted_api,
     "dispatch_sim": tables.dispatch_sim,
     "soak_api": tables.soak_api,
+    "shared_store": quality.shared_store,
     "drawing": quality.drawing,
     "branches": quality.branches,
     "mutation": quality.mutation,

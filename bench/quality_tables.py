@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from bench.tables import Report, Table, number
 
-__all__ = ["branches", "drawing", "fuzz", "mutation", "soak"]
+__all__ = ["branches", "drawing", "fuzz", "mutation", "shared_store", "soak"]
 
 
 def branches(report: Report) -> Iterator[Table]:
@@ -47,6 +48,32 @@ def mutation(report: Report) -> Iterator[Table]:
     ]
     if reasons:
         yield Table(reasons, ("file", "change", "why no test notices it"), "Survivors")
+
+
+def shared_store(report: Report) -> Iterator[Table]:
+    """One store of LoRAs at two mounts of a drive."""
+    rows = [
+        (
+            kind,
+            f"{found['at_once']['downloads']} for {found['at_once']['processes']} processes",
+            f"{found['killed']['seconds_after_the_kill']} s",
+            f"{found['index']['entries']} of {found['index']['fetched']}",
+            str(found["eviction"]["forgotten"]),
+            str(sum(part["broken"] + part.get("wrong", 0) for part in trials(found))),
+            str(sum(len(part["errors"]) for part in trials(found))),
+        )
+        for kind, found in report["drives"].items()
+    ]
+    heads = (
+        *("drive", "downloads of one LoRA", "done after a kill", "entries kept"),
+        *("files forgotten", "broken files", "errors"),
+    )
+    yield Table(rows, heads, "Two mounts of each, three processes at either")
+
+
+def trials(found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return what each trial found."""
+    return [found[name] for name in ("at_once", "killed", "index", "eviction")]
 
 
 def soak(report: Report) -> Iterator[Table]:

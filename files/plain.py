@@ -106,7 +106,7 @@ def fetch_file(
             arrived = Download(
                 Asked(bare_url(url)),
                 Remote(url=url, size=size, sha256=sha256),
-                Part(target.with_name(f".{target.name}")),
+                Part(target.with_name(f".{target.stem}-{settings.apart}{target.suffix}")),
                 client=client,
                 room=lambda needed, _: _check_room(target.parent, needed, rules),
                 progress=progress,

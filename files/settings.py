@@ -5,6 +5,8 @@ Time, waiting, name look-up and free disk space are fields too, so a test needs 
 
 from __future__ import annotations
 
+import hashlib
+import platform
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -105,6 +107,17 @@ class Settings:
     sleep: Callable[[float], None] = field(default=time.sleep, repr=False)
     resolver: Resolver = field(default=system_resolver, repr=False)
     free_space: Callable[[Path], int] = field(default=free_space, repr=False)
+    machine: str = field(default_factory=platform.node, repr=False)
+    """This machine's name; no other one that writes to the same folder may have it."""
+
+    @property
+    def apart(self) -> str:
+        """What is in the names of files that are not whole yet.
+
+        A lock holds between the processes of a machine, and on some network drives no further: two
+        machines must never write to one file.
+        """
+        return hashlib.sha256(self.machine.encode()).hexdigest()[:8]
 
     @classmethod
     def from_environment(

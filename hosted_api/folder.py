@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import mimetypes
 from collections.abc import Generator
 from pathlib import Path
 from typing import Final, Protocol, cast
@@ -60,6 +61,8 @@ class Folder:
         # before it is whole, so it needs no other name first.
         base = importlib.import_module("fsspec.spec").AbstractFileSystem
         self._moves = type(self._files).mv is not base.mv
+        # A store of objects tells browsers what a picture is, and Python knows webp from 3.13 on.
+        mimetypes.add_type("image/webp", ".webp")
 
     def put(self, source: Path, folder: str, name: str) -> None:
         """Copy a file, whole or not at all where the file system can do that.
@@ -102,9 +105,13 @@ class Folder:
             # Each file system raises errors of its own library.
             raise StoreError(
                 f"--outputs {bare_url(self.address)} cannot be {what}: "
-                f"{one_line(str(error) or type(error).__name__, _SAID)}. Check the address, the "
-                "permissions and the network."
+                f"{_said(error)}. Check the address, the permissions and the network."
             ) from error
+
+
+def _said(error: Exception) -> str:
+    """Return what an error says, without a full stop at its end."""
+    return one_line(str(error) or type(error).__name__, _SAID).rstrip(".")
 
 
 def _opened(address: str) -> tuple[_FileSystem, str]:
@@ -114,13 +121,13 @@ def _opened(address: str) -> tuple[_FileSystem, str]:
     except ImportError as error:
         package = _PACKAGES.get(protocol)
         missing = package if error.name != "fsspec" else f"fsspec {package or ''}".strip()
-        remedy = f"Run: python -m pip install {missing}" if missing else one_line(str(error), _SAID)
+        remedy = f"Run: python -m pip install {missing}" if missing else f"{_said(error)}."
         raise SettingsError(
             f"--outputs {shown} needs a package that is not installed. {remedy}"
         ) from error
     except Exception as error:
         raise SettingsError(
-            f"--outputs {shown} cannot be used: {one_line(str(error), _SAID)}. Write data, link, "
+            f"--outputs {shown} cannot be used: {_said(error)}. Write data, link, "
             "or a folder such as s3://bucket/path."
         ) from error
     return cast("_FileSystem", files), str(root)

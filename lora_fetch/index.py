@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import re
+import stat
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
@@ -22,6 +24,9 @@ __all__ = ["Document", "Entry", "Index", "Known"]
 VERSION = 1
 MAX_TEXT = 2**14
 MAX_KEY = 100
+_MOVED = {errno.ENOENT, getattr(errno, "ESTALE", errno.ENOENT)}
+_PAUSES = (0.01, 0.03, 0.1, 0.3, 1.0)
+"""Seconds until a file that was replaced is looked at again."""
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,200}\.safetensors")
 """Names as the store makes them."""
 
@@ -67,19 +72,22 @@ class Document:
 class Index:
     """Reads and changes the document. Reading needs no lock: a replace is never seen half done."""
 
-    def __init__(self, path: Path, lock: Path) -> None:
+    def __init__(self, path: Path, *, lock: Path, by: Path) -> None:
         self._path = path
         self._lock = lock
+        self._by = by
         self._seen: tuple[tuple[int, int, int] | None, Document] = (None, Document())
 
     def read(self) -> Document:
         """The present document, from memory while the file is the same; do not change it."""
         with disk_errors(self._path):
             try:
-                stat = self._path.stat()
-            except FileNotFoundError:
-                return Document()
-        stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+                found = self._path.stat()
+            except OSError as error:
+                if error.errno not in _MOVED:
+                    raise
+                return self._load()
+        stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
         seen, document = self._seen
         if stamp != seen:
             document = self._load()
@@ -95,7 +103,7 @@ class Index:
             text = json.dumps({"version": VERSION, **asdict(document)}, indent=1)
             with disk_errors(self._path):
                 self._set_aside()
-                write_whole(self._path, text, by=self._lock.with_suffix(".new"))
+                write_whole(self._path, text, by=self._by)
 
     def _set_aside(self) -> None:
         """Move a folder that has the index's name, with what is in it, out of the way."""
@@ -104,12 +112,38 @@ class Index:
             logger.warning("%s is a folder; it is now %s.", self._path, aside.name)
             self._path.rename(aside)
 
+    def _text(self) -> str | None:
+        """Return what is in the file; None where there is none.
+
+        On a network drive, a file that another machine has just replaced can be neither the old one
+        nor the new one for a moment. An index taken for missing would be written anew.
+        """
+        pauses = iter(_PAUSES)
+        while True:
+            try:
+                if not stat.S_ISREG(self._path.stat().st_mode):
+                    return None
+                return self._path.read_text(encoding="utf-8", errors="replace")
+            except OSError as error:
+                pause = next(pauses, None)
+                if error.errno not in _MOVED or pause is None:
+                    raise
+                if error.errno == errno.ENOENT and not self._listed():
+                    return None
+            time.sleep(pause)
+
+    def _listed(self) -> bool:
+        try:
+            return self._path in self._path.parent.iterdir()
+        except FileNotFoundError:
+            return False
+
     def _load(self) -> Document:
         """Read what is sound; a broken index costs new fetches, never a failure."""
         with disk_errors(self._path):
-            if not self._path.is_file():
-                return Document()
-            text = self._path.read_text(encoding="utf-8", errors="replace")
+            text = self._text()
+        if text is None:
+            return Document()
         try:
             raw: object = json.loads(text)
         except (ValueError, RecursionError):

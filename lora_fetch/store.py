@@ -58,7 +58,11 @@ class Store:
         self.settings = settings
         self._folders = list(folders) if folders is not None else [loras]
         self._work = self.root / ".work"
-        self._index = Index(self.root / "index.json", self._work / "index.lock")
+        self._index = Index(
+            self.root / "index.json",
+            lock=self._work / "index.lock",
+            by=self._work / f"index-{settings.apart}.new",
+        )
 
     def entries(self) -> dict[str, Entry]:
         """All entries by their key."""
@@ -114,7 +118,7 @@ class Store:
 
     def part(self, source: Source) -> Part:
         """Where the bytes of a source go until they are whole."""
-        return Part(self._work / key_of(source))
+        return Part(self._work / f"{key_of(source)}-{self.settings.apart}")
 
     def add(self, source: Source, part: Path, entry: Entry) -> Entry:
         """Move a checked file to its place and write it into the index.
@@ -145,9 +149,8 @@ class Store:
     def put_beside(self, source: Source, file: Path, config: str) -> None:
         """Keep the settings of one of our files beside it; the source's lock is held."""
         with disk_errors(self.root):
-            write_whole(
-                file.with_suffix(CONFIG), config, by=self._work / f"{key_of(source)}.config"
-            )
+            fresh = self._work / f"{key_of(source)}-{self.settings.apart}.config"
+            write_whole(file.with_suffix(CONFIG), config, by=fresh)
 
     def touch(self, source: Source, entry: Entry) -> None:
         """Note that an entry was used; not more often than matters."""
@@ -314,7 +317,8 @@ class Store:
     def _stale_parts(self) -> Iterator[Path]:
         """Remove what broken fetches left long ago."""
         for path in sorted(self._work.glob("*.part")):
-            with try_lock(path.with_suffix(".lock")) as held:
+            key = path.stem.partition("-")[0]
+            with try_lock(path.with_name(f"{key}.lock")) as held:
                 # Far in the future is stale too: a clock was wrong then.
                 if held and abs(self.settings.clock() - path.stat().st_mtime) > STALE_PART:
                     Part(path.with_suffix("")).remove()

@@ -14,7 +14,7 @@ from flux_hotswap.lora_fetch.fetch import fetch
 from flux_hotswap.lora_fetch.store import Store
 
 
-def main(folder: str, text: str, *, limit: int, user: int) -> int:
+def main(folder: str, text: str, *, limit: int, user: int, machine: str) -> int:
     if user:  # everything is imported by now
         os.setuid(user)
     if limit:
@@ -28,6 +28,7 @@ def main(folder: str, text: str, *, limit: int, user: int) -> int:
         probe_seconds=0.1,
         piece_bytes=2**20,
         connections=4,
+        machine=machine,
     )
     try:
         found = fetch(text, store=Store(Path(folder), settings), settings=settings)
@@ -39,4 +40,5 @@ def main(folder: str, text: str, *, limit: int, user: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2], limit=int(sys.argv[3]), user=int(sys.argv[4])))
+    folder, text, limit, user, machine = sys.argv[1:]
+    sys.exit(main(folder, text, limit=int(limit), user=int(user), machine=machine))

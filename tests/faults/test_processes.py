@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fetch.servers import Request, lora, sha256, tar
+from fetch.servers import File, Request, lora, sha256, tar
 from fetch.world import World
 
 from flux_hotswap.errors import CancelledError, NoRoomError, OfflineError, RefusedError, StoreError
@@ -30,12 +30,14 @@ DATA = lora(300_000)
 BIG = lora(6 * 2**20)
 
 
-def start(world: World, text: str, *, limit: int = 0, user: int = 0) -> subprocess.Popen[bytes]:
+def start(
+    world: World, text: str, *, limit: int = 0, user: int = 0, machine: str = ""
+) -> subprocess.Popen[bytes]:
     path = os.pathsep.join([str(TOP), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
     return subprocess.Popen(
         [
             *(sys.executable, TOP / "tests/faults/fetcher.py", world.loras, text),
-            *(str(limit), str(user)),
+            *(str(limit), str(user), machine or world.settings.machine),
         ],
         env={**os.environ, "PYTHONPATH": path},
         stdout=subprocess.PIPE,
@@ -156,6 +158,34 @@ def test_two_processes_fetch_once(world: World) -> None:
     assert len({item["path"] for item in found}) == 1
     assert sorted(item["from_cache"] for item in found) == [False, True]
     assert len(world.cdn.seen) == 1
+
+
+def test_two_machines_whose_locks_do_not_hold(world: World) -> None:
+    """Each fetches for itself, and nobody ever sees a part of a file."""
+    url = f"{world.cdn.url}/a.safetensors"
+    both, rates = threading.Barrier(2), [400_000, 1_200_000]
+
+    def together(request: Request) -> None:
+        both.wait(20)
+        File(DATA, rate=rates.pop())(request)
+
+    world.cdn.routes["/a.safetensors"] = together
+    first = start(world, url, machine="one")
+    until(lambda: bool(world.cdn.seen))
+    for path in (world.loras / "flux-hotswap" / ".work").glob("*.lock"):
+        path.unlink()  # whoever comes next locks another file of that name
+    second = start(world, url, machine="two")
+    sizes: set[int] = set()
+    while None in (first.poll(), second.poll()):
+        sizes |= {path.stat().st_size for path in world.loras.rglob("*.safetensors")}
+        time.sleep(0.002)
+    found = [result(process) for process in (first, second)]
+    assert [item["from_cache"] for item in found] == [False, False]
+    assert len({item["path"] for item in found}) == 1
+    assert sizes == {len(DATA)}
+    assert Path(found[0]["path"]).read_bytes() == DATA
+    assert len(world.store.entries()) == 1
+    assert world.leftovers() == []
 
 
 def test_two_threads_fetch_once(world: World) -> None:

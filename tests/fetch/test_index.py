@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fetch.servers import lora
 from fetch.services import DATA
 from fetch.world import World, entry_of, files, index
 from flux_hotswap.errors import StoreError
@@ -104,6 +106,24 @@ def test_what_an_index_says_is_shown_in_one_line(world: World, caplog: Any) -> N
     assert sum(map(len, texts)) < 50_000
     assert len(caplog.text) < 2000
     assert "\x1b" not in caplog.text
+
+
+@pytest.mark.parametrize("error", [errno.ESTALE, errno.ENOENT])
+def test_index_that_another_machine_replaced(world: World, monkeypatch: Any, error: int) -> None:
+    """On a network drive it can be gone for a moment; taken for missing, it would be lost."""
+    world.fetch(world.cdn.file("/a.safetensors", lora(1000)))
+    read, left = Path.read_text, [1, 2]
+
+    def moved(path: Path, *words: Any, **more: Any) -> str:
+        if path.name == "index.json" and left:
+            left.pop()
+            raise OSError(error, "moved")
+        return read(path, *words, **more)
+
+    monkeypatch.setattr(Path, "read_text", moved)
+    world.fetch(world.cdn.file("/b.safetensors", lora(2000)))
+    assert not left
+    assert len(world.store.entries()) == 2
 
 
 def test_index_that_somebody_reads_on_windows(world: World, monkeypatch: Any) -> None:

@@ -152,7 +152,11 @@ def index(data: bytes) -> None:
     """An index; what is read of it leads nowhere else and can be shown."""
     path = Path(_FOLDER.name, "index.json")
     path.write_bytes(data)
-    for entry in Index(path, path.with_suffix(".lock")).read().loras.values():
+    for entry in (
+        Index(path, lock=path.with_suffix(".lock"), by=path.with_suffix(".new"))
+        .read()
+        .loras.values()
+    ):
         assert (path.parent / entry.file).parent == path.parent
         assert entry.size >= 0
         assert all(text.isprintable() for text in (entry.source, *entry.trigger_words))

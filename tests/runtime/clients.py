@@ -24,9 +24,9 @@ NODE_ENTRY = NODE / "node_modules" / "replicate" / "index.js"
 
 def ensure_clients(say: Say) -> None:
     """Install the clients that are missing; that for node only where node and npm are."""
-    _ensure(PYTHON2, PYTHON2 / "replicate", _install_python2, say)
+    ensure(PYTHON2, PYTHON2 / "replicate", _install_python2, say)
     if shutil.which("node") and shutil.which("npm"):
-        _ensure(NODE, NODE_ENTRY, _install_node, say)
+        ensure(NODE, NODE_ENTRY, _install_node, say)
 
 
 def find_python2() -> Path:
@@ -35,7 +35,7 @@ def find_python2() -> Path:
     Raises:
         SetupError: the set-up has not been run.
     """
-    return _found(PYTHON2, PYTHON2 / "replicate")
+    return found(PYTHON2, PYTHON2 / "replicate")
 
 
 def find_node_client() -> Path:
@@ -44,16 +44,21 @@ def find_node_client() -> Path:
     Raises:
         SetupError: the set-up has not been run.
     """
-    return _found(NODE_ENTRY, NODE_ENTRY)
+    return found(NODE_ENTRY, NODE_ENTRY)
 
 
-def _found(path: Path, sign: Path) -> Path:
+def found(path: Path, sign: Path) -> Path:
+    """`path`, if the file `sign` is there.
+
+    Raises:
+        SetupError: the set-up has not been run.
+    """
     if not sign.exists():
         raise SetupError(f"{path} is missing: run `python3 dev.py test` once to set it up.")
     return path
 
 
-def _ensure(folder: Path, sign: Path, install: Callable[[Path], None], say: Say) -> None:
+def ensure(folder: Path, sign: Path, install: Callable[[Path], None], say: Say) -> None:
     """Have `install` fill `folder`, all or nothing, unless the file `sign` is in it already."""
     with locked(RUNTIME / f"{folder.name}.lock", say):
         if sign.exists():
