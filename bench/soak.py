@@ -314,11 +314,11 @@ def main() -> int:
     parser.add_argument("--prompts", type=int, default=700, help="valid and invalid together")
     parser.add_argument("--minutes", type=float, default=180, help="end early after so long")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--short", action="store_true", help="20 prompts")
+    parser.add_argument("--short", action="store_true", help="10 prompts")
     parser.add_argument("--output", type=Path, default=RESULTS / "soak.json")
     arguments = parser.parse_args()
     if arguments.short:
-        arguments.prompts = 20
+        arguments.prompts = 10
     begun = time.monotonic()
     server = ComfyServer(find_comfyui(), models=small_models(), env=ENVIRONMENT)
     with server:

@@ -1,13 +1,13 @@
-"""Runs `tests/inside`, whose tests hold ComfyUI's own objects, each file in a process of its own.
+"""Runs `tests/inside`, whose tests hold ComfyUI's own objects, in a process of their own.
 
-In the process of the other tests a second ComfyUI would share torch's settings with them.
+In the process of the other tests a second ComfyUI would share torch's settings with them. All files
+are in one: to import torch and ComfyUI takes longer than the tests of most of them.
 """
 
 from __future__ import annotations
 
 import re
 import subprocess
-from pathlib import Path
 
 import pytest
 from runtime.comfyui import find_comfyui
@@ -21,14 +21,15 @@ def test_there_are_files() -> None:
     assert FILES
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda path: path.stem)
-def test_inside(file: Path) -> None:
+def test_inside() -> None:
     python = str(find_comfyui().python)
     if run(python, "-c", "import pytest").returncode:
         pytest.skip(f"{python}, which runs the ComfyUI that was named, has no pytest")
-    done = run(python, "-m", "pytest", "-c", str(TESTS / "pytest.ini"), "-q", str(file))
-    assert done.returncode == 0, done.stdout[-20_000:]
-    assert re.search(r"^[1-9]\d* passed", done.stdout, re.M), done.stdout[-2000:]
+    options = ("-c", str(TESTS / "pytest.ini"), "-q", "-rap")
+    done = run(python, "-m", "pytest", *options, *map(str, FILES))
+    line = re.compile(r"^PASSED inside/(\w+)\.py::.*\n", re.M)
+    assert done.returncode == 0, line.sub("", done.stdout)[-20_000:]
+    assert set(line.findall(done.stdout)) == {path.stem for path in FILES}
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:

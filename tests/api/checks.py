@@ -11,8 +11,9 @@ from typing import Any
 from PIL import Image
 from runtime.environment import ROOT
 
+from api.caller import SIZE
 from api.receiver import ENDS
-from api.site import IMAGE_SIZE, MARK, SIZE, SLOW, TOKENS, VERSION, Said
+from api.site import IMAGE_SIZE, MARK, SLOW, TOKENS, VERSION, Said
 
 Check = Callable[[Said], None]
 URI = "data:image/webp;base64,"

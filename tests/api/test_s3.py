@@ -23,8 +23,9 @@ from runtime.environment import ROOT, clean_env
 from runtime.s3 import SECRET, S3Server, environment
 from runtime.session import Comfy
 
+from api.caller import SIZE
 from api.hosted import HostedApi
-from api.site import QUICK, SIZE
+from api.site import QUICK
 
 CALLS = Path(__file__).with_name("folder_calls.py")
 FOLDER = "s3://pictures/deep"

@@ -17,12 +17,12 @@ def test_a_short_soak(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(out.read_text(encoding="utf-8"))
     assert report["problems"] == []
-    assert report["prompts"]["valid"] == 14
-    assert report["prompts"]["invalid"] == 6
+    assert report["prompts"]["valid"] == 7
+    assert report["prompts"]["invalid"] == 3
     refused = [report["outcomes"].get(f"refused {when}", 0) for when in WHEN]
-    assert sum(refused) == 6
-    assert report["outcomes"]["files"] >= 14
-    assert len(report["memory_mb"]) == len(report["open_files"]) == 23
+    assert sum(refused) == 3
+    assert report["outcomes"]["files"] >= 7
+    assert len(report["memory_mb"]) == len(report["open_files"]) == 13
 
 
 WHEN = ("before it runs", "while it runs")

@@ -56,9 +56,12 @@ def newest() -> Iterator[Comfy]:
         assert running.undeclared_tracebacks() == []
 
 
-@pytest.fixture(scope="module", params=MOST_LOOKS)
+@pytest.fixture(scope="session", params=MOST_LOOKS)
 def look(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Editor]:
-    """One page for each look; `editor` is the same, emptied for a test."""
+    """One page for each look; `editor` is the same, emptied for a test.
+
+    pytest runs all tests of one look after each other, whichever file they are in.
+    """
     comfy: Comfy = request.getfixturevalue("comfy" if request.param.startswith("own") else "newest")
     opened = Editor.open(browser, comfy, **{"Comfy.VueNodes.Enabled": LOOKS[request.param]})
     yield opened

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -64,6 +65,13 @@ def picture(width: int, height: int, kind: str = "PNG") -> bytes:
     return buffer.getvalue()
 
 
+def shoot(page: Page, name: str) -> None:
+    """Keep a picture of a page, where `FLUX_HOTSWAP_SHOTS` asks for that."""
+    if os.environ.get("FLUX_HOTSWAP_SHOTS"):
+        SHOTS.mkdir(exist_ok=True)
+        page.screenshot(path=SHOTS / f"{name}.png")
+
+
 @dataclass
 class Editor:
     """The editor of one server in one page.
@@ -121,14 +129,21 @@ class Editor:
         self.page.evaluate("workflow => window.app.loadGraphData(workflow)", workflow)
 
     def clear(self) -> None:
-        """Leave nothing on the canvas, and no subgraph open."""
+        """Leave nothing on the canvas, and no subgraph, panel or dialog open."""
         self.page.evaluate(
             """() => {
                 const {canvas, graph} = window.app
+                const {sidebarTab, setting} = window.app.extensionManager
+                const open = sidebarTab?.activeSidebarTabId
+                if (open) sidebarTab.toggleSidebarTab(open)
+                const panel = 'Comfy.RightSidePanel.IsOpen'
+                if (setting.get(panel)) setting.set(panel, false)
                 if (canvas.graph !== graph) canvas.setGraph(graph)
                 graph.clear()
             }"""
         )
+        if self.page.locator("[role=dialog]").count():
+            self.page.keyboard.press("Escape")
 
     def add(self, node_type: str, place: tuple[int, int] = (100, 150)) -> None:
         """Add a node."""
@@ -303,12 +318,9 @@ class Editor:
             assert time.monotonic() < deadline, f"no line with {text!r} in {self.lines()}"
             self.page.wait_for_timeout(50)
 
-    def shoot(self, name: str) -> Path:
+    def shoot(self, name: str) -> None:
         """Take a picture of the page for people to look at."""
-        SHOTS.mkdir(exist_ok=True)
-        path = SHOTS / f"{name}.png"
-        self.page.screenshot(path=path)
-        return path
+        shoot(self.page, name)
 
     # --- doing ---
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from api.hosted import HostedApi
-from browser.editor import SHOTS, picture
+from browser.editor import picture, shoot
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
 from flux_hotswap.hosted_api.job import Job, Status, new_id
@@ -164,8 +164,7 @@ def test_predictions_are_followed(api: Api, open_page: Open) -> None:
     )
     running = api.begin(api.ask("a green hill"), " 50%|█████     | 14/28 [00:01<00:01, 9.3it/s]\n")
     expect(here.card(running).locator("progress")).to_have_js_property("value", 0.5)
-    SHOTS.mkdir(exist_ok=True)
-    here.page.screenshot(path=SHOTS / "api_page.png")
+    shoot(here.page, "api_page")
     api.finish(running, Status.CANCELED)
 
 

@@ -45,25 +45,18 @@ def test_the_demo_fetches_a_lora(capsys: pytest.CaptureFixture[str], tmp_path: P
         assert image.size == (answer["width"], answer["height"]) == (512, 512)
 
 
-def test_a_request_of_the_user_gets_no_lora(
+def test_a_request_of_the_user_is_told_in_lines_and_gets_no_lora(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    request = tmp_path / "request.json"
-    request.write_text('{"prompt": "a fox", "megapixels": "0.25", "num_inference_steps": 1}')
-    answer, said = drawn(capsys, "--input", str(request), "--keep", str(tmp_path / "kept"))
-    assert answer["loras"] == []
-    assert len(answer["output"]) == 1
-    assert "127.0.0.1" not in said
-
-
-def test_it_says_what_was_drawn(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """Without `--json`, and with a request in the body of a hosted call."""
     fields = {"prompt": "a fox", "aspect_ratio": "custom", "width": 260, "height": 256, "seed": 9}
     fields |= {"num_inference_steps": 1, "image": None, "lora_weights": None}
     request = tmp_path / "request.json"
     request.write_text(json.dumps({"input": fields}))
     assert demo.main(["--input", str(request), "--keep", str(tmp_path / "kept")]) == 0
-    said = capsys.readouterr().out.splitlines()
+    out, err = capsys.readouterr()
+    assert "127.0.0.1" not in err
+    said = out.splitlines()
     (picture,) = (tmp_path / "kept").iterdir()
     assert said[:3] == ["seed   9", "route  bf16 (custom size)", "size   256x256"]
     assert "note   width and height: 260x256 is rounded to 256x256" in said

@@ -79,7 +79,8 @@ def test_what_it_says(studio: Studio, ours: Picture) -> None:
 
 
 def test_an_image_runs_in_bf16_with_the_same_file(studio: Studio, ours: Picture) -> None:
-    asked = {**REQUEST, "image": studio.upload("star.png", ours), "prompt_strength": 0.5}
+    start = {"image": studio.upload("star.png", ours), "prompt_strength": 0.5}
+    asked = {**REQUEST, **start, "num_inference_steps": 2}
     studio.draw_with({"dev_file": FILE}, asked)
     assert studio.result.shown("flux_hotswap")[0]["engine"] == "bf16"
 

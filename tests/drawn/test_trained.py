@@ -46,12 +46,12 @@ def test_pictures_answer_prompts_that_training_never_saw(
     studio: Studio, model: str, steps: int
 ) -> None:
     right = agreeing(
-        studio, world.held_out_scenes(8, seed=31), model=model, num_inference_steps=steps
+        studio, world.held_out_scenes(5, seed=31), model=model, num_inference_steps=steps
     )
-    assert len(right) >= 7, right
+    assert len(right) >= 4, right
 
 
-@pytest.mark.parametrize("ratio", ["16:9", "9:16", "4:3"])
+@pytest.mark.parametrize("ratio", ["16:9", "9:16"])
 def test_other_sizes(studio: Studio, ratio: str) -> None:
     wanted = scene(STAR, "blue", ("star", "yellow", 0.5))
     (picture,) = studio.draw(prompt=STAR, aspect_ratio=ratio, num_inference_steps=8)
@@ -71,7 +71,7 @@ def test_four_pictures_differ_and_agree(studio: Studio) -> None:
 @pytest.fixture(scope="module")
 def before(studio: Studio) -> Picture:
     """The heart, to change something of."""
-    return studio.draw(prompt=HEART, num_inference_steps=12)[0]
+    return studio.draw(prompt=HEART, num_inference_steps=8)[0]
 
 
 def test_image_to_image(studio: Studio, before: Picture) -> None:
@@ -81,7 +81,7 @@ def test_image_to_image(studio: Studio, before: Picture) -> None:
     name = studio.upload("heart.png", before)
 
     def after(strength: float) -> Picture:
-        asked = {"image": name, "prompt_strength": strength, "num_inference_steps": 12}
+        asked = {"image": name, "prompt_strength": strength, "num_inference_steps": 8}
         return studio.draw(prompt=STAR, **asked)[0]
 
     kept, changed = after(0.2), after(1.0)
@@ -99,7 +99,7 @@ def test_inpainting_changes_the_white_region_and_fits_in(studio: Studio, before:
         image=studio.upload("before.png", before),
         mask=studio.upload("mask.png", mask),
         prompt_strength=1.0,
-        num_inference_steps=12,
+        num_inference_steps=8,
     )
     kept = mask == 0
     # What is kept went through the VAE once more.
@@ -108,9 +108,8 @@ def test_inpainting_changes_the_white_region_and_fits_in(studio: Studio, before:
     assert judge(after, wanted).agrees
 
 
-@pytest.mark.parametrize("style", world.STYLES)
-def test_a_lora_changes_more_at_a_larger_scale(studio: Studio, style: str) -> None:
-    asked = styled(style, num_inference_steps=6)
+def test_a_lora_changes_more_at_a_larger_scale(studio: Studio) -> None:
+    asked = styled("sticker", num_inference_steps=6)
     pictures = {scale: studio.draw(**asked, lora_scale=scale)[0] for scale in (-0.5, 0.0, 0.5, 1.0)}
     without = studio.draw(prompt=asked["prompt"], num_inference_steps=6)[0]
     assert np.array_equal(pictures[0.0], without)
@@ -148,10 +147,11 @@ def without(studio: Studio, sticker: loras.Delta) -> Picture:
     return sticker_by(studio, loras.diffusers(sticker), scale=0.0)
 
 
-@pytest.mark.parametrize("family", [name for name in loras.FAMILIES if name != "diffusers"])
-def test_the_trained_lora_draws_the_same_in_every_spelling(
+@pytest.mark.parametrize("family", ["kohya with alpha", "OneTrainer"])
+def test_the_trained_lora_draws_the_same_in_another_spelling(
     studio: Studio, sticker: loras.Delta, published: Picture, without: Picture, family: str
 ) -> None:
+    """All spellings, bit for bit: tests/server/test_lora_parity.py and inside/lora_spellings.py."""
     spelled = sticker_by(studio, loras.FAMILIES[family](sticker))
     assert psnr(spelled, published) > 40
     assert psnr(spelled, without) < 20

@@ -347,7 +347,7 @@ def test_a_lora_that_comes_after_compiling_arrives(comfy: Any, route: Route, mod
     wanted = [run(comfy, model) for model in (patcher, adapted)]
     network = load(comfy, patcher)
     torch.compiler.reset()
-    for block in [*network.double_blocks, *network.single_blocks]:
+    for block in (network.double_blocks[0], network.single_blocks[0]):  # the others as they are
         block.compile(backend="eager", dynamic=False)
     for model, made in ((patcher, 0), (adapted, 1), (patcher, 0)):
         assert error(run(comfy, model), wanted[made]) < 1e-5

@@ -126,8 +126,7 @@ def stand(comfy: Any, fast: Any, applied: Any, weights: State, models: Path, cap
     return Stand(comfy, fast, applied, weights, models / "loras", caplog)
 
 
-@pytest.mark.parametrize("strength", [1.0, -0.5])
-@pytest.mark.parametrize("size", [0.005, 0.02, 0.1])
+@pytest.mark.parametrize(("size", "strength"), [(0.005, 1.0), (0.02, -0.5), (0.1, 1.0)])
 @pytest.mark.parametrize("state", FORMS.values(), ids=list(FORMS))
 def test_it_arrives_whole_with_no_more_noise_than_a_lora(
     stand: Stand, state: State, size: float, strength: float
@@ -138,8 +137,7 @@ def test_it_arrives_whole_with_no_more_noise_than_a_lora(
     assert noise < 0.1
 
 
-@pytest.mark.parametrize("strength", [1.0, 0.5])
-@pytest.mark.parametrize("size", [0.005, 0.02, 0.1])
+@pytest.mark.parametrize(("size", "strength"), [(0.005, 1.0), (0.02, 0.5), (0.1, 1.0)])
 @pytest.mark.parametrize("form", DORA.values(), ids=list(DORA))
 def test_magnitudes_arrive_as_well(
     stand: Stand, form: tuple[str, int, State], size: float, strength: float

@@ -20,6 +20,7 @@ from runtime.models import small_models
 from runtime.server import ComfyServer
 from runtime.session import Comfy
 
+from flux_hotswap.ops.safety.weights import FILES
 from flux_hotswap.prediction.fill import Prompt
 
 SMALL: dict[str, Any] = {"prompt": "a star", "aspect_ratio": "custom", "width": 256, "height": 256}
@@ -228,11 +229,25 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Client, Ser
 
 def test_safety_files_that_cannot_be_had_load_nothing(bare: tuple[Client, Server]) -> None:
     client, hub = bare
+    hub.fallback = not_there_for(len(FILES))
     error, ran = failing(client, graph(disable_safety_checker=False))
     assert error.message.startswith("disable_safety_checker: The safety checker's file")
     assert "is missing and the download failed" in error.message
     assert ran == {"FluxHotswapInputs"}
-    assert hub.asked()
+    assert {seen.path.partition("/resolve/")[0] for seen in hub.asked()} == {
+        f"/{file.repo}" for file in FILES.values()
+    }
+
+
+def not_there_for(many: int) -> Callable[[Request], None]:
+    """A route that answers 404 once so many have asked, so that none of them asks later."""
+    asked = threading.Barrier(many)
+
+    def route(request: Request) -> None:
+        asked.wait(8)
+        request.reply(404)
+
+    return route
 
 
 @pytest.mark.parametrize("how", ["switched off", "another checker"])

@@ -16,7 +16,7 @@ from runtime.session import Comfy
 from flux_hotswap.prediction.fill import Prompt, fill_prompt
 from flux_hotswap.prediction.spec import FIELDS
 
-BASE: dict[str, Any] = {"prompt": "a (red:1.3) star", "num_inference_steps": 3, "seed": 7}
+BASE: dict[str, Any] = {"prompt": "a (red:1.3) star", "num_inference_steps": 2, "seed": 7}
 BASE |= {"output_format": "png"}
 TWO = {"lora": "alone-1.safetensors", "lora_scale": 0.7}
 TWO |= {"extra_lora": "alone-2.safetensors", "extra_lora_scale": -0.5}
@@ -24,9 +24,9 @@ SMALL = {"aspect_ratio": "4:5", "megapixels": "0.25"}
 CUSTOM = {"aspect_ratio": "custom", "width": 260, "height": 264}
 REQUESTS: dict[str, dict[str, Any]] = {
     "fast": {**SMALL, **TWO},
-    "bf16": {**SMALL, **TWO, "go_fast": False},
+    "bf16": {**CUSTOM, **TWO, "go_fast": False},
     "custom": {**CUSTOM, "guidance_scale": 5.5, "num_outputs": 2, "output_format": "webp"},
-    "schnell": {**SMALL, "model": "schnell", "num_inference_steps": 4},
+    "schnell": {**CUSTOM, "model": "schnell"},
     "picture": {"image": "alone.png", "prompt_strength": 0.6, **TWO},
     "strength 0": {"image": "alone.png", "prompt_strength": 0},
     "mask": {"image": "alone.png", "mask": "alone-mask.png", "prompt_strength": 0.9},

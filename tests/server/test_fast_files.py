@@ -43,6 +43,11 @@ def fast(site: Site) -> Tensor:
     return site.draw()
 
 
+@pytest.fixture(scope="module")
+def full_with_lora(site: Site) -> Tensor:
+    return site.draw(go_fast=False, loras=[(site.put_lora("one", seed=3), {})])
+
+
 def put(site: Site, name: str, state: State, metadata: dict[str, str] | None = None) -> str:
     """Save a model where the loader looks; its name there."""
     path = site.server.models_dir / name
@@ -154,7 +159,12 @@ THEIRS: dict[str, tuple[str, Callable[[State], State], str]] = {
 
 @pytest.mark.parametrize(("folder", "change", "engine"), THEIRS.values(), ids=list(THEIRS))
 def test_a_quantised_file_is_the_cores_to_run(
-    site: Site, full: Tensor, folder: str, change: Callable[[State], State], engine: str
+    site: Site,
+    full: Tensor,
+    full_with_lora: Tensor,
+    folder: str,
+    change: Callable[[State], State],
+    engine: str,
 ) -> None:
     """With our LoRAs beside: what a LoRA changes is far less than their rounding."""
     state = change(dev())
@@ -167,8 +177,7 @@ def test_a_quantised_file_is_the_cores_to_run(
     assert 0 < error(drawn, full) < 0.5
     lora = site.put_lora("one", seed=3)
     changed = site.draw(name, loras=[(lora, {"go_fast_multiplier": 1.0, "go_fast_lora": "whole"})])
-    wanted = site.draw(go_fast=False, loras=[(lora, {})])
-    assert error(changed - drawn, wanted - full) < 0.5
+    assert error(changed - drawn, full_with_lora - full) < 0.5
 
 
 def test_what_we_keep_can_be_chosen_where_the_core_knows_it(site: Site, fast: Tensor) -> None:
@@ -261,7 +270,8 @@ def test_a_bad_file_is_refused_in_words(
     assert refused.value.exception_type.endswith("CheckpointError")
     assert path.name in refused.value.message
     path.unlink()
-    assert torch.equal(site.draw(), fast), "the server goes on"
+    if go_fast:
+        assert torch.equal(site.draw(), fast), "the server goes on"
 
 
 @pytest.mark.parametrize("odd", [math.nan, math.inf], ids=str)

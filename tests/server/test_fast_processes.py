@@ -1,22 +1,19 @@
-"""Quantising in two processes at once, in one that is killed, and onto a disk that fills up."""
+"""Quantising in two processes at once, and onto a disk that fills up."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fast_site import DEV, KEPT, Site, large, loader_alone
+from fast_site import DEV, KEPT, large
 from runtime.comfyui import find_comfyui
 from runtime.environment import clean_env
 from runtime.models import small_models
-from runtime.server import ComfyServer
 
 PROCESS = Path(__file__).with_name("fast_process.py")
 SLOW = "slow.safetensors"
@@ -91,29 +88,3 @@ def test_a_disk_that_fills_up_costs_time_alone(models: Path, small_disk: Path) -
     (whole,) = results(models, start(models, DEV))
     assert whole["digest"] == found["digest"]
     assert (whole["quantised"], whole["warnings"]) == (1, [])
-
-
-def test_a_server_that_is_killed_while_it_quantises(tmp_path: Path) -> None:
-    def server() -> ComfyServer:
-        return ComfyServer(find_comfyui(), models=small_models(), base=tmp_path)
-
-    with server() as first:
-        site = Site(first)
-        large(site.models / SLOW, copies=10)
-        site.client.submit(loader_alone(SLOW))
-        deadline = time.monotonic() + 60
-        while not any(path.stat().st_size for path in site.kept_folder.glob("*.part")):
-            assert time.monotonic() < deadline, first.log_tail()
-            time.sleep(0.005)  # between polls
-        assert first.pid is not None
-        os.kill(first.pid, signal.SIGKILL)
-        first.wait()
-        assert list(site.kept_folder.glob("*.part"))
-        assert not site.kept
-    with server() as second:
-        site = Site(second)
-        site.client.run(loader_alone(SLOW))
-        assert site.times_quantised() == 1
-        (kept,) = site.kept
-        assert kept.name.startswith("slow-int8-")
-        assert not list(site.kept_folder.glob("*.part"))

@@ -23,6 +23,7 @@ from runtime.models import small_models
 from runtime.server import ComfyServer
 
 ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "FLUX_HOTSWAP_ALLOW_HOSTS": "127.0.0.1"}
+SLOW = "slow.safetensors"
 LORA = loras.as_bytes(loras.diffusers(loras.blocks()))
 
 
@@ -95,54 +96,92 @@ def hidden(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if path.name.startswith(".")]
 
 
-def test_killed_while_it_downloads_and_while_it_saves(tmp_path: Path, web: Server) -> None:
-    link = web.file("/a.safetensors", LORA, rate=len(LORA) / 4)
-    store = tmp_path / "models" / "loras" / "flux-hotswap"
-
+def test_killed_while_it_downloads_saves_and_quantises(tmp_path: Path, web: Server) -> None:
+    """Each server goes on with what the one before was killed in, and is killed in something."""
     with comfyui(tmp_path) as first:
-        Client(first.url).submit(lora_alone(link))
-        work = store / ".work"
-        until(first, lambda: any(path.stat().st_size for path in work.glob("*.part")))
-        kill(first)
-    assert not list(store.glob("*.safetensors"))
+        have = killed_in_a_download(first, web)
+    with comfyui(tmp_path) as second:
+        goes_on_downloading(second, web, have)
+        left = killed_in_a_save(second)
+    with comfyui(tmp_path) as third:
+        saves_beside(third, left)
+        killed_in_quantising(third)
+    with comfyui(tmp_path) as fourth:
+        Client(fourth.url).run(loader_alone(SLOW))
+        assert fourth.log_text().count(QUANTISED) == 1
+        (path,) = int8(fourth).glob("*.safetensors")
+        assert path.name.startswith("slow-int8-")
+        assert not list(int8(fourth).glob("*.part"))
+
+
+def store(server: ComfyServer) -> Path:
+    return server.models_dir / "loras" / "flux-hotswap"
+
+
+def int8(server: ComfyServer) -> Path:
+    return server.models_dir / "diffusion_models" / KEPT
+
+
+def killed_in_a_download(server: ComfyServer, web: Server) -> int:
+    """How many bytes are there then."""
+    link = web.file("/a.safetensors", LORA, rate=len(LORA) / 4)
+    Client(server.url).submit(lora_alone(link))
+    work = store(server) / ".work"
+    until(server, lambda: any(path.stat().st_size for path in work.glob("*.part")))
+    kill(server)
+    assert not list(store(server).glob("*.safetensors"))
     have = next(work.glob("*.part")).stat().st_size
     assert 0 < have < len(LORA)
+    return have
 
-    web.file("/a.safetensors", LORA)
-    noisy(tmp_path / "input" / "noise.png", 1500)
-    with comfyui(tmp_path) as second:
-        client = Client(second.url)
-        assert "26 weights changed" in client.run(lora_alone(link)).shown("text")[0]
-        asked = web.asked("/a.safetensors")[-1].headers["range"]
-        assert int(asked.removeprefix("bytes=").rstrip("-")) >= have
-        (kept,) = store.glob("*.safetensors")
-        assert kept.read_bytes() == LORA
-        assert not list(work.glob("*.part"))
 
-        client.submit(save_alone("noise.png", 12))
-        until(second, lambda: hidden(tmp_path / "output"))
-        kill(second)
-    before = pictures(tmp_path / "output")
-    assert len(before) < 12
-    left = hidden(tmp_path / "output")
+def goes_on_downloading(server: ComfyServer, web: Server, have: int) -> None:
+    link = web.file("/a.safetensors", LORA)
+    assert "26 weights changed" in Client(server.url).run(lora_alone(link)).shown("text")[0]
+    asked = web.asked("/a.safetensors")[-1].headers["range"]
+    assert int(asked.removeprefix("bytes=").rstrip("-")) >= have
+    (kept,) = store(server).glob("*.safetensors")
+    assert kept.read_bytes() == LORA
+    assert not list((store(server) / ".work").glob("*.part"))
+
+
+def killed_in_a_save(server: ComfyServer) -> list[Path]:
+    """What is hidden in its output folder then."""
+    noisy(server.input_dir / "noise.png", 1500)
+    Client(server.url).submit(save_alone("noise.png", 12))
+    until(server, lambda: hidden(server.output_dir))
+    kill(server)
+    assert len(pictures(server.output_dir)) < 12
+    left = hidden(server.output_dir)
     assert left
+    return left
 
-    with comfyui(tmp_path) as third:
-        client = Client(third.url)
-        assert len(client.run(save_alone("noise.png", 3)).images()) == 3
-        assert len(pictures(tmp_path / "output")) == len(before) + 3
-        for path in left:
-            os.utime(path, (1, 1))  # as if that was long ago
-        assert len(client.run(save_alone("noise.png", 2)).images()) == 2
-        assert hidden(tmp_path / "output") == []
+
+def saves_beside(server: ComfyServer, left: list[Path]) -> None:
+    client, before = Client(server.url), len(pictures(server.output_dir))
+    assert len(client.run(save_alone("noise.png", 3)).images()) == 3
+    assert len(pictures(server.output_dir)) == before + 3
+    for path in left:
+        os.utime(path, (1, 1))  # as if that was long ago
+    assert len(client.run(save_alone("noise.png", 2)).images()) == 2
+    assert hidden(server.output_dir) == []
+
+
+def killed_in_quantising(server: ComfyServer) -> None:
+    large(server.models_dir / "diffusion_models" / SLOW, copies=10)
+    Client(server.url).submit(loader_alone(SLOW))
+    until(server, lambda: any(path.stat().st_size for path in int8(server).glob("*.part")))
+    kill(server)
+    assert list(int8(server).glob("*.part"))
+    assert not list(int8(server).glob("*.safetensors"))
 
 
 def test_two_servers_share_all_folders(tmp_path: Path, web: Server) -> None:
     link = web.file("/a.safetensors", LORA, rate=len(LORA) / 2)
     with comfyui(tmp_path) as one, comfyui(tmp_path) as two, ThreadPoolExecutor(2) as pool:
-        large(tmp_path / "models" / "diffusion_models" / "slow.safetensors", copies=2)
+        large(tmp_path / "models" / "diffusion_models" / SLOW, copies=2)
         noisy(tmp_path / "input" / "noise.png", 300)
-        work = [lora_alone(link), loader_alone("slow.safetensors"), save_alone("noise.png", 8)]
+        work = [lora_alone(link), loader_alone(SLOW), save_alone("noise.png", 8)]
         start = threading.Barrier(2)
 
         def everything(server: ComfyServer) -> list[str]:
@@ -160,5 +199,4 @@ def test_two_servers_share_all_folders(tmp_path: Path, web: Server) -> None:
     assert len(set(saved[0] + saved[1])) == 16
     assert len(pictures(tmp_path / "output")) == 16
     assert hidden(tmp_path / "output") == []
-    kept = tmp_path / "models" / "diffusion_models" / KEPT
-    assert sorted(path.suffix for path in kept.iterdir()) == ["", ".json", ".safetensors"]
+    assert sorted(path.suffix for path in int8(one).iterdir()) == ["", ".json", ".safetensors"]

@@ -126,7 +126,7 @@ READ_BY_DIFFUSERS: dict[str, tuple[Callable[[Delta], State], Delta]] = {
 }
 
 
-SCALES = [-1.0, 0.0, 0.5, 1.0, 3.0]
+SCALES = [-1.0, 0.5, 1.0, 3.0]
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -134,10 +134,13 @@ SCALES = [-1.0, 0.0, 0.5, 1.0, 3.0]
 def test_a_family_equals_diffusers(stand: Stand, plain: Tensor, family: str, scale: float) -> None:
     spelled, delta = READ_BY_DIFFUSERS[family]
     drawn = stand.compare((stand.put("family", spelled(delta)), scale))
-    if scale == 0:
-        assert torch.equal(drawn, plain)
-    else:
-        assert (drawn - plain).abs().max() > 1e-1, "the LoRA does too little for a comparison"
+    assert (drawn - plain).abs().max() > 1e-1, "the LoRA does too little for a comparison"
+
+
+def test_a_scale_of_0_equals_diffusers(stand: Stand, plain: Tensor) -> None:
+    """Whatever the file is: at this scale nobody reads it."""
+    name = stand.put("family", loras.kohya(without_linear1(loras.blocks())))
+    assert torch.equal(stand.compare((name, 0.0)), plain)
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -148,11 +151,14 @@ def test_every_layer_of_dev_equals_diffusers(stand: Stand, scale: float) -> None
 
 
 NEIGHBOURS = list(zip(READ_BY_DIFFUSERS, [*list(READ_BY_DIFFUSERS)[1:], "kohya"], strict=True))
-PAIRS = [(1.0, 1.0), (0.5, -1.0), (3.0, 0.5), (0.0, 1.0)]
+SCALES_OF_TWO = [(1.0, 1.0), (0.5, -1.0), (3.0, 0.5)]
+PAIRS = [
+    *((families, scales) for families in NEIGHBOURS for scales in SCALES_OF_TWO),
+    (NEIGHBOURS[0], (0.0, 1.0)),
+]
 
 
-@pytest.mark.parametrize("scales", PAIRS, ids=str)
-@pytest.mark.parametrize("families", NEIGHBOURS, ids=" and ".join)
+@pytest.mark.parametrize(("families", "scales"), PAIRS, ids=str)
 def test_two_equal_diffusers(
     stand: Stand, families: tuple[str, str], scales: tuple[float, float]
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 
 from flux_hotswap.hosted_api.changes import Changes
@@ -25,6 +25,7 @@ class Quick:
 
     name, up, state = "quick", True, "draws nothing"
     loaded: Kind | None = None
+    facts: Mapping[str, float] = {}
 
     def __init__(self, begun: list[Job]) -> None:
         self._begun = begun
