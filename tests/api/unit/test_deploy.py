@@ -65,7 +65,7 @@ def test_one_box(tmp_path: Path) -> None:
 def check_command(words: list[str], folder: Path) -> None:
     """What a file starts is taken by the command line, with its files where they are here."""
     tokens = folder / "tokens.txt"
-    tokens.write_text("a token of a test\n", encoding="utf-8")
+    tokens.write_text("a-token-of-a-test\n", encoding="utf-8")
     here = [f"--tokens={tokens}" if word.startswith("--tokens=") else word for word in words]
     options = read_options(here)
     assert (options.workers, options.host, len(options.tokens)) == ("ray", "0.0.0.0", 1)  # noqa: S104
