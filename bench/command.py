@@ -31,6 +31,7 @@ SHORT: dict[str, tuple[str, ...]] = {
     "shared_store": ("--each", "2"),
     "soak_api": ("--predictions", "12", "--pause", "6"),
     "hosted_api": ("--runs", "2", "--pictures", "4"),
+    "replicas": ("--runs", "2", "--pictures", "4", "--kills", "1", "--mix", "12"),
 }
 """Arguments of the short form, where it is not --short."""
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench import api_tables, tables
 from bench import quality_tables as quality
-from bench import tables
 from bench.cost_tables import cost
 from bench.tables import Report, Table
 
@@ -35,9 +35,10 @@ RENDER: dict[str, Callable[[Report], Iterator[Table]]] = {
     "lora_families": tables.lora_families,
     "traffic": tables.traffic,
     "gpu_kit": tables.gpu_kit,
-    "hosted_api": tables.hosted_api,
-    "dispatch_sim": tables.dispatch_sim,
-    "soak_api": tables.soak_api,
+    "hosted_api": api_tables.hosted_api,
+    "replicas": api_tables.replicas,
+    "dispatch_sim": api_tables.dispatch_sim,
+    "soak_api": api_tables.soak_api,
     "shared_store": quality.shared_store,
     "drawing": quality.drawing,
     "branches": quality.branches,

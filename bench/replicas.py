@@ -37,6 +37,7 @@ sys.path.append(str(ROOT))
 from api.hosted import HostedApi
 from cluster.farm import START_SECONDS, Farm, cluster_env, farm, small_server
 from mini_flux import loras
+from runtime.ray import ensure_ray
 
 REQUEST = {
     "prompt": "a red circle",
@@ -51,7 +52,7 @@ REQUEST = {
 MODEL = "black-forest-labs/flux-dev"
 CLIENTS = 4
 CALLERS = 24
-"""Of the mix: enough for the queue to hold something of most kinds; little waits, little to choose."""
+"""Of the mix: with few, little waits, and there is nothing to choose from."""
 
 KINDS = [(model, f"mixed{number}.safetensors") for model in ("dev", "schnell") for number in "1234"]
 KILLS = ("comfyui", "replica", "proxy", "controller")
@@ -213,6 +214,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=3)
     parser.add_argument("--mix", type=int, default=96)
     options = parser.parse_args()
+    ensure_ray(print)
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
         for workers in (1, 2):

@@ -16,6 +16,7 @@ from typing import IO, Any
 
 import psutil
 import requests
+import yaml
 from api.caller import Caller
 from api.hosted import HostedApi
 from runtime import ray
@@ -25,6 +26,7 @@ from runtime.models import small_models
 from runtime.server import LAUNCHER, ComfyServer
 
 HEAD = Path(__file__).with_name("head.py")
+SERVE = ROOT / "deploy" / "serve.yaml"
 REPLICAS = 2
 START_SECONDS = 120.0
 
@@ -57,7 +59,7 @@ class Head:
     """
 
     def __init__(self, env: Mapping[str, str], log: Path) -> None:
-        self._env, self._log_path = env, log
+        self.env, self._log_path = env, log
         self._log: IO[bytes] | None = None
         self._process: subprocess.Popen[str] | None = None
         self.address = ""
@@ -66,7 +68,7 @@ class Head:
         self._log = self._log_path.open("ab")
         self._process = subprocess.Popen(
             [str(venv_python(VENV)), str(HEAD)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=self._log, text=True, env=dict(self._env),
+            stderr=self._log, text=True, env=dict(self.env),
         )  # fmt: skip
         self.address = str(self._answer())
         return self
@@ -80,9 +82,6 @@ class Head:
     def pid(self) -> int:
         assert self._process is not None, "it was started"
         return self._process.pid
-
-    def deploy(self, settings: Mapping[str, Any]) -> None:
-        self.ask("deploy", dict(settings))
 
     def processes(self) -> dict[str, list[int]]:
         return self.ask("processes", {})
@@ -101,6 +100,25 @@ class Head:
         return json.loads(line)
 
 
+def deploy(head: Head, settings: Mapping[str, Any], folder: Path) -> None:
+    """Deploy the shipped file with other settings, and wait until Ray says that it runs."""
+    config = yaml.safe_load(SERVE.read_text(encoding="utf-8"))
+    (app,) = config["applications"]
+    app["args"] |= settings
+    app["runtime_env"]["env_vars"]["PYTHONPATH"] = head.env["PYTHONPATH"]
+    path = folder / "serve.yaml"
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    words = ["run", "--address", head.address, "--non-blocking", str(path)]
+    code = "from ray.serve.scripts import cli; cli()"
+    command = [str(venv_python(VENV)), "-c", code, *words]
+    done = subprocess.run(command, env=dict(head.env), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    end = time.monotonic() + START_SECONDS
+    while (status := head.ask("status", app["name"])) != "RUNNING":
+        assert time.monotonic() < end and status != "DEPLOY_FAILED", status
+        time.sleep(0.3)
+
+
 class Farm:
     """What the tests speak to.
 
@@ -116,6 +134,11 @@ class Farm:
     ) -> None:
         self.head, self.api, self.settings, self.server = head, api, settings, server
         self.caller = Caller(api)
+
+    def deploy(self, **changes: Any) -> None:
+        """Deploy it anew, with other settings."""
+        self.settings |= changes
+        deploy(self.head, self.settings, self.api.state.parent)
 
     def workers(self) -> dict[str, str]:
         """The replicas that take jobs, and how they are."""
@@ -169,11 +192,11 @@ def farm(folder: Path, replicas: int = REPLICAS) -> Iterator[Farm]:
     arguments = shlex.split(words[-1].partition("=")[2])
     settings = {
         "comfyui": str(LAUNCHER), "python": str(find_comfyui().python),
-        "arguments": arguments, "gpus": 0.0, "least": replicas, "most": replicas,
+        "arguments": arguments, "gpus": 0.0, "cpus": 1.0, "least": replicas, "most": replicas,
         "folder": str(folder / "replicas"),
     }  # fmt: skip
     with Head(env, folder / "ray.log") as head:
-        head.deploy(settings)
+        deploy(head, settings, folder)
         ray_words = ("--workers", "ray", "--ray-address", head.address)
         api = HostedApi(folder, "", *ray_words, env=env)
         with api:

@@ -2,10 +2,11 @@
 
 It reads a word and its JSON from each line of standard input, does that, and answers a line:
 
-    deploy {...}    the application, anew: a rolling update where it is there already
-    ledger {...}    the same, but replicas write down what they draw; "router": "" is Ray's own
+    status NAME     of an application
+    ledger [...]    deploys replicas that write down what they draw; ours by our router, all other
+                    applications by Ray's own
     delete NAME     an application
-    mix {...}       calls by that router: seconds of each
+    mix [...]       calls by that router: seconds of each
     knock PORT      what a gRPC port says to somebody without the token
     processes {}    the process ids of Serve's controller, proxies and replicas
     end {}          the cluster
@@ -29,7 +30,7 @@ import psutil
 import ray
 from ray import serve
 
-from flux_hotswap.hosted_api.cluster.app import build, options_of
+from flux_hotswap.hosted_api.cluster.app import options_of
 from flux_hotswap.hosted_api.cluster.replica import ComfyReplica
 from flux_hotswap.hosted_api.cluster.settings import APP, as_data, read_settings
 from flux_hotswap.hosted_api.job import Job
@@ -128,8 +129,9 @@ def main() -> None:
     for line in sys.stdin:
         word, _, rest = line.partition(" ")
         answer: object = None
-        if word == "deploy":
-            serve.run(build(json.loads(rest)), name=APP, route_prefix=None)
+        if word == "status":
+            known = serve.status().applications.get(json.loads(rest))
+            answer = None if known is None else known.status.value
         elif word == "processes":
             answer = processes()
         elif word == "ledger":

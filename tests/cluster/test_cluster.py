@@ -107,9 +107,8 @@ def test_a_cancelled_draw_frees_its_replica(running: Farm) -> None:
 def test_a_rolling_update_and_scaling_to_zero(running: Farm) -> None:
     before = set(running.workers())
     caller = running.caller
-    running.settings |= {"least": 0, "idle": 4.0}
-    with ThreadPoolExecutor(3) as pool:
-        updating = pool.submit(running.head.deploy, running.settings)
+    with ThreadPoolExecutor(1) as pool:
+        updating = pool.submit(running.deploy, least=0, idle=4.0)
         drawn = 0
         while not updating.done() or before & set(running.workers()):
             told = [caller.end(caller.create(100 + drawn + each)) for each in range(2)]
