@@ -16,7 +16,7 @@ from aiohttp import web
 
 from ..errors import HotswapError, SettingsError
 from .app import Where, build
-from .options import read_options
+from .options import LOCAL, read_options
 
 PATH: Final = "/hotswap"
 STATE: Final = "flux_hotswap_api"
@@ -40,9 +40,10 @@ async def mount(app: web.Application, given: str, host: str, port: int, user: Pa
     try:
         # ComfyUI's host decides whether tokens are needed.
         options = read_options(["--state", str(user / STATE), *words, "--host", host])
-        if options.comfyui or options.start:
+        if options.comfyui or options.start or options.workers != LOCAL:
             raise SettingsError(
-                "--comfyui and --start are for an API of its own; remove them inside ComfyUI."
+                "--comfyui, --start and --workers are for an API of its own; remove them inside "
+                "ComfyUI."
             )
         inside = await build(replace(options, comfyui=(url,)), Where(f"{url}{PATH}"))
     except (HotswapError, SystemExit) as error:

@@ -203,27 +203,28 @@ class ClusterPool:
     async def _follow(self, told: Callable[[], None]) -> None:
         """Join the cluster, and follow what happens there."""
         # One thread: Ray starts a cluster by itself when it is asked after it was left.
-        with ThreadPoolExecutor(1, "ray") as thread:
-            call = functools.partial(asyncio.get_running_loop().run_in_executor, thread)
-            try:
-                await call(self._cluster.join)
-                _heed_signals_again()
-                handle = await call(self._cluster.handle)
-                handle.options(stream=True)  # makes the router, which hears of replicas from now on
-                while True:
-                    self._hear(await call(self._cluster.trouble))
-                    for _ in range(round(ASK / LOOK)):
-                        if self._look(handle):
-                            told()
-                        self._wake(handle)
-                        await asyncio.sleep(LOOK)
-            finally:
-                for wake in self._wakes:
-                    wake.cancel()
-                for name in list(self._workers):
-                    self._workers.pop(name).gone()
-                self._trouble = _AWAY
-                thread.submit(self._cluster.leave)
+        thread = ThreadPoolExecutor(1, "ray")
+        call = functools.partial(asyncio.get_running_loop().run_in_executor, thread)
+        try:
+            await call(self._cluster.join)
+            _heed_signals_again()
+            handle = await call(self._cluster.handle)
+            handle.options(stream=True)  # makes the router, which hears of replicas from now on
+            while True:
+                self._hear(await call(self._cluster.trouble))
+                for _ in range(round(ASK / LOOK)):
+                    if self._look(handle):
+                        told()
+                    self._wake(handle)
+                    await asyncio.sleep(LOOK)
+        finally:
+            for wake in self._wakes:
+                wake.cancel()
+            for name in list(self._workers):
+                self._workers.pop(name).gone()
+            self._trouble = _AWAY
+            await call(self._cluster.leave)
+            thread.shutdown(wait=False)
 
     def _hear(self, trouble: str | None) -> None:
         if trouble and trouble != self._trouble:
