@@ -144,7 +144,7 @@ def _pool(options: Options, session: aiohttp.ClientSession, secrets: Secrets) ->
         if error.name != "ray":
             raise
         raise SettingsError(
-            "--workers ray needs Ray: python -m pip install -r requirements-ray.txt"
+            "--workers ray needs Ray. Run: python -m pip install -r requirements-ray.txt"
         ) from None
     return cluster_pool(options, secrets.links)
 

@@ -284,8 +284,8 @@ def _tokens(path: Path) -> dict[str, int]:
             raise SettingsError(f"--tokens {path}: give tokens of 16 or more plain characters.")
         if len(rest) > 1 or level is None:
             raise SettingsError(
-                f"--tokens {path}, line {number}: behind a token stands nothing, or u= with 0 to "
-                "7. Tokens have no spaces."
+                f"--tokens {path}, line {number}: write nothing behind a token, or u= with 0 to 7. "
+                "Tokens have no spaces."
             )
         tokens[token] = int(level[1])
     if not tokens:

@@ -76,4 +76,5 @@ def options_of(settings: ReplicaSettings) -> dict[str, Any]:
 
 
 def _python_path() -> str:
-    return os.pathsep.join(filter(None, [str(PACK), os.environ.get("PYTHONPATH", "")]))
+    environment: Mapping[str, str] = os.environ
+    return os.pathsep.join(filter(None, [str(PACK), environment.get("PYTHONPATH", "")]))

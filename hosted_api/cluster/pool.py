@@ -150,7 +150,9 @@ class _Call:
             cause: BaseException = error.cause
             if isinstance(cause, HotswapError):
                 raise cause from None
-            raise DrawError(f"The replica failed: {cause!r}") from error
+            raise DrawError(
+                f"The replica failed: {cause!r}. See its log, and run it again."
+            ) from error
         except RayError as error:
             if not self._canceled:
                 raise WorkerLostError(f"The replica is gone ({type(error).__name__}).") from error

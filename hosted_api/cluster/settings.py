@@ -104,7 +104,7 @@ def read_settings(given: Mapping[str, Any]) -> ReplicaSettings:
     unknown = sorted(set(given) - set(known))
     if unknown or not given.get("comfyui"):
         problem = f"{unknown[0]} is no setting" if unknown else "comfyui is missing"
-        raise SettingsError(f"args: {problem}. There are {', '.join(known)}.")
+        raise SettingsError(f"args: {problem}. Use {', '.join(known)}.")
     read: dict[str, Any] = {}
     for name, value in given.items():
         read[name] = _read(name, str(known[name]), value)
@@ -135,4 +135,4 @@ def _read(name: str, kind: str, value: object) -> object:
         return float(value)
     if kind.startswith("tuple") and isinstance(value, (list, tuple)):
         return tuple(str(each) for each in cast("Sequence[object]", value))
-    raise SettingsError(f"args: {name} is {value!r}, but has to be a {kind.partition('[')[0]}.")
+    raise SettingsError(f"args: {name} is {value!r}. Give a {kind.partition('[')[0]}.")

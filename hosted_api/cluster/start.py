@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import MutableMapping
 
 from ...errors import SettingsError
 from ..options import Options
@@ -23,7 +24,9 @@ def cluster_pool(options: Options, key: bytes) -> Pool:
         ModuleNotFoundError: Ray is not installed.
     """
     if options.comfyui:
-        raise SettingsError("--comfyui is for --workers local; with ray give --start FOLDER.")
+        raise SettingsError(
+            "--comfyui is for --workers local. With ray, name one to start: --start FOLDER."
+        )
     if options.start or not options.ray_address:
         settings_of(options, 0.0)
     _prepare(key, own=not options.ray_address)
@@ -40,12 +43,13 @@ def _prepare(key: bytes, *, own: bool) -> None:
         key: the token of our own cluster is made of it.
         own: whether the cluster is ours.
     """
+    environment: MutableMapping[str, str] = os.environ
     token = hashlib.sha256(b"ray" + key).hexdigest()
     defaults = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}
     if own:
         # By this name Ray is told to stay on the loopback address; it holds on every system.
         defaults["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-        if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+        if "RAY_AUTH_TOKEN_PATH" not in environment:
             defaults["RAY_AUTH_TOKEN"] = token
     for name, value in defaults.items():
-        os.environ.setdefault(name, value)
+        environment.setdefault(name, value)
