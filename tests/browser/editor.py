@@ -129,7 +129,7 @@ class Editor:
         self.page.evaluate("workflow => window.app.loadGraphData(workflow)", workflow)
 
     def clear(self) -> None:
-        """Leave nothing on the canvas, and no subgraph, panel or dialog open."""
+        """Leave nothing on the canvas, and no subgraph, panel, dialog or message open."""
         self.page.evaluate(
             """() => {
                 const {canvas, graph} = window.app
@@ -144,6 +144,9 @@ class Editor:
         )
         if self.page.locator("[role=dialog]").count():
             self.page.keyboard.press("Escape")
+        closing = "document.querySelectorAll('.p-toast-close-button')"
+        self.page.evaluate(f"() => {closing}.forEach(button => button.click())")
+        self.wait(f"() => {closing}.length === 0")  # they fade away
 
     def add(self, node_type: str, place: tuple[int, int] = (100, 150)) -> None:
         """Add a node."""

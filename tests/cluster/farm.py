@@ -163,9 +163,14 @@ class Farm:
         return time.monotonic() - begun
 
     def drawing(self) -> psutil.Process:
-        """The process of the replica that draws; there has to be one."""
-        text = requests.get(f"{self.api.url}/metrics", timeout=30).text
-        (name,) = re.findall(r'hotswap_worker_drawing\{worker="(\w+)"\} 1', text)
+        """The process of the replica that draws; another may be just ending its job."""
+
+        def drawing() -> list[str]:
+            text = requests.get(f"{self.api.url}/metrics", timeout=30).text
+            return re.findall(r'hotswap_worker_drawing\{worker="(\w+)"\} 1', text)
+
+        self.until(lambda: len(drawing()) == 1)
+        (name,) = drawing()
         pid = re.search(r"process (\d+)", self.workers()[name])
         assert pid is not None, self.workers()
         return psutil.Process(int(pid[1]))

@@ -338,5 +338,5 @@ def beside(world: World, url: str) -> tuple[Path, Path]:
     """Where the part of a source and its note are, in a folder that is there."""
     work = world.loras / "flux-hotswap" / ".work"
     work.mkdir(parents=True)
-    part = work / f"{key_of(parse(url))}.part"
+    part = work / f"{key_of(parse(url))}-{world.settings.apart}.part"
     return part, part.with_suffix(".json")

@@ -21,7 +21,7 @@ def install() -> None:
 def _pin_small_files(prompt: dict[str, Any]) -> dict[str, Any]:
     import folder_paths
 
-    for name, module in list(sys.modules.items()):
+    for name, module in sys.modules.copy().items():
         if not name.endswith(".ops.safety.weights"):
             continue
         folder = Path(folder_paths.models_dir) / module.FOLDER
