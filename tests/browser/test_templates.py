@@ -75,6 +75,7 @@ def test_another_template_opens_readable(laptop: Editor, name: str) -> None:
 
 
 def opens_readable(laptop: Editor, name: str) -> None:
+    before = complaints(laptop)  # what earlier tests were told, and the editor still shows
     open_template(laptop, name)
     boxes = laptop.boxes()
     pictures = {"Load Image"} if name in WITH_PICTURE else set[str]()
@@ -88,7 +89,7 @@ def opens_readable(laptop: Editor, name: str) -> None:
         assert bottom <= PAGE["height"]
     assert all(apart(*pair) for pair in itertools.combinations(boxes.values(), 2))
     assert laptop.page.evaluate("() => window.app.canvas.ds.scale") >= READABLE
-    assert complaints(laptop) == []
+    assert [text for text in complaints(laptop) if text not in before] == []
     laptop.shoot(f"template_{name}_{laptop.look()}")
 
 
