@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import mimetypes
 from collections.abc import Generator
 from pathlib import Path
 from typing import Final, Protocol, cast
@@ -15,6 +14,7 @@ from typing import Final, Protocol, cast
 from ..errors import SettingsError, StoreError
 from ..files.addresses import bare_url
 from ..texts import one_line
+from .served import type_of
 
 _PACKAGES: Final = {
     "s3": "s3fs",
@@ -36,7 +36,7 @@ class _FileSystem(Protocol):
     """The part of fsspec's file systems that is used."""
 
     def makedirs(self, path: str, exist_ok: bool) -> None: ...
-    def put_file(self, lpath: str, rpath: str) -> None: ...
+    def put_file(self, lpath: str, rpath: str, **kind: str) -> None: ...
     def mv(self, path1: str, path2: str) -> None: ...
     def rm_file(self, path: str) -> None: ...
     def rmdir(self, path: str) -> None: ...
@@ -61,8 +61,7 @@ class Folder:
         # before it is whole, so it needs no other name first.
         base = importlib.import_module("fsspec.spec").AbstractFileSystem
         self._moves = type(self._files).mv is not base.mv
-        # A store of objects tells browsers what a picture is, and Python knows webp from 3.13 on.
-        mimetypes.add_type("image/webp", ".webp")
+        self._s3 = self.address.startswith(("s3://", "s3a://"))
 
     def put(self, source: Path, folder: str, name: str) -> None:
         """Copy a file, whole or not at all where the file system can do that.
@@ -75,7 +74,9 @@ class Folder:
         with self._errors("written to"):
             if self._moves:  # a store of objects has no folders, and would make a bucket
                 self._files.makedirs(f"{self._root}/{folder}", exist_ok=True)
-            self._files.put_file(str(source), fresh)
+            # S3 tells browsers what a picture is; s3fs asks Python, which knows webp from 3.13 on.
+            kind = {"ContentType": type_of(source)} if self._s3 else {}
+            self._files.put_file(str(source), fresh, **kind)
             if fresh != target:
                 self._files.mv(fresh, target)
 

@@ -70,7 +70,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 def picture(tmp_path: Path, size: int = 3000) -> Path:
     path = tmp_path / "picture.webp"
-    path.write_bytes(os.urandom(size))
+    path.write_bytes(b"RIFF\0\0\0\0WEBPVP8 " + os.urandom(size))
     return path
 
 
