@@ -79,7 +79,9 @@ async def build(
     Operate(service).add_to(app)
 
     async def running(_: web.Application) -> AsyncIterator[None]:
-        tasks = [asyncio.ensure_future(_guarded(each)) for each in work]
+        tasks = [asyncio.ensure_future(each) for each in work]
+        for task in tasks:
+            task.add_done_callback(_tell_fault)
         yield
         for task in reversed(tasks):  # who draws goes last: the others have things there
             task.cancel()
@@ -161,13 +163,11 @@ def _recover(store: Store, outputs: Outputs) -> None:
     outputs.sweep(files)
 
 
-async def _guarded(work: Coroutine[Any, Any, None]) -> None:
-    """Do what goes on as long as the API; its end is a fault, and nobody else would hear of it."""
-    try:
-        await work
-    except Exception:
-        log.exception("a part of the API has ended; start the API anew")
-        raise
+def _tell_fault(task: asyncio.Future[None]) -> None:
+    """Tell of the end of what goes on as long as the API: nobody else would hear of it."""
+    fault = None if task.cancelled() else task.exception()
+    if fault is not None:
+        log.error("a part of the API has ended; start the API anew", exc_info=fault)
 
 
 async def _sweeping(service: Service) -> None:
