@@ -153,10 +153,9 @@ class _Choice:
 
     def loaded(self, places: Sequence[Place]) -> tuple[Waiting, Standing] | None:
         """Return the first job that finds all loaded, else the first that finds its model."""
-        for place in places:
-            worker = self._kinds.get(place.job.kind)
-            if worker is not None:
-                return place.job, worker
+        found = self._whole(places)
+        if found is not None:
+            return found
         for place in places:
             if place.job.kind[:2] in self._models:
                 return place.job, _nearest(place.job, self._idle)
@@ -169,12 +168,19 @@ class _Choice:
                 return place.job, _nearest(place.job, self._idle)
         return None
 
-    def _same(self, own: Sequence[Place]) -> tuple[Waiting, Standing] | None:
-        """Return the choice among jobs whose model is loaded and that are in no hurry."""
-        for place in own:
+    def _whole(self, places: Sequence[Place]) -> tuple[Waiting, Standing] | None:
+        """Return the first job that finds its model and its LoRA loaded."""
+        for place in places:
             worker = self._kinds.get(place.job.kind)
             if worker is not None:
                 return place.job, worker
+        return None
+
+    def _same(self, own: Sequence[Place]) -> tuple[Waiting, Standing] | None:
+        """Return the choice among jobs whose model is loaded and that are in no hurry."""
+        found = self._whole(own)
+        if found is not None:
+            return found
         for place in own:
             job = place.job
             if job.kind not in self._busy or self._now - job.created >= self._limits.patience:
