@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 import aiohttp
-from common import RESULTS, ROOT, machine, summary, write
+from common import RESULTS, ROOT, SMALL_PICTURE, machine, summary, write
 from environment import tools_python
 
 sys.path.append(str(ROOT / "tests"))
@@ -39,16 +39,7 @@ from runtime.server import ComfyServer, free_port
 
 from flux_hotswap.prediction.fill import fill_prompt, save_as
 
-REQUEST = {
-    "prompt": "a red circle",
-    "aspect_ratio": "custom",
-    "width": 256,
-    "height": 256,
-    "num_inference_steps": 4,
-    "go_fast": False,
-    "disable_safety_checker": True,
-    "output_format": "webp",
-}
+REQUEST = {**SMALL_PICTURE, "prompt": "a red circle", "output_format": "webp"}
 MODEL = "black-forest-labs/flux-dev"
 CLIENTS = 4
 Way = Callable[[dict[str, Any]], Awaitable[int]]

@@ -29,7 +29,7 @@ from typing import Any
 
 import psutil
 import requests
-from common import RESULTS, ROOT, machine, summary, write
+from common import RESULTS, ROOT, SMALL_PICTURE, machine, summary, write
 
 sys.path.append(str(ROOT / "tests"))
 sys.path.append(str(ROOT))
@@ -39,16 +39,7 @@ from cluster.farm import START_SECONDS, Farm, cluster_env, farm, small_server
 from mini_flux import loras
 from runtime.ray import ensure_ray
 
-REQUEST = {
-    "prompt": "a red circle",
-    "aspect_ratio": "custom",
-    "width": 256,
-    "height": 256,
-    "num_inference_steps": 4,
-    "go_fast": False,
-    "disable_safety_checker": True,
-    "output_format": "webp",
-}
+REQUEST = {**SMALL_PICTURE, "prompt": "a red circle", "output_format": "webp"}
 MODEL = "black-forest-labs/flux-dev"
 CLIENTS = 4
 CALLERS = 24

@@ -26,7 +26,7 @@ from typing import Any
 
 import psutil
 import requests
-from common import RESULTS, ROOT, machine, write
+from common import RESULTS, ROOT, SMALL_PICTURE, machine, write
 from PIL import Image
 
 sys.path.append(str(ROOT / "tests"))
@@ -38,15 +38,7 @@ from runtime.comfyui import find_comfyui
 from runtime.models import small_models
 from runtime.server import ComfyServer, free_port
 
-REQUEST = {
-    "aspect_ratio": "custom",
-    "width": 256,
-    "height": 256,
-    "num_inference_steps": 4,
-    "go_fast": False,
-    "disable_safety_checker": True,
-    "output_format": "png",
-}
+REQUEST = {**SMALL_PICTURE, "output_format": "png"}
 PATH = "/v1/models/black-forest-labs/flux-dev/predictions"
 CLIENTS = 4
 WHATS = ("comfyui", "api", "both")
