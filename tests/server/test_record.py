@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
@@ -385,19 +384,3 @@ def test_the_example_of_the_readme_twice(comfy: Comfy, tmp_path: Any, capsys: An
         exec(compile(code, "README.md", "exec"), {})  # noqa: S102 - our own page
         assert capsys.readouterr().out == "seed 4\n"
     assert len(list(tmp_path.iterdir())) == 1
-
-
-def test_only_so_many_input_images_are_kept_to_compare_with(comfy: Comfy) -> None:
-    temp = comfy.server.base / "temp"
-    temp.mkdir(exist_ok=True)
-    for number in range(70):
-        old = temp / f"flux-hotswap_before_{number:016}.jpg"
-        old.write_bytes(b"")
-        os.utime(old, (number, number))
-    Image.new("RGB", (64, 64), "teal").save(comfy.server.input_dir / "teal.png")
-    request = {"prompt": "x", "image": "teal.png", "num_inference_steps": 1}
-    path = ROOT / "workflows" / "api" / "flux_lora_schema.json"
-    comfy.run(fill_prompt(json.loads(path.read_text(encoding="utf-8")), request))
-    kept = sorted(temp.glob("flux-hotswap_before_*.jpg"), key=lambda each: each.stat().st_mtime)
-    assert len(kept) == 64
-    assert kept[-1].stat().st_size > 0
