@@ -57,6 +57,6 @@ STAGES: Final = (
     Stage("files", 55, "files", arguments=OFFLOADS),
     Stage("files, not pinned, no streams", 20, "files", "plainly", arguments=PLAINLY),
     Stage("hosted", 10, "hosted", arguments=OFFLOADS),
-    Stage("sizes, int8", 18, "step", "sizes", "int8"),
+    Stage("sizes and graphs, int8", 20, "step", "sizes", "int8"),
 )  # fmt: skip
 """An engine that is added to `step.ENGINES` is measured once it is named in `BASE`."""

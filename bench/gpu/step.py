@@ -15,6 +15,7 @@ from torch import Tensor
 
 from bench import checkpoints, peers
 
+from . import graph
 from .kit import Kit, distance
 from .predictions import of_step
 
@@ -212,7 +213,7 @@ def compile_blocks(patcher: Any, graphs: Graphs) -> None:
 
 
 def sizes(kit: Kit, engine: str) -> None:
-    """Measure a step of other sizes."""
+    """Measure a step of other sizes, and what a CUDA graph of a block would save."""
     if (size := begin(kit, engine)) is None:
         return
     with torch.inference_mode():
@@ -220,6 +221,7 @@ def sizes(kit: Kit, engine: str) -> None:
         for other in (replace(size, side=size.side * 3 // 4), replace(size, batch=4, steps=3)):
             label = f"{engine}, {other.side}x{other.side}, batch {other.batch}"
             measure(kit, engine, patcher, Step(other, kit.device), other, label=label)
+        graph.blocks(kit, engine, patcher, Step(size, kit.device))
 
 
 def measure(
