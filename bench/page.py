@@ -41,6 +41,7 @@ RENDER: dict[str, Callable[[Report], Iterator[Table]]] = {
     "soak_api": api_tables.soak_api,
     "shared_store": quality.shared_store,
     "drawing": quality.drawing,
+    "drawing_before": quality.looks,
     "branches": quality.branches,
     "mutation": quality.mutation,
     "fuzz": quality.fuzz,

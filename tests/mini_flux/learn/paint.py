@@ -20,6 +20,9 @@ CELL = 16
 _OUTLINE, _HALO = 0.015, 0.035
 """Widths of a sticker's dark line and of the white around it, in shorter sides."""
 
+RIM_TONES = (0.05, 1.0)
+"""Their greys."""
+
 _RIM = 0.02
 """Half the width of what is left of a hollow shape, in shorter sides."""
 
@@ -171,7 +174,7 @@ def _add(
         distance = torch.where(hollow[:, None, None], rim, distance)
     sticker = torch.tensor([scene.style == "sticker" for scene in scenes])[at]
     if sticker.any():
-        for width, tone in ((_HALO + _OUTLINE, 0.05), (_HALO, 1.0)):
+        for width, tone in zip((_HALO + _OUTLINE, _HALO), RIM_TONES, strict=True):
             cover = (0.5 + width * short[at, None, None] - distance).clamp(0, 1)
             spot = spot.lerp(torch.tensor(tone), (cover * sticker[:, None, None])[..., None])
     colour = torch.tensor([world.COLOURS[thing.colour] for thing in things])[at, None, None]
@@ -209,6 +212,17 @@ def _distances(things: Sequence[world.Thing], at: Tensor, offset: Tensor, radius
             pieces.append(OUTLINES[thing.kind](*torch.broadcast_tensors(u[part], v[part])))
             begin = ends[index]
     return torch.cat(pieces) * scale
+
+
+def levels(style: str, short: int) -> list[float]:
+    """How far the edges of a style lie from a thing's outline, in pixels, the outline's own first.
+
+    Args:
+        style: one of `world.STYLES`, or nothing.
+        short: the shorter side of the picture.
+    """
+    more = {"sticker": (_HALO, _HALO + _OUTLINE), "hollow": (-2 * _RIM,)}.get(style, ())
+    return [0.0, *(level * short for level in more)]
 
 
 def _ground(scene: Scene) -> Tensor:

@@ -1,0 +1,199 @@
+"""How well a picture is drawn: how close its edges are to the ideal ones, and how smooth.
+
+`judge` says what a picture shows. Here it is known what it should show; where the things lie and
+how large they are is fitted first, so that a thing that is whole but moved counts as well drawn.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from statistics import fmean
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage, optimize
+from torch import Tensor
+
+from . import paint, world
+from .world import Scene, Thing
+
+Mask = NDArray[np.bool_]
+Array = NDArray[np.float32]
+
+WRONG = 0.25
+"""How far a channel of a pixel, 0..1, has to be off to count as wrong."""
+
+NEAR = 6.0
+"""Wrong pixels further from an edge than this, in pixels, are stray."""
+
+SMOOTH = 16.0
+"""Deviation in pixels of the Gauss curve that an edge is smoothed with, for its roughness."""
+
+FAR = 30.0
+"""Edges further apart, in pixels, count as this far."""
+
+REACH, GROW = 14.0, 0.07
+"""How far a thing may have moved, in pixels, and grown."""
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What is wrong with a picture.
+
+    Attributes:
+        edge: mean distance between the edges of things and the ideal ones, both ways, in pixels.
+        rough: mean distance between an edge and the same edge smoothed, in pixels.
+        stray: wrong pixels away from every edge, in thousandths of the picture.
+        open: share of a sticker's rim and line, or of a hollow thing's line, that is not there.
+    """
+
+    edge: float
+    rough: float
+    stray: float
+    open: float = 0.0
+
+
+NOTHING = Looks(FAR, FAR, 1000.0, 1.0)
+"""Where no thing can be seen."""
+
+
+def mean(all_of_them: Sequence[Looks]) -> Looks:
+    """The mean of each figure."""
+    names = [field.name for field in fields(Looks)]
+    return Looks(*(fmean(getattr(one, name) for one in all_of_them) for name in names))
+
+
+def measure(picture: Array, scene: Scene) -> Looks:
+    """Compare a picture [H,W,3] float32 0..1 with the scene that its prompt describes."""
+    height, width = picture.shape[:2]
+    seen = torch.from_numpy(np.ascontiguousarray(picture))
+    got = _shown(seen, scene)
+    edge = _edge(got)
+    if not edge.any():
+        return NOTHING
+    fitted = replace(scene, things=_fitted(edge, scene, width, height))
+    ideal = paint.picture(fitted, width, height)
+    fields_ = [_field(thing, width, height) for thing in fitted.things]
+    short = min(width, height)
+    wanted = np.logical_or.reduce([_drawn(one, scene.style, short) < 0 for one in fields_])
+    distance, rough = _apart(edge, _edge(wanted), wanted)
+    wrong = ((seen - ideal).abs().amax(dim=-1) > WRONG).numpy()
+    edges = [_edge(one < level) for one in fields_ for level in paint.levels(scene.style, short)]
+    away = ndimage.distance_transform_edt(~np.logical_or.reduce(edges))
+    stray = 1000 * float((wrong & (np.asarray(away) > NEAR)).mean())
+    return Looks(distance, rough, stray, _open(wrong, fields_, scene.style, short))
+
+
+def _field(thing: Thing, width: int, height: int) -> Array:
+    """The distance of all pixels from a thing's outline, in pixels: [H,W]."""
+    distance = paint.OUTLINES[thing.kind](*_pixels(thing, width, height))
+    return (distance * thing.radius * min(width, height)).numpy()
+
+
+def _pixels(thing: Thing, width: int, height: int) -> tuple[Tensor, Tensor]:
+    """All pixels as x and y [H,W] from the middle of a thing, in its radii."""
+    x, y, radius = _numbers(thing, width, height)
+    rows = ((torch.arange(height) + 0.5 - y) / radius)[:, None]
+    columns = ((torch.arange(width) + 0.5 - x) / radius)[None]
+    columns, rows = torch.broadcast_tensors(columns, rows)
+    return columns, rows
+
+
+def _numbers(thing: Thing, width: int, height: int) -> tuple[float, float, float]:
+    return thing.x * width, thing.y * height, thing.radius * min(width, height)
+
+
+def _drawn(field: Array, style: str, short: int) -> Array:
+    """The distance from what is drawn in a thing's colour."""
+    if style != "hollow":
+        return field
+    half = np.float32(paint.levels(style, short)[-1] / 2)
+    return np.abs(field - half) + half
+
+
+def _edge(mask: Mask) -> Mask:
+    """The pixels of a mask at its edge; the border of the picture is none."""
+    return mask & ~ndimage.binary_erosion(mask, border_value=1)
+
+
+def _shown(seen: Tensor, scene: Scene) -> Mask:
+    """Where a picture has the colour of the nearest thing, rather than the ground's or a rim's."""
+    height, width = seen.shape[:2]
+    nearest = torch.full((height, width), torch.inf)
+    tone = torch.zeros_like(seen)
+    for thing in scene.things:
+        x, y = _pixels(thing, width, height)
+        away = (x**2 + y**2).sqrt()
+        colour = torch.tensor(world.COLOURS[thing.colour])
+        closer = away < nearest
+        tone[closer] = colour
+        nearest = torch.minimum(nearest, away)
+    base = torch.tensor(world.COLOURS[scene.ground])
+    others = [base, paint.second_tone(base)]
+    if scene.style == "sticker":
+        others += [torch.full((3,), value) for value in paint.RIM_TONES]
+    rest = torch.stack([((seen - one) ** 2).sum(dim=-1) for one in others]).amin(dim=0)
+    mask = (((seen - tone) ** 2).sum(dim=-1) < rest).numpy()
+    return np.asarray(ndimage.binary_opening(mask, np.ones((2, 2))), np.bool_)
+
+
+def _fitted(edge: Mask, scene: Scene, width: int, height: int) -> tuple[Thing, ...]:
+    """The things of a scene where the edges in a picture say that they are."""
+    short = min(width, height)
+    points = np.argwhere(edge)[:, ::-1] + 0.5
+    # An edge is made of the outermost pixels inside.
+    levels = [-0.5, *(one + 0.5 for one in paint.levels(scene.style, short) if one < 0)]
+    starts = [np.array(_numbers(thing, width, height)) for thing in scene.things]
+    away = [np.linalg.norm(points - start[:2], axis=1) / start[2] for start in starts]
+    owner = np.argmin(away, axis=0)
+    made = []
+    for index, (thing, start) in enumerate(zip(scene.things, starts, strict=True)):
+        own = torch.from_numpy(points[(owner == index) & (away[index] < 1.6)].astype(np.float32))
+        if len(own) < 20:
+            made.append(thing)
+            continue
+        off = _misses(paint.OUTLINES[thing.kind], own, levels)
+        limits = np.array([REACH, REACH, GROW * start[2]])
+        bounds = (start - limits, start + limits)
+        found = optimize.least_squares(off, start, bounds=bounds, loss="soft_l1", diff_step=1e-3)
+        x, y, radius = found.x.tolist()
+        made.append(replace(thing, x=x / width, y=y / height, radius=radius / short))
+    return tuple(made)
+
+
+def _misses(
+    outline: Callable[[Tensor, Tensor], Tensor], points: Tensor, levels: Sequence[float]
+) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    """How far points [N,2] are from the nearest edge, by a thing's x, y and radius."""
+
+    def off(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+        x, y, radius = numbers
+        distance = outline((points[:, 0] - x) / radius, (points[:, 1] - y) / radius) * radius
+        from_edges = torch.stack([(distance - level).abs() for level in levels])
+        return from_edges.amin(dim=0).double().numpy()
+
+    return off
+
+
+def _apart(got: Mask, ideal: Mask, inside: Mask) -> tuple[float, float]:
+    """How far two edges are apart, and how rough the first is, both in pixels."""
+    to_ideal = np.asarray(ndimage.distance_transform_edt(~ideal)).clip(max=FAR)
+    to_got = np.asarray(ndimage.distance_transform_edt(~got)).clip(max=FAR)
+    distance = (to_ideal[got].mean() + to_got[ideal].mean()) / 2
+    beside = np.where(got, np.where(inside, -to_ideal, to_ideal), 0.0)
+    weight = ndimage.gaussian_filter(got.astype(float), SMOOTH)
+    smooth = ndimage.gaussian_filter(beside, SMOOTH) / np.maximum(weight, 1e-9)
+    return float(distance), float(np.abs(beside - smooth)[got].mean())
+
+
+def _open(wrong: Mask, all_fields: Sequence[Array], style: str, short: int) -> float:
+    """The share of wrong pixels along the middles of a style's rim and lines."""
+    lines = [
+        np.abs(field - (one + other) / 2) < abs(one - other) / 4
+        for field in all_fields
+        for one, other in itertools.pairwise(paint.levels(style, short))
+    ]
+    return float(wrong[np.logical_or.reduce(lines)].mean()) if lines else 0.0
