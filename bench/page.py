@@ -41,7 +41,6 @@ RENDER: dict[str, Callable[[Report], Iterator[Table]]] = {
     "soak_api": api_tables.soak_api,
     "shared_store": quality.shared_store,
     "drawing": quality.drawing,
-    "drawing_before": quality.looks,
     "branches": quality.branches,
     "mutation": quality.mutation,
     "fuzz": quality.fuzz,
@@ -67,6 +66,9 @@ and writes this page anew. `--short` tries one in a short form and writes neithe
 CURRENT = "_current"
 """At the end of the name of results that came from a ComfyUI of today instead of the pinned one."""
 
+BEFORE = "_before"
+"""At the end of the name of results with the small FLUX as it was before its last training."""
+
 NO_GPU = "No GPU has measured this yet. It needs one with 80 GB of memory."
 
 
@@ -88,7 +90,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def page(results: Path) -> str:
     """Return the page that the files of a folder give."""
     found = {path.stem: path for path in sorted(results.glob("*.json"))}
-    ordered = [name for known in RENDER for name in (known, f"{known}{CURRENT}")]
+    ordered = [
+        name for known in RENDER for name in (known, f"{known}{CURRENT}", f"{known}{BEFORE}")
+    ]
     names = [*ordered, *(name for name in found if name not in ordered)]
     parts = [HEAD]
     for name in names:
@@ -108,19 +112,23 @@ def section(name: str, report: Report) -> str:
     """Return what the page says of one benchmark."""
     link = f"[every run](../bench/results/{name}.json)"
     texts = [f"## {name}", about(name), *(markdown(table) for table in rendered(name, report))]
-    texts += [f"{where(report)} {again(name)} Or look at {link}."]
+    last = (where(report), again(name), f"Or look at {link}.")
+    texts += [" ".join(text for text in last if text)]
     return "\n\n".join(text for text in texts if text) + "\n"
 
 
 def rendered(name: str, report: Report) -> list[Table]:
     """Return the tables of one benchmark."""
-    return list(RENDER.get(name.removesuffix(CURRENT), tables.values)(report))
+    known = quality.looks if name.endswith(BEFORE) else RENDER.get(name.removesuffix(CURRENT))
+    return list((known or tables.values)(report))
 
 
 def about(name: str) -> str:
     """Return the first line of a benchmark's own description; nothing if it has no script."""
     if name.endswith(CURRENT):
         return f"The same as {name.removesuffix(CURRENT)}, on a ComfyUI of today."
+    if name.endswith(BEFORE):
+        return "The small FLUX as it was before its last training."
     script = BENCH / f"{name}.py"
     if not script.is_file():
         return ""

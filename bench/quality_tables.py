@@ -117,7 +117,7 @@ def drawing(report: Report) -> Iterator[Table]:
         ],
         ("what", "measured", "goal: at most"),
     )
-    if "sizes" in report:
+    if "looks" in report["agreement"]["dev"]:
         yield from looks(report)
     yield from _drawing_parts(report)
 
@@ -126,25 +126,25 @@ LOOKS = ("edge", "rough", "stray", "open")
 
 
 def looks(report: Report) -> Iterator[Table]:
-    """How well things are drawn: by model, by size, by LoRA."""
-    sizes = report["sizes"]
-    worst = max(sizes["looks"], key=lambda ratio: sizes["looks"][ratio]["edge"])
-    found = {
-        **{f"{name}, 512 x 512": one["looks"] for name, one in report["agreement"].items()},
-        f"dev, the worst of {len(sizes['looks'])} sizes, {worst}": sizes["looks"][worst],
-    }
+    """How well things are drawn: by model, by size, by LoRA; what was measured of it."""
+    found = {f"{name}, 512 x 512": one["looks"] for name, one in report["agreement"].items()}
+    if "sizes" in report:
+        sizes = report["sizes"]["looks"]
+        worst = max(sizes, key=lambda ratio: sizes[ratio]["edge"])
+        found[f"dev, the worst of {len(sizes)} sizes, {worst}"] = sizes[worst]
     rows = [(name, *(number(one[part]) for part in LOOKS[:3])) for name, one in found.items()]
     heads = ("", "edge, px", "roughness, px", "stray, per mille")
     title = "Distance to the ideal edge; goal: 1.0 px, 0.7 px, 0.05 per mille; 1.5 times in a size"
     yield Table(rows, heads, title)
-    rows = [
-        (style, route, scale, *(number(one[part]) for part in LOOKS))
-        for style, routes in report["styles"]["looks"].items()
-        for route, scales in routes.items()
-        for scale, one in scales.items()
-    ]
-    heads = ("LoRA", "route", "lora_scale", *heads[1:], "of the lines open")
-    yield Table(rows, heads, "With a LoRA; goal: an edge of 1.5 px, lines closed")
+    if "styles" in report:
+        rows = [
+            (style, route, scale, *(number(one[part]) for part in LOOKS))
+            for style, routes in report["styles"]["looks"].items()
+            for route, scales in routes.items()
+            for scale, one in scales.items()
+        ]
+        heads = ("LoRA", "route", "lora_scale", *heads[1:], "of the lines open")
+        yield Table(rows, heads, "With a LoRA; goal: an edge of 1.5 px, lines closed")
 
 
 def _drawing_parts(report: Report) -> Iterator[Table]:
