@@ -116,7 +116,7 @@ def _drawn(field: Array, style: str, short: int) -> Array:
 
 def _edge(mask: Mask) -> Mask:
     """The pixels of a mask at its edge; the border of the picture is none."""
-    return mask & ~ndimage.binary_erosion(mask, border_value=1)
+    return mask & ~np.asarray(ndimage.binary_erosion(mask, border_value=1), np.bool_)
 
 
 def _shown(seen: Tensor, scene: Scene) -> Mask:
