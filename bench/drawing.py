@@ -15,12 +15,11 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import random
 import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -86,39 +85,39 @@ def shown(drawn: Sequence[Looks]) -> Found:
     return {name: round(value, 3) for name, value in asdict(looks.mean(drawn)).items()}
 
 
+def looked(studio: Studio, scenes: Sequence[Scene], **asked: Any) -> Found:
+    """The mean looks of these scenes' pictures."""
+    drawn = [
+        looks.measure(studio.draw(prompt=scene.prompt, seed=seed, **asked)[0], scene)
+        for seed, scene in enumerate(scenes)
+    ]
+    return shown(drawn)
+
+
 def sizes(studio: Studio, scenes: Sequence[Scene]) -> Found:
     """The looks of dev's pictures in every aspect ratio."""
-    made: Found = {}
-    for ratio in PRESETS:
-        pictures = [studio.draw(prompt=one.prompt, aspect_ratio=ratio)[0] for one in scenes]
-        pairs = zip(pictures, scenes, strict=True)
-        made[ratio] = shown([looks.measure(picture, scene) for picture, scene in pairs])
+    made = {ratio: looked(studio, scenes, aspect_ratio=ratio) for ratio in PRESETS}
     return {"prompts": len(scenes), "looks": made}
 
 
-def styles(studio: Studio, count: int) -> Found:
+def styles(studio: Studio, scenes: Sequence[Scene]) -> Found:
     """The looks of pictures with each LoRA, by route and scale."""
     made: Found = {}
     for style in world.STYLES:
-        scenes = list(itertools.islice(_styled(style), count))
-        for route, go_fast in ROUTES.items():
-            for scale in STYLED_SCALES:
-                asked = {"lora": f"{style}.safetensors", "lora_scale": scale, "go_fast": go_fast}
-                drawn = [
-                    looks.measure(studio.draw(prompt=one.prompt, seed=seed, **asked)[0], one)
-                    for seed, one in enumerate(scenes)
-                ]
-                made.setdefault(style, {}).setdefault(route, {})[str(scale)] = shown(drawn)
-    return {"prompts": count, "looks": made}
-
-
-def _styled(style: str) -> Iterator[Scene]:
-    """Held-out scenes in a style; a white thing in a white rim has no edge to be measured."""
-    dice = random.Random(SEED)
-    while True:
-        scene = world.held_out_scene(dice)
-        if all(thing.colour != "white" for thing in scene.things):
-            yield world.in_style(scene, style)
+        named = [world.in_style(scene, style) for scene in scenes]
+        visible = [scene for scene in named if looks.has_edges(scene)]
+        lora = f"{style}.safetensors"
+        made[style] = {
+            "prompts": len(visible),
+            "looks": {
+                route: {
+                    str(at): looked(studio, visible, lora=lora, lora_scale=at, go_fast=go_fast)
+                    for at in STYLED_SCALES
+                }
+                for route, go_fast in ROUTES.items()
+            },
+        }
+    return made
 
 
 def guidance(studio: Studio, scenes: Sequence[Scene]) -> Found:
@@ -228,37 +227,22 @@ def batch(studio: Studio) -> Found:
     return {"seconds_median": statistics.median(seconds), "seconds": seconds}
 
 
-def main() -> int:
-    """Draw everything, print and write what was found."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--short", action="store_true", help="4 prompts")
-    parser.add_argument("--prompts", type=int, default=200, help="for dev and for schnell")
-    parser.add_argument("--only", nargs="+", metavar="PART", help="some parts, by their names")
-    parser.add_argument("--output", type=Path, default=RESULTS / "drawing.json")
-    options = parser.parse_args()
-    scenes = world.held_out_scenes(4 if options.short else options.prompts, SEED)
-    few = scenes[: max(len(scenes) // 15, 4)]
-    some = 4 if options.short else 12
-    parts: dict[str, Callable[[Studio], Found]] = {
-        "batch": batch,
-        "lora_scale": lora_scale,
-        "inpaint": inpaint,
-        "fp8": lambda studio: fp8(studio, few),
-        "image_to_image": lambda studio: image_to_image(studio, few),
-        "guidance": lambda studio: guidance(studio, few),
-        "styles": lambda studio: styles(studio, some),
-        "sizes": lambda studio: sizes(studio, scenes[:some]),
-        "agreement": lambda studio: {name: agreement(studio, name, scenes) for name in STEPS},
-    }
-    report: Found = {"machine": machine("torch"), "files": files()}
-    with Studio() as studio:
-        put_loras(studio)
-        for name in options.only or parts:
-            report[name] = parts[name](studio)
-            write(options.output, report)
-    for name, found in report.get("agreement", {}).items():
-        print(f"{name}: {found['agree']} of {found['prompts']} agree, {found['looks']}")
-    return 0
+def few(scenes: Sequence[Scene]) -> Sequence[Scene]:
+    """Some of the prompts, for what draws each of them many times."""
+    return scenes[: max(len(scenes) // 15, 4)]
+
+
+PARTS: dict[str, Callable[[Studio, Sequence[Scene]], Found]] = {
+    "batch": lambda studio, _: batch(studio),
+    "lora_scale": lambda studio, _: lora_scale(studio),
+    "inpaint": lambda studio, _: inpaint(studio),
+    "fp8": lambda studio, scenes: fp8(studio, few(scenes)),
+    "image_to_image": lambda studio, scenes: image_to_image(studio, few(scenes)),
+    "guidance": lambda studio, scenes: guidance(studio, few(scenes)),
+    "styles": lambda studio, scenes: styles(studio, few(scenes)),
+    "sizes": lambda studio, scenes: sizes(studio, few(scenes)),
+    "agreement": lambda studio, scenes: {name: agreement(studio, name, scenes) for name in STEPS},
+}
 
 
 def files() -> Found:
@@ -266,6 +250,26 @@ def files() -> Found:
     packed = sum(path.stat().st_size for path in trained.PACKED.glob("*.xz"))
     unpacked = sum(len(trained.read(name)) for name in trained.FILES)
     return {"packed_mb": round(packed / 1e6, 2), "unpacked_mb": round(unpacked / 1e6, 2)}
+
+
+def main() -> int:
+    """Draw everything, print and write what was found."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--short", action="store_true", help="4 prompts")
+    parser.add_argument("--prompts", type=int, default=200, help="for dev and for schnell")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="some parts")
+    parser.add_argument("--output", type=Path, default=RESULTS / "drawing.json")
+    options = parser.parse_args()
+    scenes = world.held_out_scenes(4 if options.short else options.prompts, SEED)
+    report: Found = {"machine": machine("torch"), "files": files()}
+    with Studio() as studio:
+        put_loras(studio)
+        for name in options.only:
+            report[name] = PARTS[name](studio, scenes)
+            write(options.output, report)
+    for name, found in report.get("agreement", {}).items():
+        print(f"{name}: {found['agree']} of {found['prompts']} agree, {found['looks']}")
+    return 0
 
 
 if __name__ == "__main__":

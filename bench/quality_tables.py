@@ -127,23 +127,26 @@ LOOKS = ("edge", "rough", "stray", "open")
 
 def looks(report: Report) -> Iterator[Table]:
     """How well things are drawn: by model, by size, by LoRA; what was measured of it."""
-    found = {f"{name}, 512 x 512": one["looks"] for name, one in report["agreement"].items()}
+    shown = {
+        f"{name}, 512 x 512, {one['prompts']} prompts": one["looks"]
+        for name, one in report["agreement"].items()
+    }
     if "sizes" in report:
-        sizes = report["sizes"]["looks"]
+        count, sizes = report["sizes"]["prompts"], report["sizes"]["looks"]
         worst = max(sizes, key=lambda ratio: sizes[ratio]["edge"])
-        found[f"dev, the worst of {len(sizes)} sizes, {worst}"] = sizes[worst]
-    rows = [(name, *(number(one[part]) for part in LOOKS[:3])) for name, one in found.items()]
+        shown[f"dev, the worst of {len(sizes)} sizes, {worst}, {count} prompts"] = sizes[worst]
+    rows = [(name, *(number(one[part]) for part in LOOKS[:3])) for name, one in shown.items()]
     heads = ("", "edge, px", "roughness, px", "stray, per mille")
     title = "Distance to the ideal edge; goal: 1.0 px, 0.7 px, 0.05 per mille; 1.5 times in a size"
     yield Table(rows, heads, title)
     if "styles" in report:
         rows = [
-            (style, route, scale, *(number(one[part]) for part in LOOKS))
-            for style, routes in report["styles"]["looks"].items()
-            for route, scales in routes.items()
+            (style, str(found["prompts"]), route, scale, *(number(one[part]) for part in LOOKS))
+            for style, found in report["styles"].items()
+            for route, scales in found["looks"].items()
             for scale, one in scales.items()
         ]
-        heads = ("LoRA", "route", "lora_scale", *heads[1:], "of the lines open")
+        heads = ("LoRA", "prompts", "route", "lora_scale", *heads[1:], "of the lines open")
         yield Table(rows, heads, "With a LoRA; goal: an edge of 1.5 px, lines closed")
 
 

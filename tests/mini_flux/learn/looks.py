@@ -66,8 +66,16 @@ def mean(all_of_them: Sequence[Looks]) -> Looks:
     return Looks(*(fmean(getattr(one, name) for one in all_of_them) for name in names))
 
 
+def has_edges(scene: Scene) -> bool:
+    """Whether every edge can be seen: a white thing in a sticker's white rim has none."""
+    return scene.style != "sticker" or all(thing.colour != "white" for thing in scene.things)
+
+
 def measure(picture: Array, scene: Scene) -> Looks:
-    """Compare a picture [H,W,3] float32 0..1 with the scene that its prompt describes."""
+    """Compare a picture [H,W,3] float32 0..1 with the scene that its prompt describes.
+
+    The scene must have edges, see `has_edges`.
+    """
     height, width = picture.shape[:2]
     seen = torch.from_numpy(np.ascontiguousarray(picture))
     got = _shown(seen, scene)
@@ -76,18 +84,18 @@ def measure(picture: Array, scene: Scene) -> Looks:
         return NOTHING
     fitted = replace(scene, things=_fitted(edge, scene, width, height))
     ideal = paint.picture(fitted, width, height)
-    fields_ = [_field(thing, width, height) for thing in fitted.things]
+    distances = [_distance(thing, width, height) for thing in fitted.things]
     short = min(width, height)
-    wanted = np.logical_or.reduce([_drawn(one, scene.style, short) < 0 for one in fields_])
-    distance, rough = _apart(edge, _edge(wanted), wanted)
+    wanted = np.logical_or.reduce([_drawn(one, scene.style, short) < 0 for one in distances])
+    apart, rough = _apart(edge, _edge(wanted), wanted)
     wrong = ((seen - ideal).abs().amax(dim=-1) > WRONG).numpy()
-    edges = [_edge(one < level) for one in fields_ for level in paint.levels(scene.style, short)]
+    edges = [_edge(one < level) for one in distances for level in paint.levels(scene.style, short)]
     away = ndimage.distance_transform_edt(~np.logical_or.reduce(edges))
     stray = 1000 * float((wrong & (np.asarray(away) > NEAR)).mean())
-    return Looks(distance, rough, stray, _open(wrong, fields_, scene.style, short))
+    return Looks(apart, rough, stray, _open(wrong, distances, scene.style, short))
 
 
-def _field(thing: Thing, width: int, height: int) -> Array:
+def _distance(thing: Thing, width: int, height: int) -> Array:
     """The distance of all pixels from a thing's outline, in pixels: [H,W]."""
     distance = paint.OUTLINES[thing.kind](*_pixels(thing, width, height))
     return (distance * thing.radius * min(width, height)).numpy()
@@ -95,23 +103,23 @@ def _field(thing: Thing, width: int, height: int) -> Array:
 
 def _pixels(thing: Thing, width: int, height: int) -> tuple[Tensor, Tensor]:
     """All pixels as x and y [H,W] from the middle of a thing, in its radii."""
-    x, y, radius = _numbers(thing, width, height)
+    x, y, radius = _place(thing, width, height)
     rows = ((torch.arange(height) + 0.5 - y) / radius)[:, None]
     columns = ((torch.arange(width) + 0.5 - x) / radius)[None]
     columns, rows = torch.broadcast_tensors(columns, rows)
     return columns, rows
 
 
-def _numbers(thing: Thing, width: int, height: int) -> tuple[float, float, float]:
+def _place(thing: Thing, width: int, height: int) -> tuple[float, float, float]:
     return thing.x * width, thing.y * height, thing.radius * min(width, height)
 
 
-def _drawn(field: Array, style: str, short: int) -> Array:
+def _drawn(distance: Array, style: str, short: int) -> Array:
     """The distance from what is drawn in a thing's colour."""
     if style != "hollow":
-        return field
+        return distance
     half = np.float32(paint.levels(style, short)[-1] / 2)
-    return np.abs(field - half) + half
+    return np.abs(distance - half) + half
 
 
 def _edge(mask: Mask) -> Mask:
@@ -146,7 +154,7 @@ def _fitted(edge: Mask, scene: Scene, width: int, height: int) -> tuple[Thing, .
     points = np.argwhere(edge)[:, ::-1] + 0.5
     # An edge is made of the outermost pixels inside.
     levels = [-0.5, *(one + 0.5 for one in paint.levels(scene.style, short) if one < 0)]
-    starts = [np.array(_numbers(thing, width, height)) for thing in scene.things]
+    starts = [np.array(_place(thing, width, height)) for thing in scene.things]
     away = [np.linalg.norm(points - start[:2], axis=1) / start[2] for start in starts]
     owner = np.argmin(away, axis=0)
     made = []
@@ -189,11 +197,11 @@ def _apart(got: Mask, ideal: Mask, inside: Mask) -> tuple[float, float]:
     return float(distance), float(np.abs(beside - smooth)[got].mean())
 
 
-def _open(wrong: Mask, all_fields: Sequence[Array], style: str, short: int) -> float:
+def _open(wrong: Mask, distances: Sequence[Array], style: str, short: int) -> float:
     """The share of wrong pixels along the middles of a style's rim and lines."""
     lines = [
-        np.abs(field - (one + other) / 2) < abs(one - other) / 4
-        for field in all_fields
+        np.abs(distance - (one + other) / 2) < abs(one - other) / 4
+        for distance in distances
         for one, other in itertools.pairwise(paint.levels(style, short))
     ]
     return float(wrong[np.logical_or.reduce(lines)].mean()) if lines else 0.0
