@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from hosted_vectors import DATA, WHOLE
-from mini_flux import trained
-from safetensors.torch import load, save_file
+from hosted_vectors import DATA, WHOLE, model
+from safetensors.torch import save_file
 from torch import Tensor
 
 FILE: Final = "hosted-dev.safetensors"
 
 PICTURE: Final = DATA / "hosted_sticker.png"
-"""What the hosted model's code drew of REQUEST, on a CPU, with the trained small FLUX."""
+"""What the hosted model's code drew of REQUEST, on a CPU, with `hosted_vectors.MODEL`."""
 REQUEST: Final[Mapping[str, Any]] = {
     "prompt": "STKR, a large yellow star on a dotted blue ground",
     "lora": "sticker.safetensors",
@@ -28,9 +27,9 @@ REQUEST: Final[Mapping[str, Any]] = {
 
 
 def put_hosted(models: Path) -> None:
-    """Put the trained dev in the hosted format, with the hosted code's scales, among models."""
+    """Put that dev in the hosted format, with the hosted code's scales, among models."""
     scales = WHOLE["models"]["dev"]["input_scales"]
-    write_hosted(load(trained.read("flux1-dev")), scales, models / "diffusion_models" / FILE)
+    write_hosted(model("dev"), scales, models / "diffusion_models" / FILE)
 
 
 def hosted_state(

@@ -4,6 +4,9 @@
 `tests/data/hosted_fp8.json` holds what came out: numbers, and of tensors the sha256 of their bytes,
 little-endian and contiguous. The code ran on a CPU. Where it says `portable`, its sums were
 replaced by exact ones, which are the same on every machine.
+
+The models that it ran with are in `tests/data/hosted_model`: the small FLUX that draws as it was
+then. The one that draws today may change; these may not.
 """
 
 from __future__ import annotations
@@ -39,6 +42,8 @@ SAME_SUMS = (
 """Whether this CPU makes its ordinary sums in the order of the one that the hosted code ran on."""
 WAITS = "waits for a CPU of AMD's with AVX-512, as the hosted code ran on"
 
+MODEL = DATA / "hosted_model"
+
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -50,8 +55,13 @@ def tensors() -> dict[str, Tensor]:
 
 @functools.cache
 def model(name: str) -> dict[str, Tensor]:
-    """The tensors of a trained checkpoint, by their published names."""
-    return load(trained.read(f"flux1-{name}"))
+    """The tensors of a checkpoint that the hosted code ran with, by their published names."""
+    return load(file(f"flux1-{name}"))
+
+
+def file(name: str) -> bytes:
+    """A file of the small FLUX that the hosted code ran with, by its name in `trained.FILES`."""
+    return trained.read(name, MODEL)
 
 
 def sha(tensor: Tensor) -> str:

@@ -9,18 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 from hosted_files import FILE, PICTURE, REQUEST, put_hosted
-from hosted_vectors import SAME_SUMS, WAITS, WHOLE
+from hosted_vectors import MODEL, SAME_SUMS, WAITS, WHOLE
+from mini_flux import trained
 from runtime.client import ExecutionError
-from runtime.sheets import AS_COMFYUI, put_loras
+from runtime.sheets import AS_COMFYUI
 from runtime.studio import Picture, Studio, psnr, read
 
 SAID: dict[str, Any] = WHOLE["models"]["dev"]["runs"]["14 steps 512x512 sticker 1.125"]
 
 
 @pytest.fixture(scope="module")
-def studio() -> Iterator[Studio]:
-    with Studio(**AS_COMFYUI) as running:
-        put_loras(running)
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+    models = tmp_path_factory.mktemp("hosted")
+    trained.unpack(models, MODEL)
+    with Studio(models=models, **AS_COMFYUI) as running:
         put_hosted(running.server.models_dir)
         yield running
 

@@ -12,7 +12,8 @@ from hosted_files import write_hosted
 from hosted_vectors import DATA, PORTABLE, SAME_SUMS, WAITS, sha
 from hosted_vectors import SAID as PARTS
 from hosted_vectors import WHOLE as SAID
-from mini_flux import trained
+from hosted_vectors import file as file_of
+from hosted_vectors import model as state_of
 from runtime import inside
 from safetensors.torch import load
 from torch import Tensor
@@ -42,9 +43,7 @@ class Hosted:
         """The small model in the hosted format, with the scales that the hosted code found."""
         path = self.folder / f"{name}-fp8.safetensors"
         if not path.exists():
-            write_hosted(
-                load(trained.read(f"flux1-{name}")), SAID["models"][name]["input_scales"], path
-            )
+            write_hosted(state_of(name), SAID["models"][name]["input_scales"], path)
         return path
 
     def model(self, name: str, text: str = "base", *, portable: bool = True) -> Any:
@@ -64,7 +63,7 @@ class Hosted:
 
     def _lora(self, name: str, portable: bool) -> Any:
         path = self.folder / "sticker.safetensors"
-        path.write_bytes(trained.read(SAID["lora"]["file"]))
+        path.write_bytes(file_of(SAID["lora"]["file"]))
         apply = inside.pack("engine.loras").apply
         return apply(path, self.model(name, portable=portable), None, COEFFICIENT)[0]
 

@@ -11,9 +11,10 @@ import pytest
 import torch
 from hosted_files import hosted_state
 from hosted_vectors import SAID, WHOLE, sha
-from mini_flux import trained
+from hosted_vectors import file as file_of
+from hosted_vectors import model as state_of
 from runtime import inside
-from safetensors.torch import load, load_file, save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 MODELS: dict[str, Any] = WHOLE["models"]
@@ -25,7 +26,7 @@ State = dict[str, Tensor]
 
 @pytest.fixture(scope="session")
 def state() -> State:
-    return hosted_state(load(trained.read("flux1-dev")), MODELS["dev"]["input_scales"])
+    return hosted_state(state_of("dev"), MODELS["dev"]["input_scales"])
 
 
 @pytest.fixture
@@ -162,9 +163,9 @@ def test_unknown_tensors_do_no_harm(state: State, tmp_path: Path) -> None:
 
 @pytest.fixture
 def ordinary(models: Path, tmp_path: Path) -> Path:
-    """The trained model under a name of its own, of which nothing was kept."""
+    """The model that the hosted code ran with, of which nothing was kept."""
     path = tmp_path / f"{tmp_path.name}.safetensors"
-    path.write_bytes(trained.read("flux1-dev"))
+    path.write_bytes(file_of("flux1-dev"))
     return path
 
 
@@ -201,7 +202,7 @@ def clip(comfy: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("encoders")
     files = [folder / f"{name}.safetensors" for name in ("clip_l", "t5xxl_fp16")]
     for file in files:
-        file.write_bytes(trained.read(file.stem))
+        file.write_bytes(file_of(file.stem))
     return comfy.sd.load_clip([str(file) for file in files], clip_type=comfy.sd.CLIPType.FLUX)
 
 
@@ -210,7 +211,7 @@ def test_scales_are_found_as_hosted_and_kept(
     clip: Any, name: str, tmp_path: Path, models: Path
 ) -> None:
     path = tmp_path / f"{name}-{tmp_path.name}.safetensors"
-    path.write_bytes(trained.read(f"flux1-{name}"))
+    path.write_bytes(file_of(f"flux1-{name}"))
     model, route = load_model(path, name, engine="fp8", clip=clip)
     assert "calibrated as hosted" in route.reason
     found = {key: float(layer.input_scale) for key, layer in layers(model).items()}

@@ -24,30 +24,30 @@ FILES = {
 STAMP = "trained.txt"
 
 
-def recipe() -> str:
-    """A fingerprint of the packed files."""
+def recipe(packed: Path | None = None) -> str:
+    """A fingerprint of packed files: those of PACKED, or of another folder."""
     digest = hashlib.sha256()
     for name in FILES:
-        digest.update((PACKED / f"{name}.safetensors.xz").read_bytes())
+        digest.update(_file(name, packed).read_bytes())
     return digest.hexdigest()
 
 
-def are_unpacked(folder: Path) -> bool:
+def are_unpacked(folder: Path, packed: Path | None = None) -> bool:
     """Whether `folder` holds what `unpack` would write."""
     stamp = folder / STAMP
-    fresh = stamp.is_file() and stamp.read_text(encoding="utf-8") == recipe()
+    fresh = stamp.is_file() and stamp.read_text(encoding="utf-8") == recipe(packed)
     return fresh and all(place(folder, name).is_file() for name in FILES)
 
 
-def unpack(folder: Path) -> None:
+def unpack(folder: Path, packed: Path | None = None) -> None:
     """Write all files into `folder`, as models folders are laid out; the stamp comes last."""
     for name in FILES:
         target = place(folder, name)
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_suffix(".part")
-        part.write_bytes(read(name))
+        part.write_bytes(read(name, packed))
         part.replace(target)
-    (folder / STAMP).write_text(recipe(), encoding="utf-8")
+    (folder / STAMP).write_text(recipe(packed), encoding="utf-8")
 
 
 def place(folder: Path, name: str) -> Path:
@@ -55,6 +55,10 @@ def place(folder: Path, name: str) -> Path:
     return folder / FILES[name] / f"{name}.safetensors"
 
 
-def read(name: str) -> bytes:
+def read(name: str, packed: Path | None = None) -> bytes:
     """The bytes of a file."""
-    return lzma.decompress((PACKED / f"{name}.safetensors.xz").read_bytes())
+    return lzma.decompress(_file(name, packed).read_bytes())
+
+
+def _file(name: str, packed: Path | None) -> Path:
+    return (packed or PACKED) / f"{name}.safetensors.xz"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hosted_vectors import DTYPES, SAID, model, parts, sha, tensors
-from mini_flux import trained
+from hosted_vectors import DTYPES, SAID, file, model, parts, sha, tensors
 from safetensors.torch import load
 
 from flux_hotswap.errors import CheckpointError, LoraError
@@ -42,7 +41,7 @@ def test_main_then_extra_and_back(dtype: str, layer: str) -> None:
 
 @pytest.mark.parametrize("name", ["dev", "schnell"])
 def test_a_trained_lora(name: str) -> None:
-    sticker = load(trained.read("sticker"))
+    sticker = load(file("sticker"))
     found = {
         layer: told(merge(quantise_weight(model(name)[f"{layer}.weight"]), own, STICKER))
         for layer in SAID["layers"][name]

@@ -41,20 +41,24 @@ DEFAULTS: dict[str, Any] = {
 class Studio:
     """A ComfyUI of its own with the trained small FLUX."""
 
-    def __init__(self, comfyui: ComfyUI | None = None, **options: Any) -> None:
+    def __init__(
+        self, comfyui: ComfyUI | None = None, models: Path | None = None, **options: Any
+    ) -> None:
         """Nothing runs before the `with`.
 
         Args:
             comfyui: what to run; the one of the tests if it is not given.
+            models: their folder; the trained small FLUX's if it is not given.
             options: of `ComfyServer`.
         """
-        self._comfyui, self._options = comfyui, options
+        self._comfyui, self._models, self._options = comfyui, models, options
         self._stack = ExitStack()
 
     def __enter__(self) -> Studio:
         base = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
         comfyui = self._comfyui or find_comfyui()
-        server = ComfyServer(comfyui, models=trained_models(), base=base, **self._options)
+        models = self._models or trained_models()
+        server = ComfyServer(comfyui, models=models, base=base, **self._options)
         self.server = self._stack.enter_context(server)
         self.client = Client(self.server.url)
         return self
