@@ -27,7 +27,7 @@ def painted(scene: Scene, width: int = SIDE, height: int = SIDE) -> looks.Array:
 @pytest.mark.parametrize("style", ["", *world.STYLES])
 def test_what_is_painted_is_drawn_well(style: str, size: tuple[int, int]) -> None:
     dice = random.Random(3)
-    plain = [world.any_scene(dice) for _ in range(8)]
+    plain = [world.any_scene(dice) for _ in range(10)]
     scenes = [world.in_style(scene, style) if style else scene for scene in plain]
     visible = [scene for scene in scenes if looks.has_edges(scene)]
     assert len(visible) >= 5

@@ -249,7 +249,45 @@ def test_guidance_decides_how_often_the_prompt_is_obeyed(tokenizers: text.Tokeni
         seen.append(world.training_scene(dice))
         return seen[-1]
 
-    batch = batches.make(random.Random(5), scene, (tokenizers, encoder), 200, 8)
+    parts = batches.Parts(200, 8, 0)
+    batch = batches.make(random.Random(5), scene, (tokenizers, encoder), parts)
     low = int((batch.guidance < batches.OBEYED).sum())
     other = len(seen) - 200
     assert 0 < other < low
+
+
+def test_cells_are_asked_at_edges_and_seen_by_none(tokenizers: text.Tokenizers) -> None:
+    encoder = torch.randn(16, 192), torch.zeros(16)
+    parts = batches.Parts(40, 128, 26)
+    batch = batches.make(random.Random(6), world.training_scene, (tokenizers, encoder), parts)
+    words = len(text.POSITIONS)
+    places = batch.turn[:, words:].flatten(2)
+    for one in places:
+        assert len(one.unique(dim=0)) == parts.seen + parts.asked, "no cell is there twice"
+    at_edge = batch.painted.outline.abs() < batches.AT_EDGES + 2
+    assert at_edge[:, parts.seen :].float().mean() > 0.95
+    assert at_edge[:, : parts.seen].float().mean() < 0.3
+    assert (batch.bias[:, words + parts.seen :] == batches.UNSEEN).all()
+    assert (batch.bias[:, words : words + parts.seen] > 0).all()
+    assert batch.weight.mean(dim=1).numpy() == pytest.approx(1 + batches.EDGES)
+
+
+@torch.no_grad()
+def test_what_is_asked_changes_nothing_that_is_seen(tokenizers: text.Tokenizers) -> None:
+    encoder = torch.randn(16, 192), torch.zeros(16)
+    torch.manual_seed(8)
+    model = flux.Flux(guidance=True)
+    torch.nn.init.normal_(model.final_layer.linear.weight, std=0.1)
+    parts = batches.Parts(2, 32, 8)
+    batch = batches.make(random.Random(7), world.training_scene, (tokenizers, encoder), parts)
+    txt, vec = torch.randn(2, len(text.POSITIONS), text.T5_WIDTH), torch.randn(2, 16)
+
+    def drawn(latents: Tensor) -> Tensor:
+        rest = (batch.guidance, batch.turn, batch.bias)
+        return model(latents, txt, vec, torch.tensor([0.8, 0.3]), *rest)[0]
+
+    other = batch.latents.clone()
+    other[:, parts.seen :] += 1
+    before, after = drawn(batch.latents), drawn(other)
+    assert torch.equal(before[:, : parts.seen], after[:, : parts.seen])
+    assert (before - after)[:, parts.seen :].abs().max() > 0.1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import lzma
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from mini_flux import trained
 from mini_flux.learn import __main__ as command
 from mini_flux.learn import (
+    batches,
     flux,
     loop,
     pack,
@@ -77,20 +79,25 @@ def test_the_pace(index: int, share: float) -> None:
     assert loop.pace(index, 1000) == pytest.approx(share)
 
 
-def test_all_stages_in_miniature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("more", [[], ["--further"]], ids=["from nothing", "further"])
+def test_all_stages_in_miniature(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[str]
+) -> None:
     def as_it_is(module: Any, **_: Any) -> Any:
         return module
 
-    def few(_: int) -> tuple[int, int]:
-        return 2, 8
+    def few(_: float) -> batches.Parts:
+        return batches.Parts(2, 8, 2)
 
     def no_sheet(*_: Any, **__: Any) -> float:
         return 0.0
 
     monkeypatch.setattr(torch, "compile", as_it_is)
     monkeypatch.setattr(sample, "sheet", no_sheet)
-    for module in (train_vae, train_dev, train_schnell, train_lora):
+    for module in (train_vae, train_schnell, train_lora):
         monkeypatch.setattr(module, "STEPS", 2)
+    for course in ("WHOLE", "FURTHER"):
+        monkeypatch.setattr(train_dev, course, replace(getattr(train_dev, course), steps=2))
     for module in (train_dev, train_schnell, train_lora):
         monkeypatch.setattr(module, "phase", few)
     monkeypatch.setattr(train_vae, "BATCH", 2)
@@ -98,7 +105,7 @@ def test_all_stages_in_miniature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(pack, "FILTERS", [{"id": lzma.FILTER_LZMA2, "preset": 0}])
     output = tmp_path / "trained"
     arguments = [str(find_comfyui().path), str(tmp_path / "work"), "--output", str(output)]
-    assert command.main(arguments) == 0
+    assert command.main([*arguments, *more]) == 0
     monkeypatch.setattr(trained, "PACKED", output)
     trained.unpack(tmp_path / "models")
     assert trained.are_unpacked(tmp_path / "models")
@@ -106,7 +113,30 @@ def test_all_stages_in_miniature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.undo()
     assert fresh == {name: shapes(trained.read(name)) for name in trained.FILES}
     curves = {path.name for path in output.glob("*.jsonl")}
-    assert {"dev.loss.jsonl", "vae.loss.jsonl", "sticker.loss.jsonl"} <= curves
+    assert {"dev.loss.jsonl", "schnell.loss.jsonl", "sticker.loss.jsonl"} <= curves
+    assert ("vae.loss.jsonl" in curves) is not more
+    assert "sticker: 2 steps" in (output / command.LOG).read_text(encoding="utf-8")
+
+
+@torch.no_grad()
+def test_a_lora_beside_the_layers_is_one_in_their_weights() -> None:
+    torch.manual_seed(5)
+    dev = Model(guidance=True)
+    nn.init.normal_(dev.flux.final_layer.linear.weight, std=0.1)
+    lora = train_lora.Lora(dev)
+    for weight in lora.learning():
+        nn.init.normal_(weight, std=0.1)
+    lora.scale.fill_(1.7)
+    x, txt, vec = torch.randn(1, 9, 64), torch.randn(1, 5, text.T5_WIDTH), torch.randn(1, 16)
+    given = (x, txt, vec, torch.tensor([0.6]), torch.tensor([3.0]))
+    rest = flux.turns(torch.zeros(1, 14, 3)), torch.zeros(1, 14)
+    plain, *_ = dev.flux(*given, *rest)
+    made, *_ = lora.flux(*given, *rest)
+    for name, part in lora.delta().items():
+        dev.flux.get_parameter(f"{name}.weight").add_(part.up @ part.down, alpha=1.7)
+    wanted, *_ = dev.flux(*given, *rest)
+    assert (wanted - plain).abs().max() > 0.1
+    assert (made - wanted).abs().max() < 1e-3
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from hosted_files import FILE, PICTURE, REQUEST, put_hosted
+from hosted_files import REQUEST
 from mini_flux import trained
 from mini_flux.learn import world
 from PIL import Image, ImageDraw
@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from flux_hotswap.prediction.sizes import PRESETS
 
 from .environment import ROOT
-from .studio import Picture, Studio, image, psnr, read
+from .studio import Picture, Studio, image, psnr
 
 FOLDER = ROOT / "docs" / "images"
 QUALITY = 80
@@ -58,7 +58,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     FOLDER.mkdir(parents=True, exist_ok=True)
     with Studio(**AS_COMFYUI) as studio:
         put_loras(studio)
-        put_hosted(studio.server.models_dir)
         for name in names:
             sheet(SHEETS[name](studio)).save(FOLDER / f"{name}.webp", quality=QUALITY, method=6)
             sys.stderr.write(f"docs/images/{name}.webp\n")
@@ -180,18 +179,17 @@ def go_fast(studio: Studio) -> list[list[Cell]]:
 
 
 def engines(studio: Studio) -> list[list[Cell]]:
-    """What the hosted code drew, and each engine's picture of the same request."""
-    theirs = read(PICTURE.read_bytes())
+    """The hosted arithmetic's picture, and the other engines' of the same request."""
     drawn: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-        "fp8": ({"dev_file": FILE}, {}),
         "int8, LoRA as hosted": ({}, {}),
         "int8, LoRA whole": ({"go_fast_lora": "whole"}, {}),
         "bf16": ({}, {"go_fast": False}),
     }
-    row = [Cell(theirs, "the hosted code")]
+    (hosted,) = studio.draw_with({"engine": "fp8"}, REQUEST)
+    row = [Cell(hosted, "fp8")]
     for name, (inputs, fields) in drawn.items():
         (picture,) = studio.draw_with(inputs, {**REQUEST, **fields})
-        row.append(Cell(picture, f"{name}: {psnr(picture, theirs):.0f} dB"))
+        row.append(Cell(picture, f"{name}: {psnr(picture, hosted):.0f} dB"))
     return [row]
 
 

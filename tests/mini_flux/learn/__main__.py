@@ -1,7 +1,8 @@
 """Train everything and pack it: `python3 dev.py train`.
 
-Takes about three hours on two cores. It can be stopped at any time and goes on where it was. States
-lie in the work folder, the trained files with their loss curves and sheets beside `trained.py`.
+Takes three to five hours on two cores. It can be stopped at any time and goes on where it was.
+States and the log lie in the work folder, the trained files with the log, their loss curves and
+sheets beside `trained.py`.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 import argparse
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file, save_file
 
 from mini_flux import loras, trained
 from mini_flux.load_diffusers import load_tokenizers
@@ -31,6 +33,10 @@ from . import (
 )
 from .model import Model
 
+log = logging.getLogger(__package__)
+
+LOG = "train.log"
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train what is not trained yet, then pack."""
@@ -38,20 +44,65 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("comfyui", type=Path, help="where the tokenizers are")
     parser.add_argument("work", type=Path, help="for the states")
     parser.add_argument("--output", type=Path, default=trained.PACKED)
+    parser.add_argument(
+        "--further",
+        action="store_true",
+        help="go on from the trained files that are there, not from nothing; the VAE stays",
+    )
     options = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     options.work.mkdir(parents=True, exist_ok=True)
+    with logged(options.work / LOG):
+        train(options)
+    shutil.copyfile(options.work / LOG, options.output / LOG)
+    return 0
+
+
+@contextmanager
+def logged(path: Path) -> Iterator[None]:
+    """Write what the stages say into a file as well."""
+    logging.basicConfig(format="%(message)s")
+    log.setLevel(logging.INFO)
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+
+def train(options: argparse.Namespace) -> None:
+    """All stages, and their files."""
     tokenizers = text.Tokenizers(*load_tokenizers(options.comfyui))
+    known = known_model(options.work) if options.further else None
     encoder = train_vae.load_encoder(options.work)
     tools = (tokenizers, encoder)
-    train_dev.train(options.work, *tools)
-    train_vae.train(options.work)
+    train_dev.train(options.work, *tools, known)
+    if known is None:
+        train_vae.train(options.work)
     dev = as_stored(load_dev(options.work), tokenizers)
     schnell = train_schnell.train(options.work, tools, dev)
     deltas = {style: train_lora.train(options.work, tools, dev, style) for style in world.STYLES}
     write(options.work, options.output, dev, schnell, deltas)
     sheets(options.output, tools, dev, as_stored(schnell, tokenizers))
-    return 0
+
+
+def known_model(work: Path) -> Model:
+    """The dev that is packed already; its VAE is put into `work`."""
+    files = {name: load(trained.read(name)) for name in ("flux1-dev", "t5xxl_fp16", "clip_l", "ae")}
+    known = {
+        name: {key: one.float() for key, one in state.items()} for name, state in files.items()
+    }
+    model = Model(guidance=True)
+    model.flux.load_state_dict(known["flux1-dev"])
+    model.t5.from_file(known["t5xxl_fp16"])
+    clip = {name.removeprefix("text_model."): one for name, one in known["clip_l"].items()}
+    model.clip.load_state_dict(clip)
+    weight, bias = vae.from_file(known["ae"])
+    save_file({"weight": weight.contiguous(), "bias": bias}, work / "encoder.safetensors")
+    save_file(known["ae"], work / "vae.safetensors")
+    return model
 
 
 def load_dev(work: Path) -> Model:
@@ -107,7 +158,7 @@ def write(
     )
     for curve in sorted(work.glob("*.loss.jsonl")):
         shutil.copyfile(curve, output / curve.name)
-    logging.getLogger(__name__).info("%.2f MB in %s", total / 1e6, output)
+    log.info("%.2f MB packed", total / 1e6)
 
 
 def sheets(

@@ -120,9 +120,10 @@ def shape_of(mask: Mask) -> tuple[str, float]:
 def _palette() -> tuple[list[str], NDArray[np.float32]]:
     names, tones = [], []
     for name, tone in world.COLOURS.items():
-        base = torch.tensor(tone)
-        names += [name, name]
-        tones += [base.numpy(), paint.second_tone(base).numpy()]
+        for shade in world.SHADES:
+            base = paint.shaded(torch.tensor(tone), shade)
+            names += [name, name]
+            tones += [base.numpy(), paint.second_tone(base).numpy()]
     return names, np.stack(tones)
 
 

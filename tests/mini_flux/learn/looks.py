@@ -1,7 +1,8 @@
 """How well a picture is drawn: how close its edges are to the ideal ones, and how smooth.
 
 `judge` says what a picture shows. Here it is known what it should show; where the things lie and
-how large they are is fitted first, so that a thing that is whole but moved counts as well drawn.
+how large they are is fitted first, so that a thing that is whole but moved counts as well drawn. So
+is what the seed may choose: the ground's shade, and its texture where the prompt is silent.
 """
 
 from __future__ import annotations
@@ -67,8 +68,9 @@ def mean(all_of_them: Sequence[Looks]) -> Looks:
 
 
 def has_edges(scene: Scene) -> bool:
-    """Whether every edge can be seen: a white thing in a sticker's white rim has none."""
-    return scene.style != "sticker" or all(thing.colour != "white" for thing in scene.things)
+    """Whether every edge can be seen: a white or black thing is lost in a sticker's rim."""
+    lost = {"white", "black"} if scene.style == "sticker" else set()
+    return not any(thing.colour in lost for thing in scene.things)
 
 
 def measure(picture: Array, scene: Scene) -> Looks:
@@ -78,6 +80,7 @@ def measure(picture: Array, scene: Scene) -> Looks:
     """
     height, width = picture.shape[:2]
     seen = torch.from_numpy(np.ascontiguousarray(picture))
+    scene = _chosen(seen, scene)
     got = _shown(seen, scene)
     edge = _edge(got)
     if not edge.any():
@@ -93,6 +96,22 @@ def measure(picture: Array, scene: Scene) -> Looks:
     away = ndimage.distance_transform_edt(~np.logical_or.reduce(edges))
     stray = 1000 * float((wrong & (np.asarray(away) > NEAR)).mean())
     return Looks(apart, rough, stray, _open(wrong, distances, scene.style, short))
+
+
+def _chosen(seen: Tensor, scene: Scene) -> Scene:
+    """The scene on the ground that a picture shows, of those that the seed may choose."""
+    textures = world.TEXTURES if scene.open else (scene.texture,)
+    choices = [
+        replace(scene, texture=texture, shade=shade)
+        for texture, shade in itertools.product(textures, world.SHADES)
+    ]
+    height, width = seen.shape[:2]
+
+    def wrong(choice: Scene) -> float:
+        ground = paint.picture(replace(choice, things=()), width, height)
+        return float((seen - ground).abs().clamp(max=WRONG).mean())
+
+    return min(choices, key=wrong)
 
 
 def _distance(thing: Thing, width: int, height: int) -> Array:
@@ -135,11 +154,11 @@ def _shown(seen: Tensor, scene: Scene) -> Mask:
     for thing in scene.things:
         x, y = _pixels(thing, width, height)
         away = (x**2 + y**2).sqrt()
-        colour = torch.tensor(world.COLOURS[thing.colour])
+        colour = paint.lit(torch.tensor(world.COLOURS[thing.colour]), x, y)
         closer = away < nearest
-        tone[closer] = colour
+        tone[closer] = colour[closer]
         nearest = torch.minimum(nearest, away)
-    base = torch.tensor(world.COLOURS[scene.ground])
+    base = paint.shaded(torch.tensor(world.COLOURS[scene.ground]), scene.shade)
     others = [base, paint.second_tone(base)]
     if scene.style == "sticker":
         others += [torch.full((3,), value) for value in paint.RIM_TONES]

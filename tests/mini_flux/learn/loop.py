@@ -61,9 +61,8 @@ def dice(seed: int, step: int) -> random.Random:
 def run(stage: Stage, folder: Path) -> None:
     """Train to the end, from the state in `folder` if there is one; leaves the loss curve there."""
     path = folder / f"{stage.name}.state.pt"
-    done = _load(stage, path)
+    done, seconds = _load(stage, path)
     saved = time.monotonic()
-    seconds = 0.0
     with (
         (folder / f"{stage.name}.loss.jsonl").open("a", encoding="utf-8") as curve,
         tqdm(total=stage.steps, initial=done, desc=stage.name, mininterval=5) as bar,
@@ -85,26 +84,28 @@ def run(stage: Stage, folder: Path) -> None:
                 )
                 curve.flush()
             if last or time.monotonic() - saved > SAVE_SECONDS:
-                _save(stage, path, index + 1)
+                _save(stage, path, index + 1, seconds)
                 saved = time.monotonic()
             if stage.sketch and (last or (index + 1) % stage.sketch_every == 0):
                 stage.sketch(index + 1)
+    log.info("%s: %d steps, %.0f s", stage.name, stage.steps, seconds)
 
 
-def _load(stage: Stage, path: Path) -> int:
+def _load(stage: Stage, path: Path) -> tuple[int, float]:
+    """How many steps are done, and the seconds that they took."""
     if not path.is_file():
-        return 0
+        return 0, 0.0
     state = torch.load(path, weights_only=True)
     for name, part in stage.parts.items():
         part.load_state_dict(state["parts"][name])
     log.info("%s goes on after step %d of %d", stage.name, state["done"], stage.steps)
-    return state["done"]
+    return state["done"], state["seconds"]
 
 
-def _save(stage: Stage, path: Path, done: int) -> None:
+def _save(stage: Stage, path: Path, done: int, seconds: float) -> None:
     parts = {name: part.state_dict() for name, part in stage.parts.items()}
     fresh = path.with_suffix(".new")
-    torch.save({"done": done, "parts": parts}, fresh)
+    torch.save({"done": done, "seconds": seconds, "parts": parts}, fresh)
     fresh.replace(path)
 
 

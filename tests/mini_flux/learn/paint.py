@@ -1,7 +1,7 @@
 """Paint scenes, whole or only some cells of 16 x 16 pixels: a cell is one token of FLUX.
 
 A shape is a function that gives the distance of points from its outline, negative inside; its
-edge is softened over one pixel. Textures repeat with every cell.
+edge is softened over one pixel. Things are lit from the top left. Textures repeat with every cell.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from . import world
 from .world import Scene
 
 CELL = 16
-_OUTLINE, _HALO = 0.015, 0.035
+_INNER = torch.arange(CELL) - (CELL - 1) / 2
+"""The rows and columns of a cell's pixels from its middle."""
+
+_OUTLINE, _HALO = 0.03, 0.04
 """Widths of a sticker's dark line and of the white around it, in shorter sides."""
 
 RIM_TONES = (0.05, 1.0)
@@ -27,6 +30,9 @@ _RIM = 0.02
 """Half the width of what is left of a hollow shape, in shorter sides."""
 
 _CONTRAST = 0.3
+
+_LIGHT = 0.2
+"""How far a thing's colour goes towards white where x + y is -1 radius, and to black at 1."""
 
 
 # --- outlines; x and y in radii, y down ---
@@ -98,7 +104,7 @@ class Painted:
     Attributes:
         cells: [B,N,16,16,3] float32 0..1.
         outline: [B,N] distance of the cells' middles from the nearest outline in pixels, negative
-            inside.
+            inside; 1000 where none is near.
         place: [B,N,2] x and y of the cells' middles from the nearest thing's, in its radii.
         kind: [B,N] the nearest thing's kind, -1 where none is near.
     """
@@ -132,7 +138,7 @@ def paint(scenes: Sequence[Scene], sizes: Tensor, cells: Tensor) -> Painted:
         cells: [B,N,2] row and column of the cells.
     """
     batch, count = cells.shape[:2]
-    grounds = torch.stack([_ground(scene) for scene in scenes])
+    grounds = torch.stack([ground(scene) for scene in scenes])
     made = Painted(
         cells=grounds[:, None].expand(batch, count, CELL, CELL, 3).clone(),
         outline=torch.full((batch, count), 1e3),
@@ -164,7 +170,7 @@ def _add(
     offset = middles[rows] - centre[:, None]
     near = offset.norm(dim=-1) < (radius * 1.45 + 24 + short * (_OUTLINE + _HALO))[:, None]
     at, cell = near.nonzero(as_tuple=True)
-    distance = _distances(things, at, offset[at, cell], radius)
+    distance = _distances(things, at, offset[at, cell], radius, _INNER)
     row = rows[at]
     spot = made.cells[row, cell]
     hollow = torch.tensor([scene.style == "hollow" for scene in scenes])[at]
@@ -177,10 +183,10 @@ def _add(
         for width, tone in zip((_HALO + _OUTLINE, _HALO), RIM_TONES, strict=True):
             cover = (0.5 + width * short[at, None, None] - distance).clamp(0, 1)
             spot = spot.lerp(torch.tensor(tone), (cover * sticker[:, None, None])[..., None])
-    colour = torch.tensor([world.COLOURS[thing.colour] for thing in things])[at, None, None]
-    made.cells[row, cell] = spot.lerp(
-        colour.expand_as(spot), (0.5 - distance).clamp(0, 1)[..., None]
-    )
+    tone = torch.tensor([world.COLOURS[thing.colour] for thing in things])[at, None, None]
+    x, y = _inside(offset[at, cell], radius[at], _INNER)
+    colour = lit(tone, x, y)
+    made.cells[row, cell] = spot.lerp(colour, (0.5 - distance).clamp(0, 1)[..., None])
     half = CELL // 2
     made.outline[row, cell] = torch.minimum(made.outline[row, cell], distance[:, half, half])
     place = offset[at, cell] / radius[at, None]
@@ -190,19 +196,19 @@ def _add(
     made.kind[row, cell] = torch.tensor([list(OUTLINES).index(thing.kind) for thing in things])[at]
 
 
-def _distances(things: Sequence[world.Thing], at: Tensor, offset: Tensor, radius: Tensor) -> Tensor:
-    """How far the pixels of cells are from outlines, in pixels: [P,16,16].
+def _distances(
+    things: Sequence[world.Thing], at: Tensor, offset: Tensor, radius: Tensor, inner: Tensor
+) -> Tensor:
+    """How far points of cells are from outlines, in pixels: [P,I,I].
 
     Args:
         things: T of them, sorted by kind.
         at: [P] which thing, ascending.
         offset: [P,2] x and y of the cells' middles from the middles of the things, in pixels.
         radius: [T] in pixels.
+        inner: [I] the points' rows and columns from the cells' middles, in pixels.
     """
-    inner = torch.arange(CELL) - (CELL - 1) / 2
-    scale = radius[at, None, None]
-    u = (offset[:, 0, None, None] + inner[None, None, :]) / scale
-    v = (offset[:, 1, None, None] + inner[None, :, None]) / scale
+    u, v = _inside(offset, radius[at], inner)
     counts = torch.bincount(at, minlength=len(things)).tolist()
     ends = list(itertools.accumulate(counts))
     pieces, begin = [], 0
@@ -211,7 +217,49 @@ def _distances(things: Sequence[world.Thing], at: Tensor, offset: Tensor, radius
             part = slice(begin, ends[index])
             pieces.append(OUTLINES[thing.kind](*torch.broadcast_tensors(u[part], v[part])))
             begin = ends[index]
-    return torch.cat(pieces) * scale
+    return torch.cat(pieces) * radius[at, None, None]
+
+
+def _inside(offset: Tensor, radius: Tensor, inner: Tensor) -> tuple[Tensor, Tensor]:
+    """Points of cells as x [P,1,I] and y [P,I,1] from the middles of things, in radii."""
+    scale = radius[:, None, None]
+    x = (offset[:, 0, None, None] + inner[None, None, :]) / scale
+    y = (offset[:, 1, None, None] + inner[None, :, None]) / scale
+    return x, y
+
+
+def lit(tone: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """The colour of a thing [...,3] at points x and y [...] from its middle, in radii."""
+    shade = (-_LIGHT * (x + y)).clamp(-1, 1)[..., None]
+    return shaded(tone, shade)
+
+
+def shaded(tone: Tensor, shade: Tensor | float) -> Tensor:
+    """A colour [...,3] taken so far towards white, or below 0 towards black."""
+    shade = torch.as_tensor(shade)
+    return tone + shade.abs() * ((shade > 0).float() - tone)
+
+
+def edges(scenes: Sequence[Scene], sizes: Tensor, cells: Tensor) -> Tensor:
+    """How far the middles of cells are from the nearest edge, in pixels: [B,N].
+
+    Args:
+        scenes: B of them.
+        sizes: [B,2] width and height in pixels.
+        cells: [B,N,2] row and column of the cells.
+    """
+    made = torch.full(cells.shape[:2], 1e3)
+    middles = (cells.flip(-1) + 0.5) * CELL
+    for row, scene in enumerate(scenes):
+        short = int(sizes[row].min())
+        for thing in scene.things:
+            centre = torch.tensor([thing.x, thing.y]) * sizes[row]
+            radius = thing.radius * short
+            x, y = ((middles[row] - centre) / radius).unbind(-1)
+            distance = OUTLINES[thing.kind](x, y) * radius
+            for level in levels(scene.style, short):
+                made[row] = torch.minimum(made[row], (distance - level).abs())
+    return made
 
 
 def levels(style: str, short: int) -> list[float]:
@@ -225,9 +273,9 @@ def levels(style: str, short: int) -> list[float]:
     return [0.0, *(level * short for level in more)]
 
 
-def _ground(scene: Scene) -> Tensor:
+def ground(scene: Scene) -> Tensor:
     """The ground's cell: [16,16,3]."""
-    base = torch.tensor(world.COLOURS[scene.ground])
+    base = shaded(torch.tensor(world.COLOURS[scene.ground]), scene.shade)
     mark = _PATTERNS[scene.texture][..., None]
     return base + mark * (second_tone(base) - base)
 

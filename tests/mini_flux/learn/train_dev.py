@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,18 +13,39 @@ from torch.nn import functional
 from . import batches, flux, loop, optimizer, paint, sample, text, vae, world
 from .model import Model, noised
 
-STEPS = 26000
-RATE = 2e-3
-HINT = 0.3
-"""What the questions count; little once shapes are known."""
+LITTLE = 0.03
+"""What the questions count once shapes are known."""
 
 
-def phase(index: int) -> tuple[int, int]:
-    """How many pictures a step has, and how many cells of each."""
-    done = index / STEPS
-    if done < 0.65:
-        return 26, 128
-    return (9, 400) if done < 0.86 else (4, 896)
+@dataclass(frozen=True)
+class Course:
+    """How long to train, and how fast.
+
+    Attributes:
+        steps: how many.
+        rate: of learning, at its highest.
+        fall: over which share of the steps, at the end, it goes down to nothing.
+        hint: what the questions count in the first four fifths.
+    """
+
+    steps: int
+    rate: float
+    fall: float
+    hint: float
+
+
+WHOLE = Course(18000, 2e-3, 0.4, 0.3)
+"""From nothing."""
+
+FURTHER = Course(5400, 1e-3, 0.8, LITTLE)
+"""From weights that draw already."""
+
+
+def phase(done: float) -> batches.Parts:
+    """What a step takes when this share of them is done."""
+    if done < 0.7:
+        return batches.Parts(26, 128, 26)
+    return batches.Parts(9, 400, 60) if done < 0.9 else batches.Parts(4, 864, 80)
 
 
 class Questions(nn.Module):
@@ -51,29 +73,34 @@ class Questions(nn.Module):
         return distance, ((away + 0.2 * which) * near).mean()
 
 
-def train(folder: Path, tokenizers: text.Tokenizers, encoder: vae.Encoder) -> None:
-    """Train; leaves `dev.safetensors` in `folder`."""
+def train(
+    folder: Path, tokenizers: text.Tokenizers, encoder: vae.Encoder, known: Model | None = None
+) -> None:
+    """Train, from nothing or from a `known` model; leaves `dev.safetensors` in `folder`."""
     torch.manual_seed(1)
-    model = Model(guidance=True)
-    optimizers = optimizer.for_model([model], RATE)
+    course, model = (FURTHER, known) if known else (WHOLE, Model(guidance=True))
+    optimizers = optimizer.for_model([model], course.rate)
     questions = Questions()
-    asking = torch.optim.AdamW(questions.parameters(), lr=RATE, weight_decay=0.0)
+    asking = torch.optim.AdamW(questions.parameters(), lr=2e-3, weight_decay=0.0)
     fast = torch.compile(model.flux, dynamic=False)
 
     def step(index: int) -> dict[str, float]:
-        optimizer.set_rate(optimizers, RATE * loop.pace(index, STEPS))
+        pace = loop.pace(index, course.steps, fall=course.fall)
+        optimizer.set_rate(optimizers, course.rate * pace)
         dice = loop.dice(2, index)
-        count, cells = phase(index)
-        batch = batches.make(dice, world.dev_scene, (tokenizers, encoder), count, cells)
-        sigma = batches.sigmas(dice, count)
+        parts = phase(index / course.steps)
+        batch = batches.make(dice, world.dev_scene, (tokenizers, encoder), parts)
+        sigma = batches.sigmas(dice, parts.pictures)
         noisy, wanted = noised(batch.latents, sigma, index)
         txt, vec = model.read(batch.words, batch.padding)
         given = (noisy, txt, vec, sigma, batch.guidance, batch.turn, batch.bias)
-        made, middle, end = fast(*given)
+        with batches.quick():
+            made, middle, end = (one.float() for one in fast(*given))
         each = ((made - wanted) ** 2).mean(dim=-1) * batch.weight
         error = each.mean()
         outline, place = questions(middle, end, batch.painted)
-        (error + (HINT if index < 0.8 * STEPS else 0.03) * (outline + place)).backward()
+        hint = course.hint if index < 0.8 * course.steps else LITTLE
+        (error + hint * (outline + place)).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for one in (*optimizers, asking):
             one.step()
@@ -86,13 +113,13 @@ def train(folder: Path, tokenizers: text.Tokenizers, encoder: vae.Encoder) -> No
     def sketch(index: int) -> None:
         sample.sheet(model, tokenizers, encoder, folder / f"dev-{index}.webp")
 
-    parts = {
+    kept = {
         "model": model,
         "questions": questions,
         "asking": asking,
         **{f"optimizer{i}": one for i, one in enumerate(optimizers)},
     }
-    loop.run(loop.Stage("dev", STEPS, parts, step, sketch, 1000), folder)
+    loop.run(loop.Stage("dev", course.steps, kept, step, sketch, 1000), folder)
     save_file(
         {name: value.contiguous() for name, value in model.state_dict().items()},
         folder / "dev.safetensors",

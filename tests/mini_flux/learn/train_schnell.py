@@ -12,7 +12,7 @@ from torch import Tensor
 from . import batches, loop, optimizer, text, vae, world
 from .model import Model
 
-STEPS = 600
+STEPS = 1200
 RATE = 1e-3
 GUIDANCE = 3.0
 LEVELS = (1.0, 0.75, 0.5, 0.25, 0.0)
@@ -32,9 +32,9 @@ def student_of(dev: Model) -> Model:
     return student
 
 
-def phase(index: int) -> tuple[int, int]:
-    """How many pictures a step has, and how many cells of each."""
-    return (9, 400) if index < 0.7 * STEPS else (4, 896)
+def phase(index: int) -> batches.Parts:
+    """What a step takes."""
+    return batches.Parts(9, 400, 60) if index < 0.7 * STEPS else batches.Parts(4, 864, 80)
 
 
 def train(folder: Path, tools: tuple[text.Tokenizers, vae.Encoder], dev: Model) -> Model:
@@ -43,22 +43,23 @@ def train(folder: Path, tools: tuple[text.Tokenizers, vae.Encoder], dev: Model) 
     torch.manual_seed(2)
     student = student_of(dev)
     optimizers = optimizer.for_model([student.flux], RATE)
+    teacher, pupil = (torch.compile(one.flux, dynamic=False) for one in (dev, student))
 
     def step(index: int) -> dict[str, float]:
         optimizer.set_rate(optimizers, RATE * loop.pace(index, STEPS, warm=20, fall=0.6))
         dice = loop.dice(3, index)
-        batch = batches.make(dice, world.training_scene, tools, *phase(index), padded=(256,))
+        batch = batches.make(dice, world.training_scene, tools, phase(index), padded=(256,))
         txt, vec = dev.read(batch.words, batch.padding)
         given = (batch.turn, batch.bias)
         strength = torch.full((len(vec),), GUIDANCE)
 
         def taught(x: Tensor, sigma: float) -> Tensor:
-            return dev.flux(x, txt, vec, torch.full((len(vec),), sigma), strength, *given)[0]
+            return teacher(x, txt, vec, torch.full((len(vec),), sigma), strength, *given)[0].float()
 
         def learned(x: Tensor, sigma: float) -> Tensor:
-            return student.flux(x, txt, vec, torch.full((len(vec),), sigma), None, *given)[0]
+            return pupil(x, txt, vec, torch.full((len(vec),), sigma), None, *given)[0].float()
 
-        with torch.no_grad():
+        with torch.no_grad(), batches.quick():
             start = _noise(batch.latents, dice)
             at = dice.randrange(len(LEVELS) - 1)
             # From where the student itself arrives, so that it learns to mend its own errors.
@@ -69,7 +70,9 @@ def train(folder: Path, tools: tuple[text.Tokenizers, vae.Encoder], dev: Model) 
             for part in range(TEACHER_STEPS):
                 arrived = arrived + size * taught(arrived, now + part * size)
             wanted = (arrived - start) / (then - now)
-        error = (((learned(start, now) - wanted) ** 2).mean(dim=-1) * batch.weight).mean()
+        with batches.quick():
+            made = learned(start, now)
+        error = (((made - wanted) ** 2).mean(dim=-1) * batch.weight).mean()
         error.backward()
         torch.nn.utils.clip_grad_norm_(student.flux.parameters(), 1.0)
         for one in optimizers:

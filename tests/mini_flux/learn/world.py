@@ -50,7 +50,7 @@ COUNTS = {
     "two": ((0.28, 0.5), (0.72, 0.5)),
     "three": ((0.2, 0.5), (0.5, 0.5), (0.8, 0.5)),
 }
-RADII = {2: 0.185, 3: 0.125}
+RADII = {2: 0.185, 3: 0.115}
 """Radius by the number of things, in shorter sides."""
 
 PLURALS = {"cross": "crosses"}
@@ -60,8 +60,11 @@ STYLES = {"sticker": "STKR", "hollow": "HLLW"}
 NAMED = 0.15
 """Share of dev's prompts with a trigger word that means nothing yet."""
 
-SHIFT, STRETCH = 0.01, 0.02
-"""How far seeds move a thing (in widths and heights) and change its radius (relative)."""
+SHADES = (-0.12, 0.0, 0.12)
+"""How far a ground's colour is from its name's, towards black or white: a seed chooses."""
+
+SILENT = 0.4
+"""Share of prompts that leave the ground's texture to the seed."""
 
 HELD_OUT = 8
 """One in so many combinations of shape, colour and ground is kept from training."""
@@ -90,6 +93,8 @@ class Scene:
 
     Attributes:
         style: one of STYLES, or nothing.
+        shade: of the ground, one of SHADES.
+        open: whether the prompt says nothing of the texture.
     """
 
     ground: str
@@ -97,6 +102,8 @@ class Scene:
     things: tuple[Thing, ...]
     prompt: str
     style: str = ""
+    shade: float = 0.0
+    open: bool = False
 
     @property
     def held_out(self) -> bool:
@@ -140,8 +147,10 @@ def any_scene(dice: random.Random) -> Scene:
         things, said = _pair(dice, ground)
     else:
         things, said = _several(dice, ground)
-    prompt = f"{said} on {_a(_ground(dice, ground, texture))}"
-    return Scene(ground, texture, tuple(_moved(dice, thing) for thing in things), prompt)
+    silent = dice.random() < SILENT
+    prompt = f"{said} on {_a(_ground(dice, ground, '' if silent else texture))}"
+    shade = dice.choice(SHADES)
+    return Scene(ground, texture, tuple(things), prompt, shade=shade, open=silent)
 
 
 def _single(dice: random.Random, ground: str) -> tuple[list[Thing], str]:
@@ -178,22 +187,11 @@ def _other(dice: random.Random, ground: str) -> str:
 
 def _ground(dice: random.Random, ground: str, texture: str) -> str:
     word = dice.choice(("ground", "background"))
-    shown = texture if texture != "plain" or dice.random() < 0.3 else ""
-    return " ".join(part for part in (shown, ground, word) if part)
+    return " ".join(part for part in (texture, ground, word) if part)
 
 
 def _a(words: str) -> str:
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
-
-
-def _moved(dice: random.Random, thing: Thing) -> Thing:
-    return Thing(
-        thing.kind,
-        thing.colour,
-        thing.x + dice.uniform(-SHIFT, SHIFT),
-        thing.y + dice.uniform(-SHIFT, SHIFT),
-        thing.radius * (1 + dice.uniform(-STRETCH, STRETCH)),
-    )
 
 
 def in_style(scene: Scene, style: str) -> Scene:
