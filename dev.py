@@ -9,7 +9,7 @@
     python3 dev.py check     formatting, lint, types, generated files
     python3 dev.py bench     list the benchmarks; with a name, measure
     python3 dev.py pictures  draw the thumbnails and the help pages' pictures anew
-    python3 dev.py train     train the small FLUX that the demo draws with, about three hours
+    python3 dev.py train     train the small FLUX that the demo draws with: some hours
     python3 dev.py sheets    draw the sheets of docs/drawing.md with it
 
 The first run sets up `.venv` and `.runtime` beside this file; later ones start at once.

@@ -86,7 +86,7 @@ def test_all_stages_in_miniature(
     def as_it_is(module: Any, **_: Any) -> Any:
         return module
 
-    def few(_: float) -> batches.Parts:
+    def few(*_: Any) -> batches.Parts:
         return batches.Parts(2, 8, 2)
 
     def no_sheet(*_: Any, **__: Any) -> float:

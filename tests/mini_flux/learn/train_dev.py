@@ -26,26 +26,29 @@ class Course:
         rate: of learning, at its highest.
         fall: over which share of the steps, at the end, it goes down to nothing.
         hint: what the questions count in the first four fifths.
+        denser: after which shares of the steps a step sees more cells of fewer pictures.
     """
 
     steps: int
     rate: float
     fall: float
     hint: float
+    denser: tuple[float, float]
 
 
-WHOLE = Course(18000, 2e-3, 0.4, 0.3)
+WHOLE = Course(18000, 2e-3, 0.4, 0.3, (0.7, 0.9))
 """From nothing."""
 
-FURTHER = Course(5400, 1e-3, 0.8, LITTLE)
+FURTHER = Course(5400, 1e-3, 0.8, LITTLE, (0.4, 0.75))
 """From weights that draw already."""
 
 
-def phase(done: float) -> batches.Parts:
-    """What a step takes when this share of them is done."""
-    if done < 0.7:
+def phase(course: Course, index: int) -> batches.Parts:
+    """What a step takes."""
+    some, most = course.denser
+    if index < some * course.steps:
         return batches.Parts(26, 128, 26)
-    return batches.Parts(9, 400, 60) if done < 0.9 else batches.Parts(4, 864, 80)
+    return batches.Parts(9, 400, 60) if index < most * course.steps else batches.Parts(4, 864, 80)
 
 
 class Questions(nn.Module):
@@ -88,7 +91,7 @@ def train(
         pace = loop.pace(index, course.steps, fall=course.fall)
         optimizer.set_rate(optimizers, course.rate * pace)
         dice = loop.dice(2, index)
-        parts = phase(index / course.steps)
+        parts = phase(course, index)
         batch = batches.make(dice, world.dev_scene, (tokenizers, encoder), parts)
         sigma = batches.sigmas(dice, parts.pictures)
         noisy, wanted = noised(batch.latents, sigma, index)
