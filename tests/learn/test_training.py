@@ -24,6 +24,7 @@ from mini_flux.learn import (
     train_lora,
     train_schnell,
     train_vae,
+    world,
 )
 from mini_flux.learn.model import Model
 from runtime.comfyui import find_comfyui
@@ -79,10 +80,10 @@ def test_the_pace(index: int, share: float) -> None:
     assert loop.pace(index, 1000) == pytest.approx(share)
 
 
-@pytest.mark.parametrize("more", [[], ["--further"]], ids=["from nothing", "further"])
-def test_all_stages_in_miniature(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[str]
-) -> None:
+@pytest.fixture
+def miniature(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stages of two small steps."""
+
     def as_it_is(module: Any, **_: Any) -> Any:
         return module
 
@@ -103,19 +104,49 @@ def test_all_stages_in_miniature(
     monkeypatch.setattr(train_vae, "BATCH", 2)
     # Packing well takes 20 s; another test packs so.
     monkeypatch.setattr(pack, "FILTERS", [{"id": lzma.FILTER_LZMA2, "preset": 0}])
-    output = tmp_path / "trained"
-    arguments = [str(find_comfyui().path), str(tmp_path / "work"), "--output", str(output)]
-    assert command.main([*arguments, *more]) == 0
+
+
+def train(folder: Path, *words: str) -> Path:
+    """What the command packs, given these words."""
+    output = folder / "trained"
+    arguments = [str(find_comfyui().path), str(folder / "work"), "--output", str(output)]
+    assert command.main([*arguments, *words]) == 0
+    return output
+
+
+@pytest.mark.usefixtures("miniature")
+@pytest.mark.parametrize("more", [[], ["--further"]], ids=["from nothing", "further"])
+def test_all_stages_in_miniature(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[str]
+) -> None:
+    output = train(tmp_path, *more)
     monkeypatch.setattr(trained, "PACKED", output)
     trained.unpack(tmp_path / "models")
     assert trained.are_unpacked(tmp_path / "models")
     fresh = {name: shapes(trained.read(name)) for name in trained.FILES}
     monkeypatch.undo()
-    assert fresh == {name: shapes(trained.read(name)) for name in trained.FILES}
+    for name in trained.FILES:
+        kept = shapes(trained.read(name))
+        # The LoRAs that are there have the rank of their own recipe.
+        assert fresh[name].keys() == kept.keys()
+        assert fresh[name] == kept or name in world.STYLES
     curves = {path.name for path in output.glob("*.jsonl")}
     assert {"dev.loss.jsonl", "schnell.loss.jsonl", "sticker.loss.jsonl"} <= curves
     assert ("vae.loss.jsonl" in curves) is not more
     assert "sticker: 2 steps" in (output / command.LOG).read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("miniature")
+def test_one_stage_alone(tmp_path: Path) -> None:
+    output = train(tmp_path, "sticker", "--further", str(trained.PACKED))
+    packed = {path.name.partition(".")[0] for path in output.glob("*.xz")}
+    assert packed == {"sticker", "ae"}
+
+
+def test_an_unknown_stage_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        train(tmp_path, "schnel")
+    assert "no stage is called schnel" in capsys.readouterr().err
 
 
 @torch.no_grad()

@@ -1,8 +1,8 @@
 """Train everything and pack it: `python3 dev.py train`.
 
 Takes three to five hours on two cores. It can be stopped at any time and goes on where it was.
-States and the log lie in the work folder, the trained files with the log, their loss curves and
-sheets beside `trained.py`.
+Stages can be named, everything is trained if none is. States and the log lie in the work folder,
+the trained files with the log, their loss curves and sheets beside `trained.py`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,7 +35,11 @@ from .model import Model
 
 log = logging.getLogger(__package__)
 
+CLIP = "text_model."
+"""What the names of the tensors in CLIP's file begin with."""
+
 LOG = "train.log"
+STAGES = ("dev", "vae", "schnell", *world.STYLES)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,14 +50,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=trained.PACKED)
     parser.add_argument(
         "--further",
-        action="store_true",
-        help="go on from the trained files that are there, not from nothing; the VAE stays",
+        type=Path,
+        nargs="?",
+        const=trained.PACKED,
+        metavar="FOLDER",
+        help="go on from the packed files there, ours if no folder is named; the VAE stays",
     )
-    options = parser.parse_args(argv)
+    parser.add_argument("stages", nargs="*", metavar="stage", help=f"some of {', '.join(STAGES)}")
+    options = parser.parse_intermixed_args(argv)
+    if unknown := set(options.stages) - set(STAGES):
+        parser.error(f"no stage is called {', '.join(sorted(unknown))}")
     options.work.mkdir(parents=True, exist_ok=True)
+    options.output.mkdir(parents=True, exist_ok=True)
     with logged(options.work / LOG):
         train(options)
-    shutil.copyfile(options.work / LOG, options.output / LOG)
+    for told in (options.work / LOG, *options.work.glob("*.loss.jsonl")):
+        shutil.copyfile(told, options.output / told.name)
     return 0
 
 
@@ -73,31 +85,42 @@ def logged(path: Path) -> Iterator[None]:
 
 
 def train(options: argparse.Namespace) -> None:
-    """All stages, and their files."""
+    """The stages that are asked for, each with its files."""
+    work, output = options.work, options.output
+    stages = options.stages or [one for one in STAGES if one != "vae" or not options.further]
     tokenizers = text.Tokenizers(*load_tokenizers(options.comfyui))
-    known = known_model(options.work) if options.further else None
-    encoder = train_vae.load_encoder(options.work)
-    tools = (tokenizers, encoder)
-    train_dev.train(options.work, *tools, known)
-    if known is None:
-        train_vae.train(options.work)
-    dev = as_stored(load_dev(options.work), tokenizers)
-    schnell = train_schnell.train(options.work, tools, dev)
-    deltas = {style: train_lora.train(options.work, tools, dev, style) for style in world.STYLES}
-    write(options.work, options.output, dev, schnell, deltas)
-    sheets(options.output, tools, dev, as_stored(schnell, tokenizers))
+    known = known_model(options.further, work) if options.further else None
+    tools = (tokenizers, train_vae.load_encoder(work))
+    if "dev" in stages:
+        train_dev.train(work, *tools, known)
+    elif known is not None:
+        train_dev.save(known, work)
+    dev = as_stored(load_dev(work), tokenizers)
+    if "dev" in stages:
+        write(output, dev_files(dev))
+        sample.sheet(dev, *tools, output / "dev.webp", steps=28)
+    if "vae" in stages:
+        train_vae.train(work)
+    write(output, {"ae": load_file(work / "vae.safetensors")})
+    if "schnell" in stages:
+        schnell = as_stored(train_schnell.train(work, tools, dev), tokenizers)
+        write(output, {"flux1-schnell": schnell.flux.state_dict()})
+        sample.sheet(schnell, *tools, output / "schnell.webp", steps=4, guidance=None)
+    for style in world.STYLES:
+        if style in stages:
+            write(output, {style: loras.diffusers(train_lora.train(work, tools, dev, style))})
 
 
-def known_model(work: Path) -> Model:
-    """The dev that is packed already; its VAE is put into `work`."""
-    files = {name: load(trained.read(name)) for name in ("flux1-dev", "t5xxl_fp16", "clip_l", "ae")}
+def known_model(packed: Path, work: Path) -> Model:
+    """The dev in a folder of packed files; its VAE is put into `work`."""
     known = {
-        name: {key: one.float() for key, one in state.items()} for name, state in files.items()
+        name: {key: one.float() for key, one in load(trained.read(name, packed)).items()}
+        for name in ("flux1-dev", "t5xxl_fp16", "clip_l", "ae")
     }
     model = Model(guidance=True)
     model.flux.load_state_dict(known["flux1-dev"])
     model.t5.from_file(known["t5xxl_fp16"])
-    clip = {name.removeprefix("text_model."): one for name, one in known["clip_l"].items()}
+    clip = {name.removeprefix(CLIP): one for name, one in known["clip_l"].items()}
     model.clip.load_state_dict(clip)
     weight, bias = vae.from_file(known["ae"])
     save_file({"weight": weight.contiguous(), "bias": bias}, work / "encoder.safetensors")
@@ -136,37 +159,21 @@ def used_tokens(tokenizers: text.Tokenizers) -> tuple[set[int], set[int]]:
     return clip, t5
 
 
-def write(
-    work: Path, output: Path, dev: Model, schnell: Model, deltas: dict[str, loras.Delta]
-) -> None:
-    """Pack all files; the loss curves go beside them."""
+def dev_files(dev: Model) -> dict[str, pack.State]:
+    """What dev's files hold, by their names."""
     clip = {
-        name if name.startswith("text_model.") else f"text_model.{name}": value
+        CLIP + name.removeprefix(CLIP): value
         for name, value in dev.clip.state_dict().items()
         if "position_ids" not in name
     }
-    files = {
-        "flux1-dev": dev.flux.state_dict(),
-        "flux1-schnell": schnell.flux.state_dict(),
-        "t5xxl_fp16": dev.t5.as_file(),
-        "clip_l": clip,
-        "ae": load_file(work / "vae.safetensors"),
-        **{style: loras.diffusers(delta) for style, delta in deltas.items()},
-    }
-    total = sum(
-        pack.write(state, output / f"{name}.safetensors.xz") for name, state in files.items()
-    )
-    for curve in sorted(work.glob("*.loss.jsonl")):
-        shutil.copyfile(curve, output / curve.name)
-    log.info("%.2f MB packed", total / 1e6)
+    return {"flux1-dev": dev.flux.state_dict(), "t5xxl_fp16": dev.t5.as_file(), "clip_l": clip}
 
 
-def sheets(
-    output: Path, tools: tuple[text.Tokenizers, vae.Encoder], dev: Model, schnell: Model
-) -> None:
-    """Sample sheets of held-out prompts, beside the weights."""
-    sample.sheet(dev, *tools, output / "dev.webp", steps=28)
-    sample.sheet(schnell, *tools, output / "schnell.webp", steps=4, guidance=None)
+def write(output: Path, files: Mapping[str, pack.State]) -> None:
+    """Pack files."""
+    for name, state in files.items():
+        size = pack.write(state, output / f"{name}.safetensors.xz")
+        log.info("%s: %.2f MB packed", name, size / 1e6)
 
 
 if __name__ == "__main__":

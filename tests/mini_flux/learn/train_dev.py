@@ -39,7 +39,7 @@ class Course:
 WHOLE = Course(18000, 2e-3, 0.4, 0.3, (0.7, 0.9))
 """From nothing."""
 
-FURTHER = Course(5400, 1e-3, 0.8, LITTLE, (0.4, 0.75))
+FURTHER = Course(4200, 2e-3, 0.9, LITTLE, (0.45, 0.7))
 """From weights that draw already."""
 
 
@@ -123,7 +123,10 @@ def train(
         **{f"optimizer{i}": one for i, one in enumerate(optimizers)},
     }
     loop.run(loop.Stage("dev", course.steps, kept, step, sketch, 1000), folder)
-    save_file(
-        {name: value.contiguous() for name, value in model.state_dict().items()},
-        folder / "dev.safetensors",
-    )
+    save(model, folder)
+
+
+def save(model: Model, folder: Path) -> None:
+    """Leave dev where the other stages find it."""
+    state = {name: value.contiguous() for name, value in model.state_dict().items()}
+    save_file(state, folder / "dev.safetensors")
