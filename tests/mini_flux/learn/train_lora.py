@@ -41,7 +41,7 @@ class Beside(nn.Module):
         self.base = base.requires_grad_(False)
         self.down = nn.Parameter(torch.randn(RANK, base.in_features) * base.in_features**-0.5)
         self.up = nn.Parameter(torch.zeros(base.out_features, RANK))
-        self.register_buffer("scale", scale, persistent=False)
+        self.scale = scale
 
     def forward(self, x: Tensor) -> Tensor:
         """[...,in] to [...,out]."""
