@@ -72,6 +72,16 @@ def shapes(data: bytes) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in load(data).items()}
 
 
+def of_rank(lora: Mapping[str, torch.Size], rank: int) -> dict[str, torch.Size]:
+    """What is left of the shapes of a LoRA's factors without their rank, which is this one."""
+    made: dict[str, torch.Size] = {}
+    for name, shape in lora.items():
+        at = 0 if "lora_A" in name else 1
+        assert shape[at] == rank, name
+        made[name] = shape[1 - at : 2 - at]
+    return made
+
+
 @pytest.mark.parametrize(
     ("index", "share"),
     [(0, 0.01), (49, 0.5), (99, 1.0), (500, 1.0), (800, 0.5), (999, 0.0025)],
@@ -127,9 +137,9 @@ def test_all_stages_in_miniature(
     monkeypatch.undo()
     for name in trained.FILES:
         kept = shapes(trained.read(name))
-        # The LoRAs that are there have the rank of their own recipe.
-        assert fresh[name].keys() == kept.keys()
-        assert fresh[name] == kept or name in world.STYLES
+        if name in world.STYLES:  # those that are there have the rank of their own recipe
+            fresh[name], kept = of_rank(fresh[name], train_lora.RANK), of_rank(kept, 8)
+        assert fresh[name] == kept
     curves = {path.name for path in output.glob("*.jsonl")}
     assert {"dev.loss.jsonl", "schnell.loss.jsonl", "sticker.loss.jsonl"} <= curves
     assert ("vae.loss.jsonl" in curves) is not more
@@ -149,37 +159,42 @@ def test_an_unknown_stage_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "no stage is called schnel" in capsys.readouterr().err
 
 
-@torch.no_grad()
-def test_a_lora_beside_the_layers_is_one_in_their_weights() -> None:
-    torch.manual_seed(5)
+def dev_that_moves() -> Model:
+    """A dev with random weights, the last layer's too, which begin as nothing."""
+    torch.manual_seed(0)
     dev = Model(guidance=True)
     nn.init.normal_(dev.flux.final_layer.linear.weight, std=0.1)
+    return dev
+
+
+def drawn(net: nn.Module, guidance: float | None) -> torch.Tensor:
+    """The velocity of nine cells and five words, always the same: [1,9,64]."""
+    torch.manual_seed(1)
+    x, txt, vec = torch.randn(1, 9, 64), torch.randn(1, 5, text.T5_WIDTH), torch.randn(1, 16)
+    strength = None if guidance is None else torch.tensor([guidance])
+    rest = flux.turns(torch.zeros(1, 14, 3)), torch.zeros(1, 14)
+    return net(x, txt, vec, torch.tensor([0.6]), strength, *rest)[0]
+
+
+@torch.no_grad()
+def test_a_lora_beside_the_layers_is_one_in_their_weights() -> None:
+    dev = dev_that_moves()
     lora = train_lora.Lora(dev)
     for weight in lora.learning():
         nn.init.normal_(weight, std=0.1)
     lora.scale.fill_(1.7)
-    x, txt, vec = torch.randn(1, 9, 64), torch.randn(1, 5, text.T5_WIDTH), torch.randn(1, 16)
-    given = (x, txt, vec, torch.tensor([0.6]), torch.tensor([3.0]))
-    rest = flux.turns(torch.zeros(1, 14, 3)), torch.zeros(1, 14)
-    plain, *_ = dev.flux(*given, *rest)
-    made, *_ = lora.flux(*given, *rest)
+    plain, made = drawn(dev.flux, 3.0), drawn(lora.flux, 3.0)
     for name, part in lora.delta().items():
         dev.flux.get_parameter(f"{name}.weight").add_(part.up @ part.down, alpha=1.7)
-    wanted, *_ = dev.flux(*given, *rest)
+    wanted = drawn(dev.flux, 3.0)
     assert (wanted - plain).abs().max() > 0.1
     assert (made - wanted).abs().max() < 1e-3
 
 
 @torch.no_grad()
 def test_a_student_begins_as_its_teacher() -> None:
-    torch.manual_seed(0)
-    dev = Model(guidance=True)
-    nn.init.normal_(dev.flux.final_layer.linear.weight, std=0.1)
+    dev = dev_that_moves()
     student = train_schnell.student_of(dev)
-    x, txt, vec = torch.randn(1, 9, 64), torch.randn(1, 5, text.T5_WIDTH), torch.randn(1, 16)
-    sigma, strength = torch.tensor([0.6]), torch.tensor([train_schnell.GUIDANCE])
-    rest = flux.turns(torch.zeros(1, 14, 3)), torch.zeros(1, 14)
-    wanted, *_ = dev.flux(x, txt, vec, sigma, strength, *rest)
-    made, *_ = student.flux(x, txt, vec, sigma, None, *rest)
+    wanted, made = drawn(dev.flux, train_schnell.GUIDANCE), drawn(student.flux, None)
     assert wanted.abs().max() > 0.1
     assert (made - wanted).abs().max() < 1e-4
