@@ -56,10 +56,10 @@ def tensors() -> dict[str, Tensor]:
 @functools.cache
 def model(name: str) -> dict[str, Tensor]:
     """The tensors of a checkpoint that the hosted code ran with, by their published names."""
-    return load(file(f"flux1-{name}"))
+    return load(file_of(f"flux1-{name}"))
 
 
-def file(name: str) -> bytes:
+def file_of(name: str) -> bytes:
     """A file of the small FLUX that the hosted code ran with, by its name in `trained.FILES`."""
     return trained.read(name, MODEL)
 

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 import torch
 from hosted_files import write_hosted
-from hosted_vectors import DATA, PORTABLE, SAME_SUMS, WAITS, sha
+from hosted_vectors import DATA, PORTABLE, SAME_SUMS, WAITS, file_of, sha
 from hosted_vectors import SAID as PARTS
 from hosted_vectors import WHOLE as SAID
-from hosted_vectors import file as file_of
 from hosted_vectors import model as state_of
 from runtime import inside
 from safetensors.torch import load

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 import torch
 from hosted_files import hosted_state
-from hosted_vectors import SAID, WHOLE, sha
-from hosted_vectors import file as file_of
+from hosted_vectors import SAID, WHOLE, file_of, sha
 from hosted_vectors import model as state_of
 from runtime import inside
 from safetensors.torch import load_file, save_file

@@ -257,25 +257,25 @@ def test_guidance_decides_how_often_the_prompt_is_obeyed(tokenizers: text.Tokeni
 
 
 def test_cells_are_asked_at_edges_and_seen_by_none(tokenizers: text.Tokenizers) -> None:
-    encoder = torch.randn(16, 192), torch.zeros(16)
+    encoder = torch.ones(16, 192), torch.zeros(16)
     parts = batches.Parts(40, 128, 26)
     batch = batches.make(random.Random(6), world.training_scene, (tokenizers, encoder), parts)
     words = len(text.POSITIONS)
     places = batch.turn[:, words:].flatten(2)
     for one in places:
         assert len(one.unique(dim=0)) == parts.seen + parts.asked, "no cell is there twice"
-    at_edge = batch.painted.outline.abs() < batches.AT_EDGES + 2
+    at_edge = batch.painted.outline.abs() < batches.EDGE_REACH + 2
     assert at_edge[:, parts.seen :].float().mean() > 0.95
     assert at_edge[:, : parts.seen].float().mean() < 0.3
     assert (batch.bias[:, words + parts.seen :] == batches.UNSEEN).all()
     assert (batch.bias[:, words : words + parts.seen] > 0).all()
-    assert batch.weight.mean(dim=1).numpy() == pytest.approx(1 + batches.EDGES)
+    assert batch.weight.mean(dim=1).numpy() == pytest.approx(1 + batches.EDGE_WEIGHT)
 
 
 @torch.no_grad()
 def test_what_is_asked_changes_nothing_that_is_seen(tokenizers: text.Tokenizers) -> None:
-    encoder = torch.randn(16, 192), torch.zeros(16)
     torch.manual_seed(8)
+    encoder = torch.randn(16, 192), torch.zeros(16)
     model = flux.Flux(guidance=True)
     torch.nn.init.normal_(model.final_layer.linear.weight, std=0.1)
     parts = batches.Parts(2, 32, 8)

@@ -28,14 +28,14 @@ def recipe(packed: Path | None = None) -> str:
     """A fingerprint of packed files: those of PACKED, or of another folder."""
     digest = hashlib.sha256()
     for name in FILES:
-        digest.update(_file(name, packed).read_bytes())
+        digest.update(file(name, packed).read_bytes())
     return digest.hexdigest()
 
 
-def are_unpacked(folder: Path, packed: Path | None = None) -> bool:
+def are_unpacked(folder: Path) -> bool:
     """Whether `folder` holds what `unpack` would write."""
     stamp = folder / STAMP
-    fresh = stamp.is_file() and stamp.read_text(encoding="utf-8") == recipe(packed)
+    fresh = stamp.is_file() and stamp.read_text(encoding="utf-8") == recipe()
     return fresh and all(place(folder, name).is_file() for name in FILES)
 
 
@@ -57,8 +57,9 @@ def place(folder: Path, name: str) -> Path:
 
 def read(name: str, packed: Path | None = None) -> bytes:
     """The bytes of a file."""
-    return lzma.decompress(_file(name, packed).read_bytes())
+    return lzma.decompress(file(name, packed).read_bytes())
 
 
-def _file(name: str, packed: Path | None) -> Path:
+def file(name: str, packed: Path | None = None) -> Path:
+    """Where a file lies packed."""
     return (packed or PACKED) / f"{name}.safetensors.xz"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hosted_vectors import DTYPES, SAID, file, model, parts, sha, tensors
+from hosted_vectors import DTYPES, SAID, file_of, model, parts, sha, tensors
 from safetensors.torch import load
 
 from flux_hotswap.errors import CheckpointError, LoraError
@@ -41,7 +41,7 @@ def test_main_then_extra_and_back(dtype: str, layer: str) -> None:
 
 @pytest.mark.parametrize("name", ["dev", "schnell"])
 def test_a_trained_lora(name: str) -> None:
-    sticker = load(file("sticker"))
+    sticker = load(file_of("sticker"))
     found = {
         layer: told(merge(quantise_weight(model(name)[f"{layer}.weight"]), own, STICKER))
         for layer in SAID["layers"][name]

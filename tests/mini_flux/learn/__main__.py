@@ -35,6 +35,9 @@ from .model import Model
 
 log = logging.getLogger(__package__)
 
+AE = "ae"
+"""The VAE's name among the packed files."""
+
 CLIP = "text_model."
 """What the names of the tensors in CLIP's file begin with."""
 
@@ -101,7 +104,9 @@ def train(options: argparse.Namespace) -> None:
         sample.sheet(dev, *tools, output / "dev.webp", steps=28)
     if "vae" in stages:
         train_vae.train(work)
-    write(output, {"ae": load_file(work / "vae.safetensors")})
+        write(output, {AE: load_file(work / "vae.safetensors")})
+    elif known is not None and output.resolve() != options.further.resolve():
+        shutil.copyfile(trained.file(AE, options.further), trained.file(AE, output))
     if "schnell" in stages:
         schnell = as_stored(train_schnell.train(work, tools, dev), tokenizers)
         write(output, {"flux1-schnell": schnell.flux.state_dict()})
@@ -112,19 +117,18 @@ def train(options: argparse.Namespace) -> None:
 
 
 def known_model(packed: Path, work: Path) -> Model:
-    """The dev in a folder of packed files; its VAE is put into `work`."""
+    """The dev in a folder of packed files; the VAE's encoder is put into `work`."""
     known = {
         name: {key: one.float() for key, one in load(trained.read(name, packed)).items()}
-        for name in ("flux1-dev", "t5xxl_fp16", "clip_l", "ae")
+        for name in ("flux1-dev", "t5xxl_fp16", "clip_l", AE)
     }
     model = Model(guidance=True)
     model.flux.load_state_dict(known["flux1-dev"])
     model.t5.from_file(known["t5xxl_fp16"])
     clip = {name.removeprefix(CLIP): one for name, one in known["clip_l"].items()}
     model.clip.load_state_dict(clip)
-    weight, bias = vae.from_file(known["ae"])
+    weight, bias = vae.from_file(known[AE])
     save_file({"weight": weight.contiguous(), "bias": bias}, work / "encoder.safetensors")
-    save_file(known["ae"], work / "vae.safetensors")
     return model
 
 
@@ -172,7 +176,7 @@ def dev_files(dev: Model) -> dict[str, pack.State]:
 def write(output: Path, files: Mapping[str, pack.State]) -> None:
     """Pack files."""
     for name, state in files.items():
-        size = pack.write(state, output / f"{name}.safetensors.xz")
+        size = pack.write(state, trained.file(name, output))
         log.info("%s: %.2f MB packed", name, size / 1e6)
 
 

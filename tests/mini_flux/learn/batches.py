@@ -25,10 +25,10 @@ OBEYED = 2.5
 """From this guidance on a picture shows what the prompt says; below, that often less."""
 
 
-AT_EDGES = 16.0
+EDGE_REACH = 16.0
 """How near an edge the middle of a cell lies that is asked, in pixels."""
 
-EDGES = 0.5
+EDGE_WEIGHT = 0.5
 """What the cells asked at edges count, beside all that are seen."""
 
 UNSEEN = -1e4
@@ -58,7 +58,7 @@ class Batch:
         latents: [B,N,64] packed, of the painted cells.
         turn: [B,T+N,64,2] rotations.
         bias: [B,T+N] logarithms of what each token stands for.
-        weight: [B,N] how much a cell counts, 1 + EDGES in the mean.
+        weight: [B,N] how much a cell counts, 1 + EDGE_WEIGHT in the mean.
         painted: what else is known of the cells.
         guidance: [B]
         words: the prompts' tokens.
@@ -85,11 +85,11 @@ def make(
     """Scenes that `scene` draws."""
     tokenizers, encoder = tools
     count = parts.pictures
-    asked = [scene(dice) for _ in range(count)]
+    described = [scene(dice) for _ in range(count)]
     guidance = [_guidance(dice) for _ in range(count)]
     shown = [
         one if dice.random() < strength / OBEYED else scene(dice)
-        for one, strength in zip(asked, guidance, strict=True)
+        for one, strength in zip(described, guidance, strict=True)
     ]
     sizes = [any_size(dice, parts.seen) for _ in range(count)]
     generator = torch.Generator().manual_seed(dice.getrandbits(40))
@@ -108,7 +108,7 @@ def make(
         weight=_weights(parts).expand(count, -1),
         painted=painted,
         guidance=torch.tensor(guidance),
-        words=tokenizers([one.prompt for one in asked]),
+        words=tokenizers([one.prompt for one in described]),
         padding=padding,
     )
 
@@ -123,7 +123,7 @@ def turns(places: Tensor) -> Tensor:
 
 def _weights(parts: Parts) -> Tensor:
     cells = parts.seen + parts.asked
-    shares = ((parts.seen, 1.0), (parts.asked, EDGES))
+    shares = ((parts.seen, 1.0), (parts.asked, EDGE_WEIGHT))
     return torch.cat([torch.full((n,), share * cells / max(n, 1)) for n, share in shares])
 
 
@@ -154,7 +154,7 @@ def _some_cells(
     cells = cells[torch.randperm(len(cells), generator=generator)]
     seen, rest = cells[: parts.seen], cells[parts.seen :]
     away = paint.edges([scene], torch.tensor([size]), rest[None])[0]
-    near = (away > AT_EDGES).byte().argsort(stable=True)
+    near = (away > EDGE_REACH).byte().argsort(stable=True)
     return torch.cat([seen, rest[near[: parts.asked]]])
 
 
