@@ -59,6 +59,7 @@ class ComfyWorker:
         self._session = session
         self._stall = stall
         self._process = process
+        self._follows: dict[str, _Follower] = {}  # by the id of the prompt
 
     @property
     def up(self) -> bool:
@@ -132,9 +133,12 @@ class ComfyWorker:
         saved = save_as(prompt, f"{API_FOLDER}/{prefix}")
         wanted = prompt_id(job.id, job.attempt)
         follower = _Follower(self._client.url, self._session, prompt, wanted)
+        self._follows[wanted] = follower
         socket = asyncio.ensure_future(follower.run())
         try:
             await follower.wait_open()
+            if follower.canceled:
+                return
             await self._client.submit(prompt, wanted, follower.client_id)
             entry = None
             while entry is None:
@@ -150,23 +154,37 @@ class ComfyWorker:
             raise
         finally:
             socket.cancel()
+            del self._follows[wanted]
             await _to_its_end(self._client.forget(wanted, prefix))
 
     async def cancel(self, job: Job) -> None:
         """Stop drawing a job, see `Worker`."""
-        await self._client.stop(prompt_id(job.id, job.attempt))
+        wanted = prompt_id(job.id, job.attempt)
+        follower = self._follows.get(wanted)
+        if follower is not None:
+            follower.canceled = True
+        await self._client.stop(wanted)
+        if follower is not None:
+            follower.hurry()
 
     async def _look(self, follower: _Follower, wanted: str) -> _Message | None:
         """Return what the history says of a prompt; None before its end.
 
         Raises:
+            _InterruptedError: it was taken out of the queue before it began.
             WorkerLostError: it is neither there nor in the queue, or nothing has come for long.
         """
+        unsure = follower.canceled or follower.quiet > 5 * LOOK
         # The queue first: a prompt goes from there to the history in one step.
-        waiting = wanted in await self._client.queue() if follower.quiet > 5 * LOOK else True
+        waiting = wanted in await self._client.queue() if unsure else True
         entry = await self._client.history(wanted)
         if entry is not None:
             return entry
+        if follower.canceled:
+            if not waiting:
+                raise _InterruptedError
+            # It was not there yet, or ComfyUI forgot the interrupt as it began.
+            await self._client.stop(wanted)
         if not waiting:
             raise WorkerLostError("ComfyUI has lost the prompt; it was started anew.")
         if follower.quiet > self._stall:
@@ -203,7 +221,11 @@ class _InterruptedError(Exception):
 
 
 class _Follower:
-    """Follows a prompt on the websocket, and remembers when something last happened."""
+    """Follows a prompt on the websocket, and remembers when something last happened.
+
+    Attributes:
+        canceled: nobody wants the prompt any more.
+    """
 
     def __init__(
         self, url: str, session: aiohttp.ClientSession, prompt: Prompt, wanted: str
@@ -219,6 +241,7 @@ class _Follower:
         self._heard = self._looked = time.monotonic()
         self._began = 0.0
         self._over = False
+        self.canceled = False
 
     @property
     def quiet(self) -> float:
@@ -229,6 +252,11 @@ class _Follower:
         """Return the log lines since the last call."""
         found, self._texts = self._texts, []
         return found
+
+    def hurry(self) -> None:
+        """Let the history be looked at now."""
+        self._over = True
+        self._news.set()
 
     async def wait_open(self) -> None:
         """Wait for the websocket, but not for long: what it tells can be done without."""

@@ -199,6 +199,8 @@ class Dispatcher:
     async def _draw(self, worker: Worker, job: Job) -> None:
         self._store.log(job.id, job.attempt, seed_line(int(job.request["seed"])))
         prompt = await self._prompt(job)
+        if not self._is_running(job):
+            return  # canceled before its worker heard of it
         writing = _Log(self._store, job, self._told)
         drawn = False
         async for told in worker.draw(job, prompt):
