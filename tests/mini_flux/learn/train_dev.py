@@ -36,7 +36,7 @@ class Course:
     denser: tuple[float, float]
 
 
-WHOLE = Course(18000, 2e-3, 0.4, 0.3, (0.7, 0.9))
+WHOLE = Course(15000, 2e-3, 0.4, 0.3, (0.7, 0.9))
 """From nothing."""
 
 FURTHER = Course(4200, 2e-3, 0.9, LITTLE, (0.45, 0.7))
