@@ -242,8 +242,8 @@ def train(argv: list[str]) -> int:
     python = set_up()
     # glibc would give the memory of every step back and clear it for the next, a third of the time;
     # threads that sleep between two products, as those of the tests do, cost another third.
-    waiting = {"OMP_WAIT_POLICY": "ACTIVE"}
-    os.environ |= waiting | {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 33)}
+    os.environ |= {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 33)}
+    os.environ["OMP_WAIT_POLICY"] = "ACTIVE"
     words = ["-m", "mini_flux.learn", str(find_comfyui().path), str(RUNTIME / "learn")]
     return run([str(python), *words, *argv], paths=True)
 

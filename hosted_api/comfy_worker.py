@@ -180,13 +180,13 @@ class ComfyWorker:
         entry = await self._client.history(wanted)
         if entry is not None:
             return entry
-        if follower.canceled:
-            if not waiting:
+        if not waiting:
+            if follower.canceled:
                 raise _InterruptedError
+            raise WorkerLostError("ComfyUI has lost the prompt; it was started anew.")
+        if follower.canceled:
             # It was not there yet, or ComfyUI forgot the interrupt as it began.
             await self._client.stop(wanted)
-        if not waiting:
-            raise WorkerLostError("ComfyUI has lost the prompt; it was started anew.")
         if follower.quiet > self._stall:
             raise WorkerLostError(f"ComfyUI gave no sign of life for {self._stall:.0f} s.")
         return None

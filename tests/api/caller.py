@@ -32,6 +32,14 @@ MODEL = "black-forest-labs/flux-dev"
 WAIT = 60.0
 
 
+def until_health(url: str, status: str) -> None:
+    """Wait until the API there says of itself that it is READY, or BUSY."""
+    end = time.monotonic() + WAIT
+    while (told := requests.get(f"{url}/health-check", timeout=30).json())["status"] != status:
+        assert time.monotonic() < end, told
+        time.sleep(0.02)  # between polls
+
+
 class Caller:
     """Calls the API, whichever process answers at the moment."""
 

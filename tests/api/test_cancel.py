@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import requests
 
-from api.caller import MODEL, QUICK, WAIT, Caller
+from api.caller import MODEL, QUICK, WAIT, Caller, until_health
 from api.hosted import HostedApi
 from api.site import Site
 
@@ -39,13 +39,6 @@ def pending(site: Site) -> list[str]:
     return [str(entry[1]) for entry in told["queue_pending"]]
 
 
-def until_ready(caller: Caller) -> None:
-    end = time.monotonic() + WAIT
-    while requests.get(f"{caller.api.url}/health-check", timeout=30).json()["status"] != "READY":
-        assert time.monotonic() < end, caller.api.log_text()
-        time.sleep(0.02)  # between polls
-
-
 def test_what_waits_in_comfyui_is_taken_out(site: Site, second: Caller) -> None:
     first = Caller(site.open)
     drawn = create(first, **LONG, seed=1)
@@ -56,7 +49,7 @@ def test_what_waits_in_comfyui_is_taken_out(site: Site, second: Caller) -> None:
         assert time.monotonic() < end, "its prompt never came to ComfyUI"
         time.sleep(0.02)  # between polls
     assert second.cancel(waits)["status"] == "canceled"
-    until_ready(second)
+    until_health(second.api.url, "READY")
     assert pending(site) == []
     assert first.get(drawn)["status"] == "processing", "it waited for the other's end"
     assert "lost" not in second.api.log_text()
@@ -70,7 +63,7 @@ def test_at_whatever_moment(site: Site, second: Caller, after: float) -> None:
     job = create(second, **LONG, seed=round(1000 * after))
     time.sleep(after)  # the moment is what is tried
     assert second.cancel(job)["status"] == "canceled"
-    until_ready(second)
+    until_health(second.api.url, "READY")
     assert "lost" not in second.api.log_text()
     assert "50/50" not in site.comfy.server.log_text()[before:], "it was drawn all the same"
     assert second.end(create(second, seed=4))["status"] == "succeeded"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import socket
-import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from api.caller import Caller
+from api.caller import Caller, until_health
 from api.checks import SCHEMA, picture, pixels, uri_bytes
 from api.hosted import HostedApi
 from api.site import IMAGE_SIZE, MARK, QUICK, SLOW, Site, bad_requests
@@ -41,10 +40,7 @@ class Container:
 
     def wait_for(self, status: str) -> None:
         """Wait until its health is this."""
-        deadline = time.monotonic() + 20
-        while self.get("/health-check").json()["status"] != status:
-            assert time.monotonic() < deadline, self.get("/health-check").json()
-            time.sleep(0.02)  # between polls
+        until_health(self.url, status)
 
 
 @pytest.fixture
@@ -147,6 +143,7 @@ def test_to_cancel_what_is_not_there(cog: Container) -> None:
 
 
 def test_a_caller_who_goes_cancels_what_was_asked_for(cog: Container, site: Site) -> None:
+    before = len(site.comfy.server.log_text()), len(site.open.log_text())
     name = uuid.uuid4().hex
     body = json.dumps({"id": name, "input": {**QUICK, "num_inference_steps": 50, "seed": 12}})
     parts = urlsplit(cog.url)
@@ -157,6 +154,8 @@ def test_a_caller_who_goes_cancels_what_was_asked_for(cog: Container, site: Site
         cog.wait_for("BUSY")
     assert Caller(site.open).end(name)["status"] == "canceled"
     cog.wait_for("READY")
+    assert "50/50" not in site.comfy.server.log_text()[before[0] :], "it was drawn all the same"
+    assert "lost" not in site.open.log_text()[before[1] :]
 
 
 def test_a_model_that_raised_is_an_answer_like_others(cog: Container, site: Site) -> None:

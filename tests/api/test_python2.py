@@ -32,7 +32,7 @@ def drawn_once(said: Said) -> None:
 
 def out_of_time(said: Said) -> None:
     assert said.given["status"] == "canceled"
-    assert said.seconds < 10
+    assert said.seconds < 3
 
 
 def told_of_the_end(said: Said) -> None:

@@ -15,7 +15,7 @@ from flux_hotswap.files.plain import read_link
 
 LONG = 20.0
 """Seconds after which a server of these tests gives up by itself."""
-LATE = 3.0
+LATE = 1.0
 """Seconds that a machine with other work may be late."""
 
 

@@ -169,7 +169,7 @@ def test_slow_ones_do_not_hold_the_others(tmp_path: Path, monkeypatch: pytest.Mo
             here.finish(here.job(there.url))
             began = time.monotonic()
             await there.got(1)
-            assert time.monotonic() - began < 10
+            assert time.monotonic() - began < 1
             assert len(slow.seen) <= 2
 
     run(tmp_path, test)
