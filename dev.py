@@ -22,7 +22,7 @@ import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -157,7 +157,8 @@ def test(argv: list[str]) -> int:
 def test_all(pytest: Sequence[str]) -> int:
     """Run the tests of servers and of pictures, and beside them all others, told last.
 
-    Each takes about half of the time, and one core.
+    Each takes about half of the time, and half of the cores: threads of both on every core would
+    wait for each other longer than they work.
     """
     import tempfile
 
@@ -165,12 +166,13 @@ def test_all(pytest: Sequence[str]) -> int:
 
     served = [str(TESTS / name) for name in ("server", "drawn", "api")]
     others = [*(f"--ignore={folder}" for folder in served), str(TESTS)]
+    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // 2))}
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as told:
         beside = subprocess.Popen(
-            [*pytest, *others], stdout=told, stderr=subprocess.STDOUT, env=clean_env()
+            [*pytest, *others], stdout=told, stderr=subprocess.STDOUT, env=threads | clean_env()
         )
         try:
-            status = run([*pytest, *served])
+            status = run([*pytest, *served], defaults=threads)
         finally:
             # Its own end: a Ctrl-C in the terminal reaches it too.
             others_status = beside.wait()
@@ -262,6 +264,7 @@ def run(
     keep_secrets: bool = False,
     cwd: Path | None = None,
     more: Sequence[Path] = (),
+    defaults: Mapping[str, str] | None = None,
 ) -> int:
     """Run a command in the foreground; its exit status.
 
@@ -272,10 +275,11 @@ def run(
         keep_secrets: whether it may see model hub tokens.
         cwd: where it runs, the current directory if not given.
         more: folders beside these that it may import from.
+        defaults: of environment variables that are not set.
     """
     from runtime.environment import clean_env
 
-    env = clean_env(keep_secrets=keep_secrets)
+    env = dict(defaults or {}) | clean_env(keep_secrets=keep_secrets)
     if paths:
         env["PYTHONPATH"] = os.pathsep.join(map(str, [TESTS, ROOT, *more]))
     try:

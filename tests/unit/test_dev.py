@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
@@ -10,9 +11,10 @@ import dev
 
 # Stands for pytest: says which half it is and ends as the table wants.
 HALF = """
-import sys
+import os, sys
 served = not any(word.startswith("--ignore=") for word in sys.argv)
-print("of nodes on servers" if served else "of all else", len(sys.argv) - 3)
+half = "of nodes on servers" if served else "of all else"
+print(half, len(sys.argv) - 3, "threads", os.environ["OMP_NUM_THREADS"])
 sys.exit(int(sys.argv[1] if served else sys.argv[2]))
 """
 
@@ -23,9 +25,15 @@ sys.exit(int(sys.argv[1] if served else sys.argv[2]))
     ids=["both pass", "a server test fails", "another fails", "both fail"],
 )
 def test_all_tests_pass_if_both_halves_do(
-    served: int, others: int, status: int, capfd: pytest.CaptureFixture[str]
+    served: int,
+    others: int,
+    status: int,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
     assert dev.test_all([sys.executable, "-c", HALF, str(served), str(others)]) == status
     out, err = capfd.readouterr()
-    assert out.splitlines() == ["of nodes on servers 3", "of all else 4"]
+    assert out.splitlines() == ["of nodes on servers 3 threads 3", "of all else 4 threads 3"]
     assert "of all else" in err
