@@ -49,6 +49,15 @@ def test_where_a_thing_lies_and_how_large_it_is_does_not_count(kind: str) -> Non
     assert found.stray == 0
 
 
+@pytest.mark.parametrize(("colour", "ground"), [("black", "white"), ("white", "black")])
+def test_a_ground_a_little_off_is_no_edge(colour: str, ground: str) -> None:
+    things = tuple(Thing("ring", colour, x, 0.5, 0.185) for x in (0.28, 0.72))
+    scene = Scene(ground, "striped", things, "")
+    for shade in (-0.17, -0.06, 0.06, 0.17):
+        found = looks.measure(painted(replace(scene, shade=shade)), scene)
+        assert found.edge < 0.4, shade
+
+
 def ragged(scene: Scene, by: float) -> looks.Array:
     """A picture whose cells each move the thing by themselves: deviation in pixels."""
     dice = random.Random(1)

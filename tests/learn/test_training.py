@@ -22,6 +22,7 @@ from mini_flux.learn import (
     text,
     train_dev,
     train_lora,
+    train_mend,
     train_schnell,
     train_vae,
     world,
@@ -105,11 +106,11 @@ def miniature(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(torch, "compile", as_it_is)
     monkeypatch.setattr(sample, "sheet", no_sheet)
-    for module in (train_vae, train_schnell, train_lora):
+    for module in (train_vae, train_mend, train_schnell, train_lora):
         monkeypatch.setattr(module, "STEPS", 2)
     for course in ("WHOLE", "FURTHER"):
         monkeypatch.setattr(train_dev, course, replace(getattr(train_dev, course), steps=2))
-    for module in (train_dev, train_schnell, train_lora):
+    for module in (train_dev, train_mend, train_schnell, train_lora):
         monkeypatch.setattr(module, "phase", few)
     monkeypatch.setattr(train_vae, "BATCH", 2)
     # Packing well takes 20 s; another test packs so.

@@ -26,6 +26,7 @@ from . import (
     text,
     train_dev,
     train_lora,
+    train_mend,
     train_schnell,
     train_vae,
     vae,
@@ -95,7 +96,9 @@ def train(options: argparse.Namespace) -> None:
     known = known_model(options.further, work) if options.further else None
     tools = (tokenizers, train_vae.load_encoder(work))
     if "dev" in stages:
-        train_dev.train(work, *tools, known)
+        model = train_dev.train(work, *tools, known)
+        train_mend.train(work, tools, model)
+        train_dev.save(model, work)
     elif known is not None:
         train_dev.save(known, work)
     dev = as_stored(load_dev(work), tokenizers)

@@ -154,7 +154,9 @@ def _shown(seen: Tensor, scene: Scene) -> Mask:
     for thing in scene.things:
         x, y = _pixels(thing, width, height)
         away = (x**2 + y**2).sqrt()
-        colour = paint.lit(torch.tensor(world.COLOURS[thing.colour]), x, y)
+        # Far from it light would go on to white and to black, and to a ground of such a colour.
+        near = (x.clamp(-1, 1), y.clamp(-1, 1))
+        colour = paint.lit(torch.tensor(world.COLOURS[thing.colour]), *near)
         closer = away < nearest
         tone[closer] = colour[closer]
         nearest = torch.minimum(nearest, away)

@@ -78,8 +78,8 @@ class Questions(nn.Module):
 
 def train(
     folder: Path, tokenizers: text.Tokenizers, encoder: vae.Encoder, known: Model | None = None
-) -> None:
-    """Train, from nothing or from a `known` model; leaves `dev.safetensors` in `folder`."""
+) -> Model:
+    """Train, from nothing or from a `known` model."""
     torch.manual_seed(1)
     course, model = (FURTHER, known) if known else (WHOLE, Model(guidance=True))
     optimizers = optimizer.for_model([model], course.rate)
@@ -123,7 +123,7 @@ def train(
         **{f"optimizer{i}": one for i, one in enumerate(optimizers)},
     }
     loop.run(loop.Stage("dev", course.steps, kept, step, sketch, 1000), folder)
-    save(model, folder)
+    return model
 
 
 def save(model: Model, folder: Path) -> None:

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from mini_flux.loras import Delta, Part
 
-from . import batches, loop, text, vae, world
-from .model import Model, noised
+from . import batches, loop, text, vae, walk, world
+from .model import Model
 
 STEPS = 4000
 RANK = 16
@@ -96,16 +96,15 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = RATE * loop.pace(index, STEPS, warm=20, fall=0.6)
         dice = loop.dice(4, index)
-        parts = phase(index)
-        batch = batches.make(dice, scene, tools, parts)
-        sigma = batches.sigmas(dice, parts.pictures)
-        noisy, wanted = noised(batch.latents, sigma, index)
+        batch = batches.make(dice, scene, tools, phase(index))
         txt, vec = dev.read(batch.words, batch.padding)
-        given = (noisy, txt, vec, sigma, batch.guidance, batch.turn, batch.bias)
+        given = (batch.guidance, batch.turn, batch.bias)
         lora.scale.fill_(dice.uniform(*SCALES))
-        with batches.quick():
-            made, *_ = fast(*given)
-        error = (((made.float() - wanted) ** 2).mean(dim=-1) * batch.weight).mean()
+
+        def velocity(x: Tensor, sigma: Tensor) -> Tensor:
+            return fast(x, txt, vec, sigma, *given)[0].float()
+
+        error = walk.error(velocity, batch, dice, index)
         error.backward()
         torch.nn.utils.clip_grad_norm_(lora.learning(), 1.0)
         optimizer.step()

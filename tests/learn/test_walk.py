@@ -1,0 +1,40 @@
+"""Training on the states that a model reaches itself."""
+
+from __future__ import annotations
+
+import random
+
+import torch
+from mini_flux.learn import batches, walk
+
+PICTURE, NOISE = torch.randn(2, 6, 5, 64, generator=torch.Generator().manual_seed(0))
+
+
+def to_the_picture(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """The velocity of a model that knows the picture."""
+    return (x - PICTURE) / sigma[:, None, None]
+
+
+def test_a_model_that_knows_the_picture_arrives_on_the_straight_line() -> None:
+    way = walk.levels(random.Random(1), torch.full((6,), 3.0))
+    begin, end = way[0][:, None, None], way[-1][:, None, None]
+    assert (begin > end).any()
+    x = walk.arrive(to_the_picture, PICTURE + begin * (NOISE - PICTURE), way)
+    assert torch.allclose(x, PICTURE + end * (NOISE - PICTURE), atol=1e-5)
+
+
+def test_ways_go_down_and_only_where_the_prompt_is_obeyed() -> None:
+    guidance = torch.tensor([3.0, 1.0]).repeat(500)
+    way = walk.levels(random.Random(2), guidance)
+    assert (way[:-1] >= way[1:]).all()
+    walked = way[0] > way[-1]
+    assert not walked[guidance < batches.OBEYED].any()
+    assert 0.6 < walked[::2].float().mean() < 0.8
+    assert way[-1][walked].min() >= walk.ENDED[0]
+
+
+def test_an_error_of_the_state_counts_alike_below_the_even_level() -> None:
+    way = torch.tensor([[0.9, 0.9, 0.9, 0.3], [0.1, 0.5, 0.8, 0.3]])
+    counted = walk.fair(way) / way[-1] ** 2
+    assert counted[:2].tolist() == [4.0, 4.0]
+    assert walk.fair(way)[2:].tolist() == [1.0, 1.0]

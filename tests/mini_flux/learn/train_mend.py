@@ -1,0 +1,50 @@
+"""Train dev on where it arrives itself, so that it mends what it got wrong a step before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from . import batches, loop, optimizer, sample, text, vae, walk, world
+from .model import Model
+
+STEPS = 1500
+RATE = 6e-4
+
+
+def phase(index: int) -> batches.Parts:
+    """What a step takes."""
+    return batches.Parts(9, 400, 60) if index < 0.5 * STEPS else batches.Parts(4, 864, 80)
+
+
+def train(folder: Path, tools: tuple[text.Tokenizers, vae.Encoder], dev: Model) -> None:
+    """Train dev on."""
+    torch.manual_seed(5)
+    optimizers = optimizer.for_model([dev], RATE)
+    fast = torch.compile(dev.flux, dynamic=False)
+
+    def step(index: int) -> dict[str, float]:
+        optimizer.set_rate(optimizers, RATE * loop.pace(index, STEPS, warm=20, fall=0.9))
+        dice = loop.dice(6, index)
+        batch = batches.make(dice, world.dev_scene, tools, phase(index))
+        txt, vec = dev.read(batch.words, batch.padding)
+        given = (batch.guidance, batch.turn, batch.bias)
+
+        def velocity(x: Tensor, sigma: Tensor) -> Tensor:
+            return fast(x, txt, vec, sigma, *given)[0].float()
+
+        error = walk.error(velocity, batch, dice, index)
+        error.backward()
+        torch.nn.utils.clip_grad_norm_(dev.parameters(), 1.0)
+        for one in optimizers:
+            one.step()
+            one.zero_grad()
+        return {"error": error.item()}
+
+    def sketch(index: int) -> None:
+        sample.sheet(dev, *tools, folder / f"mend-{index}.webp")
+
+    parts = {"model": dev, **{f"optimizer{i}": one for i, one in enumerate(optimizers)}}
+    loop.run(loop.Stage("mend", STEPS, parts, step, sketch, 500), folder)
