@@ -12,19 +12,13 @@ import torch
 from mini_flux import loras, trained
 from mini_flux.learn import batches, flux, optimizer, pack, paint, text, vae, world
 from mini_flux.learn.__main__ import used_tokens
-from mini_flux.load_diffusers import load_clip, load_t5, load_tokenizers, load_transformer
+from mini_flux.load_diffusers import load_clip, load_t5, load_transformer
 from mini_flux.loras import FAMILIES, Delta, Part
-from runtime.comfyui import find_comfyui
 from runtime.models import trained_models
 from safetensors.torch import load, load_file
 from torch import Tensor
 
 PROMPT = "a large red star on a dotted blue ground"
-
-
-@pytest.fixture(scope="module")
-def tokenizers() -> text.Tokenizers:
-    return text.Tokenizers(*load_tokenizers(find_comfyui().path))
 
 
 def flux_of(name: str) -> flux.Flux:

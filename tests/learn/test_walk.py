@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import torch
-from mini_flux.learn import batches, walk
+from mini_flux.learn import batches, text, walk, world
 
 PICTURE, NOISE = torch.randn(2, 6, 5, 64, generator=torch.Generator().manual_seed(0))
 
@@ -23,6 +23,37 @@ def test_a_model_that_knows_the_picture_arrives_on_the_straight_line() -> None:
     assert torch.allclose(x, PICTURE + end * (NOISE - PICTURE), atol=1e-5)
 
 
+def some(tokenizers: text.Tokenizers) -> batches.Batch:
+    encoder = torch.randn(16, 192, generator=torch.Generator().manual_seed(1)), torch.zeros(16)
+    parts = batches.Parts(6, 8, 2)
+    return batches.make(random.Random(3), world.training_scene, (tokenizers, encoder), parts)
+
+
+def test_what_is_wanted_leads_to_the_pictures(tokenizers: text.Tokenizers) -> None:
+    batch = some(tokenizers)
+
+    def right(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        return (x - batch.latents) / sigma[:, None, None]
+
+    assert walk.error(right, batch, random.Random(4), 5) < 1e-6
+    assert walk.error(lambda x, sigma: right(x, sigma) + 1, batch, random.Random(4), 5) > 0.5
+
+
+def test_only_the_last_state_is_learned_from(tokenizers: text.Tokenizers) -> None:
+    batch, calls = some(tokenizers), []
+    bias = torch.zeros((), requires_grad=True)
+
+    def velocity(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        calls.append((torch.is_grad_enabled(), sigma))
+        return x + bias
+
+    way = walk.levels(random.Random(4), batch.guidance)
+    walk.error(velocity, batch, random.Random(4), 5).backward()
+    assert [learns for learns, _ in calls] == [False, False, True]
+    assert torch.equal(torch.stack([sigma for _, sigma in calls]), way)
+    assert bias.grad is not None
+
+
 def test_ways_go_down_and_only_where_the_prompt_is_obeyed() -> None:
     guidance = torch.tensor([3.0, 1.0]).repeat(500)
     way = walk.levels(random.Random(2), guidance)
@@ -35,6 +66,6 @@ def test_ways_go_down_and_only_where_the_prompt_is_obeyed() -> None:
 
 def test_an_error_of_the_state_counts_alike_below_the_even_level() -> None:
     way = torch.tensor([[0.9, 0.9, 0.9, 0.3], [0.1, 0.5, 0.8, 0.3]])
-    counted = walk.fair(way) / way[-1] ** 2
+    counted = walk.weights(way) / way[-1] ** 2
     assert counted[:2].tolist() == [4.0, 4.0]
-    assert walk.fair(way)[2:].tolist() == [1.0, 1.0]
+    assert walk.weights(way)[2:].tolist() == [1.0, 1.0]

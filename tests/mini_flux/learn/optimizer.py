@@ -79,6 +79,19 @@ def for_model(parts: Iterable[nn.Module], lr: float) -> list[torch.optim.Optimiz
     return [Muon(inside, lr), adam] if inside else [adam]
 
 
+def parts(optimizers: Iterable[torch.optim.Optimizer]) -> dict[str, torch.optim.Optimizer]:
+    """Each by its name in a state that is kept."""
+    return {f"optimizer{index}": one for index, one in enumerate(optimizers)}
+
+
+def step(optimizers: Iterable[torch.optim.Optimizer], weights: Iterable[nn.Parameter]) -> None:
+    """One step of all, the gradient of these weights at most 1 long; none is left."""
+    torch.nn.utils.clip_grad_norm_(weights, 1.0)
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad()
+
+
 def set_rate(optimizers: Iterable[torch.optim.Optimizer], lr: float) -> None:
     """Set the learning rate of all."""
     for optimizer in optimizers:

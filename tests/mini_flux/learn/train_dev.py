@@ -77,7 +77,7 @@ class Questions(nn.Module):
 
 
 def train(
-    folder: Path, tokenizers: text.Tokenizers, encoder: vae.Encoder, known: Model | None = None
+    folder: Path, tools: tuple[text.Tokenizers, vae.Encoder], known: Model | None = None
 ) -> Model:
     """Train, from nothing or from a `known` model."""
     torch.manual_seed(1)
@@ -92,7 +92,7 @@ def train(
         optimizer.set_rate(optimizers, course.rate * pace)
         dice = loop.dice(2, index)
         parts = phase(course, index)
-        batch = batches.make(dice, world.dev_scene, (tokenizers, encoder), parts)
+        batch = batches.make(dice, world.dev_scene, tools, parts)
         sigma = batches.sigmas(dice, parts.pictures)
         noisy, wanted = noised(batch.latents, sigma, index)
         txt, vec = model.read(batch.words, batch.padding)
@@ -104,23 +104,20 @@ def train(
         outline, place = questions(middle, end, batch.painted)
         hint = course.hint if index < 0.8 * course.steps else LITTLE
         (error + hint * (outline + place)).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for one in (*optimizers, asking):
-            one.step()
-            one.zero_grad()
+        optimizer.step([*optimizers, asking], model.parameters())
         high = sigma > 0.75
         blind = each.detach()[high].mean().item() if high.any() else error.item()
         shown = {"error": error, "outline": outline, "place": place}
         return {"blind": blind} | {name: value.item() for name, value in shown.items()}
 
     def sketch(index: int) -> None:
-        sample.sheet(model, tokenizers, encoder, folder / f"dev-{index}.webp")
+        sample.sheet(model, *tools, folder / f"dev-{index}.webp")
 
     kept = {
         "model": model,
         "questions": questions,
         "asking": asking,
-        **{f"optimizer{i}": one for i, one in enumerate(optimizers)},
+        **optimizer.parts(optimizers),
     }
     loop.run(loop.Stage("dev", course.steps, kept, step, sketch, 1000), folder)
     return model

@@ -37,14 +37,11 @@ def train(folder: Path, tools: tuple[text.Tokenizers, vae.Encoder], dev: Model) 
 
         error = walk.error(velocity, batch, dice, index)
         error.backward()
-        torch.nn.utils.clip_grad_norm_(dev.parameters(), 1.0)
-        for one in optimizers:
-            one.step()
-            one.zero_grad()
+        optimizer.step(optimizers, dev.parameters())
         return {"error": error.item()}
 
     def sketch(index: int) -> None:
         sample.sheet(dev, *tools, folder / f"mend-{index}.webp")
 
-    parts = {"model": dev, **{f"optimizer{i}": one for i, one in enumerate(optimizers)}}
+    parts = {"model": dev, **optimizer.parts(optimizers)}
     loop.run(loop.Stage("mend", STEPS, parts, step, sketch, 500), folder)

@@ -74,13 +74,10 @@ def train(folder: Path, tools: tuple[text.Tokenizers, vae.Encoder], dev: Model) 
             made = learned(start, now)
         error = (((made - wanted) ** 2).mean(dim=-1) * batch.weight).mean()
         error.backward()
-        torch.nn.utils.clip_grad_norm_(student.flux.parameters(), 1.0)
-        for one in optimizers:
-            one.step()
-            one.zero_grad()
+        optimizer.step(optimizers, student.flux.parameters())
         return {"error": error.item(), f"from {now:g}": error.item()}
 
-    parts = {"model": student, **{f"optimizer{i}": one for i, one in enumerate(optimizers)}}
+    parts = {"model": student, **optimizer.parts(optimizers)}
     loop.run(loop.Stage("schnell", STEPS, parts, step), folder)
     return student
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from . import batches
+from .model import noised
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
 """Of states [B,N,64] at noise levels [B]."""
@@ -35,14 +36,13 @@ count as much as here."""
 def error(velocity: Velocity, batch: batches.Batch, dice: random.Random, seed: int) -> Tensor:
     """How wrong the velocity is on the model's own way to the pictures of a batch: []."""
     way = levels(dice, batch.guidance)
-    begin, end = way[0][:, None, None], way[-1][:, None, None]
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(batch.latents.shape, generator=generator)
+    begun, _ = noised(batch.latents, way[0], seed)
     with batches.quick():
-        x = arrive(velocity, batch.latents + begin * (noise - batch.latents), way)
+        x = arrive(velocity, begun, way)
         made = velocity(x, way[-1])
-    each = ((made - (x - batch.latents) / end) ** 2).mean(dim=-1) * batch.weight
-    return (each.mean(dim=1) * fair(way)).mean()
+    wanted = (x - batch.latents) / way[-1][:, None, None]
+    each = ((made - wanted) ** 2).mean(dim=-1) * batch.weight
+    return (each.mean(dim=1) * weights(way)).mean()
 
 
 def levels(dice: random.Random, guidance: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ def arrive(velocity: Velocity, x: Tensor, way: Tensor) -> Tensor:
     return x
 
 
-def fair(way: Tensor) -> Tensor:
+def weights(way: Tensor) -> Tensor:
     """What the error of each picture's velocity counts: [B]."""
     walked, end = way[0] > way[-1], way[-1]
     return torch.where(walked, (end / EVEN).clamp(max=1) ** 2, 1.0)
