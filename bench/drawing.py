@@ -58,7 +58,6 @@ def agreement(studio: Studio, model: str, scenes: Sequence[Scene], **more: Any) 
     wrong: list[str] = []
     drawn: list[Looks] = []
     places = 0
-    begun = time.monotonic()
     for seed, scene in enumerate(scenes):
         asked = {"model": model, "num_inference_steps": STEPS[model], "seed": seed} | more
         (picture,) = studio.draw(prompt=scene.prompt, **asked)
@@ -74,7 +73,6 @@ def agreement(studio: Studio, model: str, scenes: Sequence[Scene], **more: Any) 
         "agree": sum(right.values()),
         "agree_and_in_place": places,
         "by_things": {name: [right[name], of[name]] for name in sorted(of)},
-        "seconds_each": round((time.monotonic() - begun) / len(scenes), 2),
         "wrong": wrong,
         "looks": shown(drawn),
     }

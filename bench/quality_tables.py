@@ -104,9 +104,8 @@ def drawing(report: Report) -> Iterator[Table]:
         )
         share = f"{found['agree'] / found['prompts']:.1%}"
         place = str(found["agree_and_in_place"])
-        each = f"{found['seconds_each']} s"
-        rows.append((name, str(found["prompts"]), str(found["agree"]), share, parts, place, each))
-    heads = ("model", "prompts", "agree", "share", "of them", "and in its place", "a picture")
+        rows.append((name, str(found["prompts"]), str(found["agree"]), share, parts, place))
+    heads = ("model", "prompts", "agree", "share", "of them", "and in its place")
     yield Table(rows, heads, "Prompts that training never saw; goal: 90 %")
     files, batch = report["files"], report["batch"]
     yield Table(

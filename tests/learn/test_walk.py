@@ -6,6 +6,7 @@ import random
 
 import torch
 from mini_flux.learn import batches, text, walk, world
+from mini_flux.learn.model import noised
 
 PICTURE, NOISE = torch.randn(2, 6, 5, 64, generator=torch.Generator().manual_seed(0))
 
@@ -52,6 +53,18 @@ def test_only_the_last_state_is_learned_from(tokenizers: text.Tokenizers) -> Non
     assert [learns for learns, _ in calls] == [False, False, True]
     assert torch.equal(torch.stack([sigma for _, sigma in calls]), way)
     assert bias.grad is not None
+
+
+def test_without_a_share_a_state_is_a_picture_with_noise(tokenizers: text.Tokenizers) -> None:
+    batch, seen = some(tokenizers), []
+
+    def velocity(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        seen.append((x, sigma))
+        return x
+
+    walk.error(velocity, batch, random.Random(4), 5, share=0.0)
+    ((x, sigma),) = seen
+    assert torch.equal(x, noised(batch.latents, sigma, 5)[0])
 
 
 def test_ways_go_down_and_only_where_the_prompt_is_obeyed() -> None:

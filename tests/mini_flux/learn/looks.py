@@ -48,7 +48,7 @@ class Looks:
         edge: mean distance between the edges of things and the ideal ones, both ways, in pixels.
         rough: mean distance between an edge and the same edge smoothed, in pixels.
         stray: wrong pixels away from every edge, in thousandths of the picture.
-        open: share of a sticker's rim and line, or of a hollow thing's line, that is not there.
+        open: share of a sticker's rim, or of a hollow thing's line, that is not there.
     """
 
     edge: float
@@ -68,9 +68,8 @@ def mean(all_of_them: Sequence[Looks]) -> Looks:
 
 
 def has_edges(scene: Scene) -> bool:
-    """Whether every edge can be seen: a white or black thing is lost in a sticker's rim."""
-    lost = {"white", "black"} if scene.style == "sticker" else set()
-    return not any(thing.colour in lost for thing in scene.things)
+    """Whether every edge can be seen: a white thing is lost in a sticker's rim."""
+    return scene.style != "sticker" or all(thing.colour != "white" for thing in scene.things)
 
 
 def measure(picture: Array, scene: Scene) -> Looks:
@@ -163,7 +162,7 @@ def _shown(seen: Tensor, scene: Scene) -> Mask:
     base = paint.shaded(torch.tensor(world.COLOURS[scene.ground]), scene.shade)
     others = [base, paint.second_tone(base)]
     if scene.style == "sticker":
-        others += [torch.full((3,), value) for value in paint.RIM_TONES]
+        others.append(torch.ones(3))
     rest = torch.stack([((seen - one) ** 2).sum(dim=-1) for one in others]).amin(dim=0)
     mask = (((seen - tone) ** 2).sum(dim=-1) < rest).numpy()
     return np.asarray(ndimage.binary_opening(mask, np.ones((2, 2))), np.bool_)
@@ -219,7 +218,7 @@ def _apart(got: Mask, ideal: Mask, inside: Mask) -> tuple[float, float]:
 
 
 def _open(wrong: Mask, distances: Sequence[Array], style: str, short: int) -> float:
-    """The share of wrong pixels along the middles of a style's rim and lines."""
+    """The share of wrong pixels along the middles of a style's rim or line."""
     lines = [
         np.abs(distance - (one + other) / 2) < abs(one - other) / 4
         for distance in distances

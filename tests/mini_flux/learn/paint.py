@@ -20,13 +20,10 @@ CELL = 16
 _INNER = torch.arange(CELL) - (CELL - 1) / 2
 """The rows and columns of a cell's pixels from its middle."""
 
-_OUTLINE, _HALO = 0.03, 0.04
-"""Widths of a sticker's dark line and of the white around it, in shorter sides."""
+_HALO = 0.04
+"""Width of the white around a sticker, in shorter sides."""
 
-RIM_TONES = (0.05, 1.0)
-"""Their greys."""
-
-_RIM = 0.02
+_RIM = 0.015
 """Half the width of what is left of a hollow shape, in shorter sides."""
 
 _CONTRAST = 0.3
@@ -168,7 +165,7 @@ def _add(
     centre, radius = numbers[:, :2] * sizes[rows], numbers[:, 2] * short
     # Only the cells near the thing, so that the rest costs nothing.
     offset = middles[rows] - centre[:, None]
-    near = offset.norm(dim=-1) < (radius * 1.45 + 24 + short * (_OUTLINE + _HALO))[:, None]
+    near = offset.norm(dim=-1) < (radius * 1.45 + 24 + short * _HALO)[:, None]
     at, cell = near.nonzero(as_tuple=True)
     distance = _distances(things, at, offset[at, cell], radius, _INNER)
     row = rows[at]
@@ -180,9 +177,8 @@ def _add(
         distance = torch.where(hollow[:, None, None], rim, distance)
     sticker = torch.tensor([scene.style == "sticker" for scene in scenes])[at]
     if sticker.any():
-        for width, tone in zip((_HALO + _OUTLINE, _HALO), RIM_TONES, strict=True):
-            cover = (0.5 + width * short[at, None, None] - distance).clamp(0, 1)
-            spot = spot.lerp(torch.tensor(tone), (cover * sticker[:, None, None])[..., None])
+        cover = (0.5 + _HALO * short[at, None, None] - distance).clamp(0, 1)
+        spot = spot.lerp(torch.ones(()), (cover * sticker[:, None, None])[..., None])
     tone = torch.tensor([world.COLOURS[thing.colour] for thing in things])[at, None, None]
     x, y = _inside(offset[at, cell], radius[at], _INNER)
     colour = lit(tone, x, y)
@@ -269,7 +265,7 @@ def levels(style: str, short: int) -> list[float]:
         style: one of `world.STYLES`, or nothing.
         short: the shorter side of the picture.
     """
-    more = {"sticker": (_HALO, _HALO + _OUTLINE), "hollow": (-2 * _RIM,)}.get(style, ())
+    more = {"sticker": (_HALO,), "hollow": (-2 * _RIM,)}.get(style, ())
     return [0.0, *(level * short for level in more)]
 
 

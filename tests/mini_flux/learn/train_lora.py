@@ -16,8 +16,11 @@ from . import batches, loop, text, vae, walk, world
 from .model import Model
 
 STEPS = 4000
-RANK = 16
-RATE = 4e-3
+WALKED = 0.5
+"""After which share of the steps it learns from its own states; that takes longer."""
+
+RANK = 32
+RATE = 2e-3
 SCALES = (0.5, 2.25)
 """The scales at which the style has to look right: 0.5 to 1.5, and with go_fast 1.5 times that."""
 
@@ -99,12 +102,14 @@ def train(
         batch = batches.make(dice, scene, tools, phase(index))
         txt, vec = dev.read(batch.words, batch.padding)
         given = (batch.guidance, batch.turn, batch.bias)
-        lora.scale.fill_(dice.uniform(*SCALES))
+        least, most = SCALES
+        lora.scale.fill_(least * (most / least) ** dice.random())
 
         def velocity(x: Tensor, sigma: Tensor) -> Tensor:
             return fast(x, txt, vec, sigma, *given)[0].float()
 
-        error = walk.error(velocity, batch, dice, index)
+        share = walk.SHARE if index >= WALKED * STEPS else 0.0
+        error = walk.error(velocity, batch, dice, index, share)
         error.backward()
         torch.nn.utils.clip_grad_norm_(lora.learning(), 1.0)
         optimizer.step()

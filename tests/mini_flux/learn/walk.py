@@ -33,9 +33,18 @@ EVEN = 0.5
 count as much as here."""
 
 
-def error(velocity: Velocity, batch: batches.Batch, dice: random.Random, seed: int) -> Tensor:
-    """How wrong the velocity is on the model's own way to the pictures of a batch: []."""
-    way = levels(dice, batch.guidance)
+def error(
+    velocity: Velocity,
+    batch: batches.Batch,
+    dice: random.Random,
+    seed: int,
+    share: float = SHARE,
+) -> Tensor:
+    """How wrong the velocity is on the model's own way to the pictures of a batch: [].
+
+    With a share of 0 on the straight one.
+    """
+    way = levels(dice, batch.guidance, share)
     begun, _ = noised(batch.latents, way[0], seed)
     with batches.quick():
         x = arrive(velocity, begun, way)
@@ -45,15 +54,17 @@ def error(velocity: Velocity, batch: batches.Batch, dice: random.Random, seed: i
     return (each.mean(dim=1) * weights(way)).mean()
 
 
-def levels(dice: random.Random, guidance: Tensor) -> Tensor:
+def levels(dice: random.Random, guidance: Tensor, share: float = SHARE) -> Tensor:
     """Noise levels on the way to the one that is learned from, the last: [3,B]."""
     plain = batches.sigmas(dice, len(guidance)).tolist()
-    ways = [_way(dice, *one) for one in zip(plain, guidance.tolist(), strict=True)]
+    ways = [_way(dice, share, *one) for one in zip(plain, guidance.tolist(), strict=True)]
     return torch.tensor(ways).T
 
 
-def _way(dice: random.Random, plain: float, guidance: float) -> tuple[float, float, float]:
-    if guidance < batches.OBEYED or dice.random() > SHARE:
+def _way(
+    dice: random.Random, share: float, plain: float, guidance: float
+) -> tuple[float, float, float]:
+    if guidance < batches.OBEYED or dice.random() >= share:
         return plain, plain, plain
     end = dice.uniform(*ENDED)
     begin = dice.uniform(max(end, BEGUN[0]), BEGUN[1])
@@ -64,7 +75,8 @@ def _way(dice: random.Random, plain: float, guidance: float) -> tuple[float, flo
 def arrive(velocity: Velocity, x: Tensor, way: Tensor) -> Tensor:
     """Where `x` [B,N,64] gets to on the levels of `way` [K,B]."""
     for now, then in itertools.pairwise(way):
-        x = x + (then - now)[:, None, None] * velocity(x, now)
+        if not torch.equal(now, then):
+            x = x + (then - now)[:, None, None] * velocity(x, now)
     return x
 
 
