@@ -20,10 +20,10 @@ CELL = 16
 _INNER = torch.arange(CELL) - (CELL - 1) / 2
 """The rows and columns of a cell's pixels from its middle."""
 
-_HALO = 0.04
+_RIM = 0.04
 """Width of the white around a sticker, in shorter sides."""
 
-_RIM = 0.015
+_LINE = 0.015
 """Half the width of what is left of a hollow shape, in shorter sides."""
 
 _CONTRAST = 0.3
@@ -165,19 +165,19 @@ def _add(
     centre, radius = numbers[:, :2] * sizes[rows], numbers[:, 2] * short
     # Only the cells near the thing, so that the rest costs nothing.
     offset = middles[rows] - centre[:, None]
-    near = offset.norm(dim=-1) < (radius * 1.45 + 24 + short * _HALO)[:, None]
+    near = offset.norm(dim=-1) < (radius * 1.45 + 24 + short * _RIM)[:, None]
     at, cell = near.nonzero(as_tuple=True)
     distance = _distances(things, at, offset[at, cell], radius, _INNER)
     row = rows[at]
     spot = made.cells[row, cell]
     hollow = torch.tensor([scene.style == "hollow" for scene in scenes])[at]
     if hollow.any():
-        width = _RIM * short[at, None, None]
-        rim = (distance + width).abs() - width
-        distance = torch.where(hollow[:, None, None], rim, distance)
+        width = _LINE * short[at, None, None]
+        line = (distance + width).abs() - width
+        distance = torch.where(hollow[:, None, None], line, distance)
     sticker = torch.tensor([scene.style == "sticker" for scene in scenes])[at]
     if sticker.any():
-        cover = (0.5 + _HALO * short[at, None, None] - distance).clamp(0, 1)
+        cover = (0.5 + _RIM * short[at, None, None] - distance).clamp(0, 1)
         spot = spot.lerp(torch.ones(()), (cover * sticker[:, None, None])[..., None])
     tone = torch.tensor([world.COLOURS[thing.colour] for thing in things])[at, None, None]
     x, y = _inside(offset[at, cell], radius[at], _INNER)
@@ -265,7 +265,7 @@ def levels(style: str, short: int) -> list[float]:
         style: one of `world.STYLES`, or nothing.
         short: the shorter side of the picture.
     """
-    more = {"sticker": (_HALO,), "hollow": (-2 * _RIM,)}.get(style, ())
+    more = {"sticker": (_RIM,), "hollow": (-2 * _LINE,)}.get(style, ())
     return [0.0, *(level * short for level in more)]
 
 

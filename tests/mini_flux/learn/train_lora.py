@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from mini_flux.loras import Delta, Part
 
-from . import batches, loop, text, vae, walk, world
+from . import batches, loop, optimizer, text, vae, walk, world
 from .model import Model
 
 STEPS = 4000
@@ -88,7 +88,7 @@ def train(
     dev.requires_grad_(False)
     torch.manual_seed(3)
     lora = Lora(dev)
-    optimizer = torch.optim.AdamW(lora.learning(), lr=RATE, weight_decay=0.0)
+    adam = torch.optim.AdamW(lora.learning(), lr=RATE, weight_decay=0.0)
     fast = torch.compile(lora.flux, dynamic=False)
 
     def scene(dice: random.Random) -> world.Scene:
@@ -96,8 +96,7 @@ def train(
         return world.in_style(plain, style) if dice.random() < STYLED else plain
 
     def step(index: int) -> dict[str, float]:
-        for group in optimizer.param_groups:
-            group["lr"] = RATE * loop.pace(index, STEPS, warm=20, fall=0.6)
+        optimizer.set_rate([adam], RATE * loop.pace(index, STEPS, warm=20, fall=0.6))
         dice = loop.dice(4, index)
         batch = batches.make(dice, scene, tools, phase(index))
         txt, vec = dev.read(batch.words, batch.padding)
@@ -111,10 +110,8 @@ def train(
         share = walk.SHARE if index >= WALKED * STEPS else 0.0
         error = walk.error(velocity, batch, dice, index, share)
         error.backward()
-        torch.nn.utils.clip_grad_norm_(lora.learning(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        optimizer.step([adam], lora.learning())
         return {"error": error.item()}
 
-    loop.run(loop.Stage(style, STEPS, {"lora": lora, "optimizer": optimizer}, step), folder)
+    loop.run(loop.Stage(style, STEPS, {"lora": lora, "optimizer": adam}, step), folder)
     return lora.delta()
