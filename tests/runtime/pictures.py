@@ -246,7 +246,7 @@ def shoot_nodes(server: ComfyServer, client: Client) -> None:
 
 
 README: dict[str, Any] = {
-    "prompt": "a red star on a blue ground",
+    "prompt": "a large yellow star on a dotted blue ground",
     "megapixels": "0.25",
     "num_inference_steps": STEPS,
     "seed": 7,
