@@ -57,7 +57,7 @@ def agreement(studio: Studio, model: str, scenes: Sequence[Scene], **more: Any) 
     of: Counter[str] = Counter()
     wrong: list[str] = []
     drawn: list[Looks] = []
-    places = 0
+    places = textures = 0
     for seed, scene in enumerate(scenes):
         asked = {"model": model, "num_inference_steps": STEPS[model], "seed": seed} | more
         (picture,) = studio.draw(prompt=scene.prompt, **asked)
@@ -67,11 +67,13 @@ def agreement(studio: Studio, model: str, scenes: Sequence[Scene], **more: Any) 
         of[things] += 1
         right[things] += verdict.agrees
         places += verdict.agrees and verdict.places
+        textures += looks.has_its_texture(picture, scene)
         wrong += [] if verdict.agrees else [scene.prompt]
     return {
         "prompts": len(scenes),
         "agree": sum(right.values()),
         "agree_and_in_place": places,
+        "textures": textures,
         "by_things": {name: [right[name], of[name]] for name in sorted(of)},
         "wrong": wrong,
         "looks": shown(drawn),

@@ -103,9 +103,9 @@ def drawing(report: Report) -> Iterator[Table]:
             f"{things}: {right} of {count}" for things, (right, count) in found["by_things"].items()
         )
         share = f"{found['agree'] / found['prompts']:.1%}"
-        place = str(found["agree_and_in_place"])
-        rows.append((name, str(found["prompts"]), str(found["agree"]), share, parts, place))
-    heads = ("model", "prompts", "agree", "share", "of them", "and in its place")
+        more = (str(found["agree_and_in_place"]), str(found["textures"]))
+        rows.append((name, str(found["prompts"]), str(found["agree"]), share, parts, *more))
+    heads = ("model", "prompts", "agree", "share", "of them", "and in place", "texture as asked")
     yield Table(rows, heads, "Prompts that training never saw; goal: 90 %")
     files, batch = report["files"], report["batch"]
     yield Table(

@@ -91,6 +91,15 @@ def test_stray_pixels_are_counted() -> None:
     assert looks.measure(picture, scene).stray == pytest.approx(1000 * 200 / SIDE**2)
 
 
+def test_another_texture_than_the_one_asked_for_is_told_apart_from_stray_pixels() -> None:
+    striped, dotted = (replace(scene_of("star"), texture=one) for one in ("striped", "dotted"))
+    picture = painted(dotted)
+    assert looks.measure(picture, striped) == looks.measure(picture, dotted)
+    assert not looks.has_its_texture(picture, striped)
+    assert looks.has_its_texture(picture, dotted)
+    assert looks.has_its_texture(picture, replace(striped, open=True))
+
+
 @pytest.mark.parametrize("style", world.STYLES)
 def test_a_rim_with_a_gap_is_open(style: str) -> None:
     scene = scene_of("circle", style)

@@ -2,7 +2,7 @@
 
 `judge` says what a picture shows. Here it is known what it should show; where the things lie and
 how large they are is fitted first, so that a thing that is whole but moved counts as well drawn. So
-is what the seed may choose: the ground's shade, and its texture where the prompt is silent.
+are the ground's shade and texture; whether that is the texture asked for is a question of its own.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def measure(picture: Array, scene: Scene) -> Looks:
     """
     height, width = picture.shape[:2]
     seen = torch.from_numpy(np.ascontiguousarray(picture))
-    scene = _chosen(seen, scene)
+    scene = _on_ground(seen, scene)
     got = _shown(seen, scene)
     edge = _edge(got)
     if not edge.any():
@@ -97,12 +97,17 @@ def measure(picture: Array, scene: Scene) -> Looks:
     return Looks(apart, rough, stray, _open(wrong, distances, scene.style, short))
 
 
-def _chosen(seen: Tensor, scene: Scene) -> Scene:
-    """The scene on the ground that a picture shows, of those that the seed may choose."""
-    textures = world.TEXTURES if scene.open else (scene.texture,)
+def has_its_texture(picture: Array, scene: Scene) -> bool:
+    """Whether the ground of a picture [H,W,3] float32 0..1 has the texture of its prompt."""
+    seen = torch.from_numpy(np.ascontiguousarray(picture))
+    return scene.open or _on_ground(seen, scene).texture == scene.texture
+
+
+def _on_ground(seen: Tensor, scene: Scene) -> Scene:
+    """The scene on the ground that a picture shows, with its texture and shade."""
     choices = [
         replace(scene, texture=texture, shade=shade)
-        for texture, shade in itertools.product(textures, world.SHADES)
+        for texture, shade in itertools.product(world.TEXTURES, world.SHADES)
     ]
     height, width = seen.shape[:2]
 
