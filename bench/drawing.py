@@ -95,8 +95,11 @@ def looked(studio: Studio, scenes: Sequence[Scene], **asked: Any) -> Found:
 
 
 def sizes(studio: Studio, scenes: Sequence[Scene]) -> Found:
-    """The looks of dev's pictures in every aspect ratio."""
-    made = {ratio: looked(studio, scenes, aspect_ratio=ratio) for ratio in PRESETS}
+    """The looks of pictures in every aspect ratio, by model."""
+    made: Found = {}
+    for model, steps in STEPS.items():
+        asked: dict[str, Any] = {"model": model, "num_inference_steps": steps}
+        made[model] = {one: looked(studio, scenes, aspect_ratio=one, **asked) for one in PRESETS}
     return {"prompts": len(scenes), "looks": made}
 
 

@@ -131,9 +131,10 @@ def looks(report: Report) -> Iterator[Table]:
         for name, one in report["agreement"].items()
     }
     if "sizes" in report:
-        count, sizes = report["sizes"]["prompts"], report["sizes"]["looks"]
-        worst = max(sizes, key=lambda ratio: sizes[ratio]["edge"])
-        shown[f"dev, the worst of {len(sizes)} sizes, {worst}, {count} prompts"] = sizes[worst]
+        count = report["sizes"]["prompts"]
+        for name, sizes in report["sizes"]["looks"].items():
+            worst, one = max(sizes.items(), key=lambda size: size[1]["edge"])
+            shown[f"{name}, the worst of {len(sizes)} sizes, {worst}, {count} prompts"] = one
     rows = [(name, *(number(one[part]) for part in LOOKS[:3])) for name, one in shown.items()]
     heads = ("", "edge, px", "roughness, px", "stray, per mille")
     title = "Distance to the ideal edge; goal: 1.0 px, 0.7 px, 0.05 per mille; 1.5 times in a size"
