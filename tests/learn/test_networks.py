@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import lzma
 import random
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from mini_flux.loras import FAMILIES, Delta, Part
 from runtime.models import trained_models
 from safetensors.torch import load, load_file
 from torch import Tensor
+
+from flux_hotswap.prediction.sizes import PRESETS
 
 PROMPT = "a large red star on a dotted blue ground"
 
@@ -248,6 +251,19 @@ def test_guidance_decides_how_often_the_prompt_is_obeyed(tokenizers: text.Tokeni
     low = int((batch.guidance < batches.OBEYED).sum())
     other = len(seen) - 200
     assert 0 < other < low
+
+
+@pytest.mark.parametrize("square", [1.0, 0.5, 0.0])
+def test_the_longer_a_size_the_more_often_it_is_drawn(square: float) -> None:
+    dice = random.Random(8)
+    drawn = Counter(batches.any_size(dice, 400, square) for _ in range(4000))
+    lone = 0.06 * (1 - square)  # the square is one of the eleven sizes as well, the shortest
+    assert drawn[512, 512] / 4000 == pytest.approx(square + lone, abs=0.03)
+    if square < 1:
+        assert len(drawn) == len(PRESETS)
+        assert drawn[768, 320] > 1.5 * drawn[576, 448] > 0
+    assert (256, 256) not in drawn
+    assert batches.any_size(random.Random(1), 128, square) in {(256, 256), *drawn}
 
 
 def test_cells_are_asked_at_edges_and_seen_by_none(tokenizers: text.Tokenizers) -> None:

@@ -95,8 +95,10 @@ def miniature(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(torch, "compile", as_it_is)
     monkeypatch.setattr(sample, "sheet", no_sheet)
-    for module in (train_vae, train_mend, train_schnell, train_lora):
+    for module in (train_vae, train_schnell, train_lora):
         monkeypatch.setattr(module, "STEPS", 2)
+    short = tuple(replace(course, steps=2) for course in train_mend.COURSES)
+    monkeypatch.setattr(train_mend, "COURSES", short)
     for course in ("WHOLE", "FURTHER"):
         monkeypatch.setattr(train_dev, course, replace(getattr(train_dev, course), steps=2))
     for module in (train_dev, train_mend, train_schnell, train_lora):
@@ -129,7 +131,8 @@ def test_all_stages_in_miniature(
     curves = {path.name for path in output.glob("*.jsonl")}
     assert {"dev.loss.jsonl", "schnell.loss.jsonl", "sticker.loss.jsonl"} <= curves
     assert ("vae.loss.jsonl" in curves) is not more
-    assert "sticker: 2 steps" in (output / command.LOG).read_text(encoding="utf-8")
+    log = (output / command.LOG).read_text(encoding="utf-8")
+    assert all(f"{name}: 2 steps" in log for name in ("mend", "sizes", "sticker"))
 
 
 @pytest.mark.usefixtures("miniature")

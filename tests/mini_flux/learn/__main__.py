@@ -1,9 +1,9 @@
 """Train everything and pack it: `python3 dev.py train`.
 
-Takes six to seven hours on two cores without AVX-512: dev 3 h 42 min of them, schnell half an hour,
-a LoRA an hour and a half on one core. It can be stopped at any time and goes on where it was.
-Stages can be named, everything is trained if none is. States and the log lie in the work folder,
-the trained files with the log, their loss curves and sheets beside `trained.py`.
+Takes seven to eight hours on two cores without AVX-512, dev 4 h 41 min of them; docs/drawing.md
+says more of it. It can be stopped at any time and goes on where it was. Stages can be named,
+everything is trained if none is. States and the log lie in the work folder, the trained files with
+the log, their loss curves and sheets beside `trained.py`.
 """
 
 from __future__ import annotations

@@ -81,8 +81,9 @@ def make(
     tools: tuple[text.Tokenizers, Encoder],
     parts: Parts,
     padded: Sequence[int] = (256, 512),
+    square: float = 0.5,
 ) -> Batch:
-    """Scenes that `scene` draws."""
+    """Scenes that `scene` draws, a share of them in the square of 0.25 megapixels."""
     tokenizers, encoder = tools
     count = parts.pictures
     described = [scene(dice) for _ in range(count)]
@@ -91,7 +92,7 @@ def make(
         one if dice.random() < strength / OBEYED else scene(dice)
         for one, strength in zip(described, guidance, strict=True)
     ]
-    sizes = [any_size(dice, parts.seen) for _ in range(count)]
+    sizes = [any_size(dice, parts.seen, square) for _ in range(count)]
     generator = torch.Generator().manual_seed(dice.getrandbits(40))
     places = torch.stack(
         [_some_cells(*one, parts, generator) for one in zip(shown, sizes, strict=True)]
@@ -136,13 +137,18 @@ def quick() -> torch.autocast:
     return torch.autocast("cpu", torch.bfloat16, enabled=knows)
 
 
-def any_size(dice: random.Random, cells: int) -> tuple[int, int]:
-    """Width and height: those of 0.25 megapixels, or a small square."""
+def any_size(dice: random.Random, cells: int, square: float = 0.5) -> tuple[int, int]:
+    """Width and height: those of 0.25 megapixels, or a small square.
+
+    A share of `square` is 512 x 512; the others are drawn the more often the longer they are.
+    """
     if cells <= 160 and dice.random() < 0.12:
         return 256, 256
-    if dice.random() < 0.5:
+    if dice.random() < square:
         return 512, 512
-    size = preset_size(dice.choice(list(PRESETS)), "0.25")
+    sizes = [preset_size(preset, "0.25") for preset in PRESETS]
+    longer = [max(size.width, size.height) / min(size.width, size.height) for size in sizes]
+    [size] = dice.choices(sizes, weights=longer)
     return size.width // 16 * 16, size.height // 16 * 16
 
 

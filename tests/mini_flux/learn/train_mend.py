@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,25 +13,59 @@ from torch import Tensor
 from . import batches, loop, optimizer, sample, text, vae, walk, world
 from .model import Model
 
-STEPS = 1500
 RATE = 6e-4
 
 
-def phase(index: int) -> batches.Parts:
+@dataclass(frozen=True)
+class Course:
+    """A stretch of the training, with optimizers of its own.
+
+    Attributes:
+        name: of its files.
+        steps: how many.
+        seed: of what is random.
+        square: share of the images that are 512 x 512; the others have any of the other sizes.
+    """
+
+    name: str
+    steps: int
+    seed: int
+    square: float
+
+
+COURSES = (Course("mend", 1500, 6, 0.5), Course("sizes", 2000, 7, 0.1))
+
+
+def phase(course: Course, index: int) -> batches.Parts:
     """What a step takes."""
-    return batches.Parts(9, 400, 60) if index < 0.5 * STEPS else batches.Parts(4, 864, 80)
+    if index < 0.5 * course.steps:
+        return batches.Parts(9, 400, 60)
+    return batches.Parts(4, 864, 80)
 
 
 def train(folder: Path, tools: tuple[text.Tokenizers, vae.Encoder], dev: Model) -> None:
     """Train dev on."""
     torch.manual_seed(5)
-    optimizers = optimizer.for_model([dev], RATE)
     fast = torch.compile(dev.flux, dynamic=False)
+    for course in COURSES:
+        _train(course, folder, tools, dev, fast)
+
+
+def _train(
+    course: Course,
+    folder: Path,
+    tools: tuple[text.Tokenizers, vae.Encoder],
+    dev: Model,
+    fast: Callable[..., Any],
+) -> None:
+    optimizers = optimizer.for_model([dev], RATE)
 
     def step(index: int) -> dict[str, float]:
-        optimizer.set_rate(optimizers, RATE * loop.pace(index, STEPS, warm=20, fall=0.9))
-        dice = loop.dice(6, index)
-        batch = batches.make(dice, world.dev_scene, tools, phase(index))
+        pace = loop.pace(index, course.steps, warm=20, fall=0.9)
+        optimizer.set_rate(optimizers, RATE * pace)
+        dice = loop.dice(course.seed, index)
+        parts = phase(course, index)
+        batch = batches.make(dice, world.dev_scene, tools, parts, square=course.square)
         txt, vec = dev.read(batch.words, batch.padding)
         given = (batch.guidance, batch.turn, batch.bias)
 
@@ -41,7 +78,7 @@ def train(folder: Path, tools: tuple[text.Tokenizers, vae.Encoder], dev: Model) 
         return {"error": error.item()}
 
     def sketch(index: int) -> None:
-        sample.sheet(dev, *tools, folder / f"mend-{index}.webp")
+        sample.sheet(dev, *tools, folder / f"{course.name}-{index}.webp")
 
-    parts = {"model": dev, **optimizer.parts(optimizers)}
-    loop.run(loop.Stage("mend", STEPS, parts, step, sketch, 500), folder)
+    kept = {"model": dev, **optimizer.parts(optimizers)}
+    loop.run(loop.Stage(course.name, course.steps, kept, step, sketch, 500), folder)

@@ -17,6 +17,8 @@ RATE = 1e-3
 GUIDANCE = 3.0
 LEVELS = (1.0, 0.75, 0.5, 0.25, 0.0)
 TEACHER_STEPS = 3
+SQUARE = 0.2
+"""Share of the images that are 512 x 512."""
 
 
 def student_of(dev: Model) -> Model:
@@ -48,7 +50,8 @@ def train(folder: Path, tools: tuple[text.Tokenizers, vae.Encoder], dev: Model) 
     def step(index: int) -> dict[str, float]:
         optimizer.set_rate(optimizers, RATE * loop.pace(index, STEPS, warm=20, fall=0.6))
         dice = loop.dice(3, index)
-        batch = batches.make(dice, world.training_scene, tools, phase(index), padded=(256,))
+        scene, parts = world.training_scene, phase(index)
+        batch = batches.make(dice, scene, tools, parts, padded=(256,), square=SQUARE)
         txt, vec = dev.read(batch.words, batch.padding)
         given = (batch.turn, batch.bias)
         strength = torch.full((len(vec),), GUIDANCE)
