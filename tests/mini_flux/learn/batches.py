@@ -83,7 +83,7 @@ def make(
     padded: Sequence[int] = (256, 512),
     square: float = 0.5,
 ) -> Batch:
-    """Scenes that `scene` draws, a share of them in the square of 0.25 megapixels."""
+    """Scenes that `scene` draws; `square` is that of `any_size`."""
     tokenizers, encoder = tools
     count = parts.pictures
     described = [scene(dice) for _ in range(count)]
@@ -137,18 +137,18 @@ def quick() -> torch.autocast:
     return torch.autocast("cpu", torch.bfloat16, enabled=knows)
 
 
-def any_size(dice: random.Random, cells: int, square: float = 0.5) -> tuple[int, int]:
-    """Width and height: those of 0.25 megapixels, or a small square.
+def any_size(dice: random.Random, cells: int, square: float) -> tuple[int, int]:
+    """Width and height: those of 0.25 megapixels, or a small square where few cells are seen.
 
-    A share of `square` is 512 x 512; the others are drawn the more often the longer they are.
+    A share of `square` is 512 x 512; the rest have any aspect ratio, the longer the more often.
     """
     if cells <= 160 and dice.random() < 0.12:
         return 256, 256
     if dice.random() < square:
         return 512, 512
     sizes = [preset_size(preset, "0.25") for preset in PRESETS]
-    longer = [max(size.width, size.height) / min(size.width, size.height) for size in sizes]
-    [size] = dice.choices(sizes, weights=longer)
+    ratios = [max(size.width, size.height) / min(size.width, size.height) for size in sizes]
+    [size] = dice.choices(sizes, weights=ratios)
     return size.width // 16 * 16, size.height // 16 * 16
 
 

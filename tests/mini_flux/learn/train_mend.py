@@ -24,7 +24,7 @@ class Course:
         name: of its files.
         steps: how many.
         seed: of what is random.
-        square: share of the images that are 512 x 512; the others have any of the other sizes.
+        square: share of the images that are 512 x 512, see `batches.any_size`.
     """
 
     name: str
