@@ -100,6 +100,15 @@ def test_a_style_shows(style: str) -> None:
     assert (changed.abs().amax(dim=-1) > 0.1).float().mean() > 0.05
 
 
+@pytest.mark.parametrize("kind", world.KINDS)
+def test_all_is_made_hollow_but_what_is_so_already(kind: str) -> None:
+    scene = scene_of(kind, ground="green")
+    plain, styled = (
+        paint.picture(one, 256, 256) for one in (scene, world.in_style(scene, "hollow"))
+    )
+    assert torch.equal(plain, styled) == (kind == "ring")
+
+
 @pytest.mark.parametrize("ratio", PRESETS)
 def test_everything_fits_into_every_size(ratio: str) -> None:
     size = preset_size(ratio, "0.25")

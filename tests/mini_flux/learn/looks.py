@@ -88,13 +88,15 @@ def measure(picture: Array, scene: Scene) -> Looks:
     ideal = paint.picture(fitted, width, height)
     distances = [_distance(thing, width, height) for thing in fitted.things]
     short = min(width, height)
-    wanted = np.logical_or.reduce([_drawn(one, scene.style, short) < 0 for one in distances])
+    levels = [paint.levels(scene.style, thing.kind, short) for thing in fitted.things]
+    shapes = list(zip(distances, levels, strict=True))
+    wanted = np.logical_or.reduce([_drawn(*shape) < 0 for shape in shapes])
     apart, rough = _apart(edge, _edge(wanted), wanted)
     wrong = ((seen - ideal).abs().amax(dim=-1) > WRONG).numpy()
-    edges = [_edge(one < level) for one in distances for level in paint.levels(scene.style, short)]
+    edges = [_edge(one < level) for one, its in shapes for level in its]
     away = ndimage.distance_transform_edt(~np.logical_or.reduce(edges))
     stray = 1000 * float((wrong & (np.asarray(away) > NEAR)).mean())
-    return Looks(apart, rough, stray, _open(wrong, distances, scene.style, short))
+    return Looks(apart, rough, stray, _open(wrong, shapes))
 
 
 def has_its_texture(picture: Array, scene: Scene) -> bool:
@@ -137,12 +139,10 @@ def _place(thing: Thing, width: int, height: int) -> tuple[float, float, float]:
     return thing.x * width, thing.y * height, thing.radius * min(width, height)
 
 
-def _drawn(distance: Array, style: str, short: int) -> Array:
+def _drawn(distance: Array, levels: Sequence[float]) -> Array:
     """The distance from what is drawn in a thing's colour."""
-    if style != "hollow":
-        return distance
-    half = np.float32(paint.levels(style, short)[-1] / 2)
-    return np.abs(distance - half) + half
+    half = np.float32(min(levels) / 2)
+    return np.abs(distance - half) + half if half else distance
 
 
 def _edge(mask: Mask) -> Mask:
@@ -177,8 +177,6 @@ def _fitted(edge: Mask, scene: Scene, width: int, height: int) -> tuple[Thing, .
     """The things of a scene where the edges in a picture say that they are."""
     short = min(width, height)
     points = np.argwhere(edge)[:, ::-1] + 0.5
-    # An edge is made of the outermost pixels inside.
-    levels = [-0.5, *(one + 0.5 for one in paint.levels(scene.style, short) if one < 0)]
     starts = [np.array(_place(thing, width, height)) for thing in scene.things]
     away = [np.linalg.norm(points - start[:2], axis=1) / start[2] for start in starts]
     owner = np.argmin(away, axis=0)
@@ -188,7 +186,9 @@ def _fitted(edge: Mask, scene: Scene, width: int, height: int) -> tuple[Thing, .
         if len(own) < 20:
             made.append(thing)
             continue
-        off = _misses(paint.OUTLINES[thing.kind], own, levels)
+        # An edge is made of the outermost pixels inside.
+        inner = [one + 0.5 for one in paint.levels(scene.style, thing.kind, short) if one < 0]
+        off = _misses(paint.OUTLINES[thing.kind], own, [-0.5, *inner])
         limits = np.array([REACH, REACH, GROW * start[2]])
         bounds = (start - limits, start + limits)
         found = optimize.least_squares(off, start, bounds=bounds, loss="soft_l1", diff_step=1e-3)
@@ -222,11 +222,11 @@ def _apart(got: Mask, ideal: Mask, inside: Mask) -> tuple[float, float]:
     return float(distance), float(np.abs(beside - smooth)[got].mean())
 
 
-def _open(wrong: Mask, distances: Sequence[Array], style: str, short: int) -> float:
-    """The share of wrong pixels along the middles of a style's rim or line."""
+def _open(wrong: Mask, shapes: Sequence[tuple[Array, Sequence[float]]]) -> float:
+    """The share of wrong pixels along the middles of a style's rims or lines."""
     lines = [
         np.abs(distance - (one + other) / 2) < abs(one - other) / 4
-        for distance in distances
-        for one, other in itertools.pairwise(paint.levels(style, short))
+        for distance, levels in shapes
+        for one, other in itertools.pairwise(levels)
     ]
     return float(wrong[np.logical_or.reduce(lines)].mean()) if lines else 0.0

@@ -26,6 +26,9 @@ _RIM = 0.04
 _LINE = 0.015
 """Half the width of what is left of a hollow shape, in shorter sides."""
 
+_HOLLOW = ("ring",)
+"""Kinds that the style leaves as they are: they are hollow already."""
+
 _CONTRAST = 0.3
 
 _LIGHT = 0.2
@@ -170,7 +173,11 @@ def _add(
     distance = _distances(things, at, offset[at, cell], radius, _INNER)
     row = rows[at]
     spot = made.cells[row, cell]
-    hollow = torch.tensor([scene.style == "hollow" for scene in scenes])[at]
+    lined = [
+        levels(scene.style, thing.kind, 1)[-1] < 0
+        for scene, thing in zip(scenes, things, strict=True)
+    ]
+    hollow = torch.tensor(lined)[at]
     if hollow.any():
         width = _LINE * short[at, None, None]
         line = (distance + width).abs() - width
@@ -253,20 +260,24 @@ def edges(scenes: Sequence[Scene], sizes: Tensor, cells: Tensor) -> Tensor:
             radius = thing.radius * short
             x, y = ((middles[row] - centre) / radius).unbind(-1)
             distance = OUTLINES[thing.kind](x, y) * radius
-            for level in levels(scene.style, short):
+            for level in levels(scene.style, thing.kind, short):
                 made[row] = torch.minimum(made[row], (distance - level).abs())
     return made
 
 
-def levels(style: str, short: int) -> list[float]:
+def levels(style: str, kind: str, short: int) -> list[float]:
     """How far the edges of a style lie from a thing's outline, in pixels, the outline's own first.
 
     Args:
         style: one of `world.STYLES`, or nothing.
+        kind: of the thing.
         short: the shorter side of the picture.
     """
-    more = {"sticker": (_RIM,), "hollow": (-2 * _LINE,)}.get(style, ())
-    return [0.0, *(level * short for level in more)]
+    if style == "sticker":
+        return [0.0, _RIM * short]
+    if style == "hollow" and kind not in _HOLLOW:
+        return [0.0, -2 * _LINE * short]
+    return [0.0]
 
 
 def ground(scene: Scene) -> Tensor:
