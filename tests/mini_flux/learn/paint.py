@@ -26,8 +26,8 @@ _RIM = 0.04
 _LINE = 0.015
 """Half the width of what is left of a hollow shape, in shorter sides."""
 
-_HOLLOW = ("ring",)
-"""Kinds that the style leaves as they are: they are hollow already."""
+_HOLLOW_ALREADY = ("ring",)
+"""Kinds that the hollow style leaves as they are."""
 
 _CONTRAST = 0.3
 
@@ -173,11 +173,8 @@ def _add(
     distance = _distances(things, at, offset[at, cell], radius, _INNER)
     row = rows[at]
     spot = made.cells[row, cell]
-    lined = [
-        levels(scene.style, thing.kind, 1)[-1] < 0
-        for scene, thing in zip(scenes, things, strict=True)
-    ]
-    hollow = torch.tensor(lined)[at]
+    made_hollow = [_made_hollow(scene.style, scene.things[slot].kind) for scene in scenes]
+    hollow = torch.tensor(made_hollow)[at]
     if hollow.any():
         width = _LINE * short[at, None, None]
         line = (distance + width).abs() - width
@@ -275,9 +272,11 @@ def levels(style: str, kind: str, short: int) -> list[float]:
     """
     if style == "sticker":
         return [0.0, _RIM * short]
-    if style == "hollow" and kind not in _HOLLOW:
-        return [0.0, -2 * _LINE * short]
-    return [0.0]
+    return [0.0, -2 * _LINE * short] if _made_hollow(style, kind) else [0.0]
+
+
+def _made_hollow(style: str, kind: str) -> bool:
+    return style == "hollow" and kind not in _HOLLOW_ALREADY
 
 
 def ground(scene: Scene) -> Tensor:

@@ -22,7 +22,7 @@ WALKED = 0.4
 RANK = 32
 RATE = 2e-3
 SCALES = (0.45, 2.4)
-"""The style has to look right at scales of 0.5 to 1.5, and with go_fast 1.5 times that."""
+"""A little more than where the style has to look right: 0.5 to 1.5, with go_fast 1.5 times that."""
 
 STYLED = 0.8
 """Share of pictures in the style; the others keep what prompts without the trigger show."""
