@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import lzma
+import random
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from mini_flux import trained
+from mini_flux import loras, trained
 from mini_flux.learn import __main__ as command
 from mini_flux.learn import (
     batches,
@@ -132,7 +133,7 @@ def test_all_stages_in_miniature(
     assert {"dev.loss.jsonl", "schnell.loss.jsonl", "sticker.loss.jsonl"} <= curves
     assert ("vae.loss.jsonl" in curves) is not more
     log = (output / command.LOG).read_text(encoding="utf-8")
-    assert all(f"{name}: 2 steps" in log for name in ("mend", "sizes", "sticker"))
+    assert all(f"{name}: 2 steps" in log for name in ("mend", "sizes", "more", "sticker"))
 
 
 @pytest.mark.usefixtures("miniature")
@@ -178,6 +179,35 @@ def test_a_lora_beside_the_layers_is_one_in_their_weights() -> None:
     wanted = drawn(dev.flux, 3.0)
     assert (wanted - plain).abs().max() > 0.1
     assert (made - wanted).abs().max() < 1e-3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("rank", [train_lora.RANK, train_lora.RANK // 4], ids=["as many", "fewer"])
+def test_a_lora_goes_on_from_one_of_as_many_ranks_or_fewer(
+    monkeypatch: pytest.MonkeyPatch, rank: int
+) -> None:
+    dev, more = dev_that_moves(), train_lora.RANK
+    monkeypatch.setattr(train_lora, "RANK", rank)
+    known = train_lora.Lora(dev)
+    for weight in known.learning():
+        nn.init.normal_(weight, std=0.1)
+    monkeypatch.setattr(train_lora, "RANK", more)
+    lora = train_lora.Lora(dev)
+    lora.take(loras.joined(loras.diffusers(known.delta()), lora.beside))
+    assert (drawn(lora.flux, 3.0) - drawn(dev.flux, 3.0)).abs().max() > 0.1
+    assert (drawn(lora.flux, 3.0) - drawn(known.flux, 3.0)).abs().max() < 1e-4
+    assert all(len(part.down) == more for part in lora.delta().values())
+
+
+def test_a_loras_scales_lie_near_the_ends_most_often() -> None:
+    dice = random.Random(0)
+    scales = sorted(train_lora.scale(dice) for _ in range(3000))
+    least, most = train_lora.SCALES
+    assert least <= scales[0] < scales[-1] <= most
+    # The arcsine distribution: a third lies in the first quarter, and a third in the last.
+    first, last = (least * (most / least) ** share for share in (0.25, 0.75))
+    assert sum(one < first for one in scales) == pytest.approx(1000, rel=0.1)
+    assert sum(one > last for one in scales) == pytest.approx(1000, rel=0.1)
 
 
 @torch.no_grad()

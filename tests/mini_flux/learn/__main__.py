@@ -1,7 +1,7 @@
 """Train everything and pack it: `python3 dev.py train`.
 
-Takes seven to eight hours on two cores without AVX-512, dev 4 h 41 min of them; docs/drawing.md
-says more of it. It can be stopped at any time and goes on where it was. Stages can be named,
+Takes less than five hours on two cores that know bf16, about nine on others; docs/drawing.md says
+more of it. It can be stopped at any time and goes on where it was. Stages can be named,
 everything is trained if none is. States and the log lie in the work folder, the trained files with
 the log, their loss curves and sheets beside `trained.py`.
 """
@@ -117,7 +117,9 @@ def train(options: argparse.Namespace) -> None:
         sample.sheet(schnell, *tools, output / "schnell.webp", steps=4, guidance=None)
     for style in world.STYLES:
         if style in stages:
-            write(output, {style: loras.diffusers(train_lora.train(work, tools, dev, style))})
+            begun = known_lora(options.further, style) if options.further else None
+            made = train_lora.train(work, tools, dev, style, begun)
+            write(output, {style: loras.diffusers(made)})
 
 
 def known_model(packed: Path, work: Path) -> Model:
@@ -134,6 +136,13 @@ def known_model(packed: Path, work: Path) -> Model:
     weight, bias = vae.from_file(known[AE])
     save_file({"weight": weight.contiguous(), "bias": bias}, work / "encoder.safetensors")
     return model
+
+
+def known_lora(packed: Path, style: str) -> loras.State | None:
+    """The LoRA in a folder of packed files, if it is there."""
+    if not trained.file(style, packed).is_file():
+        return None
+    return {name: one.float() for name, one in load(trained.read(style, packed)).items()}
 
 
 def load_dev(work: Path) -> Model:

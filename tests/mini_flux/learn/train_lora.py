@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mini_flux.loras import Delta, Part
+from mini_flux.loras import Delta, Part, State, joined
 
 from . import batches, loop, optimizer, text, vae, walk, world
 from .model import Model
@@ -19,13 +19,23 @@ STEPS = 2800
 WALKED = 0.4
 """After which share of the steps it learns from its own states; that takes longer."""
 
-RANK = 32
+RANK = 64
 RATE = 2e-3
 SCALES = (0.45, 2.4)
 """A little more than where the style has to look right: 0.5 to 1.5, with go_fast 1.5 times that."""
 
+ENDS = 0.5
+"""Both parameters of the beta distribution that scales come from: more often near the ends, where
+the style is hardest to draw."""
+
 STYLED = 0.8
 """Share of pictures in the style; the others keep what prompts without the trigger show."""
+
+
+def scale(dice: random.Random) -> float:
+    """How much a step's LoRA counts."""
+    least, most = SCALES
+    return least * (most / least) ** dice.betavariate(ENDS, ENDS)
 
 
 def phase(index: int) -> batches.Parts:
@@ -69,6 +79,14 @@ class Lora(nn.Module):
         for name, layer in self.beside.items():
             self.flux.set_submodule(name, layer)
 
+    def take(self, known: Delta) -> None:
+        """Begin with these factors, of the same rank or less: what is over begins as it does."""
+        with torch.no_grad():
+            for name, part in known.items():
+                layer, rank = self.beside[name], len(part.down)
+                layer.down[:rank] = part.down
+                layer.up[:, :rank] = part.up
+
     def learning(self) -> list[nn.Parameter]:
         """The factors."""
         return [weight for weight in self.parameters() if weight.requires_grad]
@@ -82,12 +100,18 @@ class Lora(nn.Module):
 
 
 def train(
-    folder: Path, tools: tuple[text.Tokenizers, vae.Encoder], dev: Model, style: str
+    folder: Path,
+    tools: tuple[text.Tokenizers, vae.Encoder],
+    dev: Model,
+    style: str,
+    known: State | None = None,
 ) -> Delta:
-    """Train the LoRA of a style."""
+    """Train the LoRA of a style, from nothing or from a `known` file's tensors."""
     dev.requires_grad_(False)
     torch.manual_seed(3)
     lora = Lora(dev)
+    if known:
+        lora.take(joined(known, lora.beside))
     muon = optimizer.Muon(lora.learning(), RATE)
     fast = torch.compile(lora.flux, dynamic=False)
 
@@ -97,17 +121,16 @@ def train(
 
     def step(index: int) -> dict[str, float]:
         optimizer.set_rate([muon], RATE * loop.pace(index, STEPS, warm=20, fall=0.6))
-        dice = loop.dice(4, index)
+        dice = loop.dice(9 if known else 4, index)
         batch = batches.make(dice, scene, tools, phase(index))
         txt, vec = dev.read(batch.words, batch.padding)
         given = (batch.guidance, batch.turn, batch.bias)
-        least, most = SCALES
-        lora.scale.fill_(least * (most / least) ** dice.random())
+        lora.scale.fill_(scale(dice))
 
         def velocity(x: Tensor, sigma: Tensor) -> Tensor:
             return fast(x, txt, vec, sigma, *given)[0].float()
 
-        share = walk.SHARE if index >= WALKED * STEPS else 0.0
+        share = walk.SHARE if known or index >= WALKED * STEPS else 0.0
         error = walk.error(velocity, batch, dice, index, share)
         error.backward()
         optimizer.step([muon], lora.learning())

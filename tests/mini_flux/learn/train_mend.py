@@ -33,7 +33,11 @@ class Course:
     square: float
 
 
-COURSES = (Course("mend", 1500, 6, 0.5), Course("sizes", 2000, 7, 0.1))
+COURSES = (
+    Course("mend", 1500, 6, 0.5),
+    Course("sizes", 2000, 7, 0.1),
+    Course("more", 4000, 8, 0.05),
+)
 
 
 def phase(course: Course, index: int) -> batches.Parts:

@@ -17,7 +17,7 @@ RATE = 1e-3
 GUIDANCE = 3.0
 LEVELS = (1.0, 0.75, 0.5, 0.25, 0.0)
 TEACHER_STEPS = 3
-SQUARE = 0.2
+SQUARE = 0.1
 """Share of the images that are 512 x 512, see `batches.any_size`."""
 
 
