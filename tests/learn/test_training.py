@@ -182,6 +182,15 @@ def test_a_lora_beside_the_layers_is_one_in_their_weights() -> None:
 
 
 @torch.no_grad()
+def test_a_norm_of_half_precision_is_summed_in_float32() -> None:
+    """Without the warning of torch's own, which processors that know bf16 would meet."""
+    torch.manual_seed(0)
+    norm, x = flux.Scale(), torch.randn(4, flux.HEAD).bfloat16()
+    nn.init.uniform_(norm.scale, 0.5, 1.5)
+    assert torch.equal(norm(x), norm(x.float()).bfloat16())
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("rank", [train_lora.RANK, train_lora.RANK // 4], ids=["as many", "fewer"])
 def test_a_lora_goes_on_from_one_of_as_many_ranks_or_fewer(
     monkeypatch: pytest.MonkeyPatch, rank: int

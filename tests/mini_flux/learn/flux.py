@@ -46,8 +46,8 @@ class Scale(nn.Module):
         self.scale = nn.Parameter(torch.ones(HEAD))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[...,HEAD] to the same."""
-        return functional.rms_norm(x, (HEAD,), self.scale, 1e-6)
+        """[...,HEAD] to the same, the sums in float32."""
+        return functional.rms_norm(x.float(), (HEAD,), self.scale, 1e-6).to(x.dtype)
 
 
 class Norms(nn.Module):
