@@ -133,7 +133,7 @@ def test_all_stages_in_miniature(
     assert {"dev.loss.jsonl", "schnell.loss.jsonl", "sticker.loss.jsonl"} <= curves
     assert ("vae.loss.jsonl" in curves) is not more
     log = (output / command.LOG).read_text(encoding="utf-8")
-    assert all(f"{name}: 2 steps" in log for name in ("mend", "sizes", "more", "sticker"))
+    assert all(f"{name}: 2 steps" in log for name in ("mend", "sizes", "more", "close", "sticker"))
 
 
 @pytest.mark.usefixtures("miniature")

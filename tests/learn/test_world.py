@@ -26,6 +26,17 @@ def test_training_never_sees_what_is_held_out() -> None:
     assert all(world.held_out_scene(dice).held_out for _ in range(100))
 
 
+@pytest.mark.parametrize(("share", "several"), [(0.0, 0.3), (0.5, 0.65), (1.0, 1.0)])
+def test_crowded_scenes_show_several_things_as_often_as_asked(share: float, several: float) -> None:
+    dice = random.Random(0)
+    scenes = [world.crowded(dice, share, world.training_scene) for _ in range(2000)]
+    found = [scene for scene in scenes if len(scene.things) > 1]
+    assert len(found) / 2000 == pytest.approx(several, abs=0.03)
+    assert not any(scene.held_out for scene in scenes)
+    relations = [sum(word in scene.prompt for scene in found) for word in world.RELATIONS]
+    assert min(relations) / len(found) > 0.2
+
+
 def test_one_combination_in_eight_is_held_out() -> None:
     every = list(itertools.product(world.KINDS, world.COLOURS, world.COLOURS))
     held = [one for one in every if world.is_held_out(*one)]

@@ -19,6 +19,9 @@ STEPS = 2800
 WALKED = 0.4
 """After which share of the steps it learns from its own states; that takes longer."""
 
+DENSE, DENSE_FURTHER = 0.8, 0.4
+"""After which share of the steps it sees nearly whole images: from nothing, and where it goes on."""
+
 RANK = 64
 RATE = 2e-3
 SCALES = (0.45, 2.4)
@@ -38,9 +41,9 @@ def scale(dice: random.Random) -> float:
     return least * (most / least) ** dice.betavariate(ENDS, ENDS)
 
 
-def phase(index: int) -> batches.Parts:
+def phase(index: int, further: bool) -> batches.Parts:
     """What a step takes."""
-    if index < 0.8 * STEPS:
+    if index < (DENSE_FURTHER if further else DENSE) * STEPS:
         return batches.Parts(20, 128, 40)
     return batches.Parts(4, 800, 144)
 
@@ -122,7 +125,7 @@ def train(
     def step(index: int) -> dict[str, float]:
         optimizer.set_rate([muon], RATE * loop.pace(index, STEPS, warm=20, fall=0.6))
         dice = loop.dice(9 if known else 4, index)
-        batch = batches.make(dice, scene, tools, phase(index))
+        batch = batches.make(dice, scene, tools, phase(index, known is not None))
         txt, vec = dev.read(batch.words, batch.padding)
         given = (batch.guidance, batch.turn, batch.bias)
         lora.scale.fill_(scale(dice))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,18 +26,25 @@ class Course:
         steps: how many.
         seed: of what is random.
         square: share of the images that are 512 x 512, see `batches.any_size`.
+        crowded: share of the images that show several things, beside those that do so anyway.
     """
 
     name: str
     steps: int
     seed: int
     square: float
+    crowded: float = 0.0
+
+    def scene(self, dice: random.Random) -> world.Scene:
+        """What an image shows."""
+        return world.crowded(dice, self.crowded, world.dev_scene)
 
 
 COURSES = (
     Course("mend", 1500, 6, 0.5),
     Course("sizes", 2000, 7, 0.1),
     Course("more", 4000, 8, 0.05),
+    Course("close", 3000, 9, 0.05, crowded=0.5),
 )
 
 
@@ -69,7 +77,7 @@ def _train(
         optimizer.set_rate(optimizers, RATE * pace)
         dice = loop.dice(course.seed, index)
         parts = phase(course, index)
-        batch = batches.make(dice, world.dev_scene, tools, parts, square=course.square)
+        batch = batches.make(dice, course.scene, tools, parts, square=course.square)
         txt, vec = dev.read(batch.words, batch.padding)
         given = (batch.guidance, batch.turn, batch.bias)
 

@@ -20,6 +20,9 @@ TEACHER_STEPS = 3
 SQUARE = 0.1
 """Share of the images that are 512 x 512, see `batches.any_size`."""
 
+CROWDED = 0.4
+"""Share of the images that show several things on purpose, see `world.crowded`."""
+
 
 def student_of(dev: Model) -> Model:
     """A schnell that begins as dev at one guidance: that part of its vector becomes a bias."""
@@ -47,11 +50,13 @@ def train(folder: Path, tools: tuple[text.Tokenizers, vae.Encoder], dev: Model) 
     optimizers = optimizer.for_model([student.flux], RATE)
     teacher, pupil = (torch.compile(one.flux, dynamic=False) for one in (dev, student))
 
+    def scene(dice: random.Random) -> world.Scene:
+        return world.crowded(dice, CROWDED, world.training_scene)
+
     def step(index: int) -> dict[str, float]:
         optimizer.set_rate(optimizers, RATE * loop.pace(index, STEPS, warm=20, fall=0.6))
         dice = loop.dice(3, index)
-        scene, parts = world.training_scene, phase(index)
-        batch = batches.make(dice, scene, tools, parts, padded=(256,), square=SQUARE)
+        batch = batches.make(dice, scene, tools, phase(index), padded=(256,), square=SQUARE)
         txt, vec = dev.read(batch.words, batch.padding)
         given = (batch.turn, batch.bias)
         strength = torch.full((len(vec),), GUIDANCE)

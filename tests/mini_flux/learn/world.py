@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 Colour = tuple[float, float, float]
@@ -208,6 +209,17 @@ def dev_scene(dice: random.Random, share: float = NAMED) -> Scene:
     """A training scene; some have a trigger word, so that it does no harm without its LoRA."""
     scene = training_scene(dice)
     return named(scene, dice.choice(list(STYLES))) if dice.random() < share else scene
+
+
+def crowded(
+    dice: random.Random, share: float, scene: Callable[[random.Random], Scene]
+) -> Scene:
+    """What `scene` draws; a `share`, beside those that do so anyway, shows several things."""
+    drawn = scene(dice)
+    if dice.random() < share:
+        while len(drawn.things) == 1:
+            drawn = scene(dice)
+    return drawn
 
 
 def vocabulary() -> list[str]:
