@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import torch
 from mini_flux.learn import batches, text, walk, world
@@ -24,10 +25,14 @@ def test_a_model_that_knows_the_picture_arrives_on_the_straight_line() -> None:
     assert torch.allclose(x, PICTURE + end * (NOISE - PICTURE), atol=1e-5)
 
 
-def some(tokenizers: text.Tokenizers) -> batches.Batch:
+def some(
+    tokenizers: text.Tokenizers,
+    scene: Callable[[random.Random], world.Scene] = world.training_scene,
+    unstyled: float = 0.0,
+) -> batches.Batch:
     encoder = torch.randn(16, 192, generator=torch.Generator().manual_seed(1)), torch.zeros(16)
-    parts = batches.Parts(6, 8, 2)
-    return batches.make(random.Random(3), world.training_scene, (tokenizers, encoder), parts)
+    parts, dice = batches.Parts(6, 8, 2), random.Random(3)
+    return batches.make(dice, scene, (tokenizers, encoder), parts, unstyled=unstyled)
 
 
 def test_what_is_wanted_leads_to_the_pictures(tokenizers: text.Tokenizers) -> None:
@@ -53,6 +58,32 @@ def test_only_the_last_state_is_learned_from(tokenizers: text.Tokenizers) -> Non
     assert [learns for learns, _ in calls] == [False, False, True]
     assert torch.equal(torch.stack([sigma for _, sigma in calls]), way)
     assert bias.grad is not None
+
+
+def test_some_ways_begin_without_the_style(tokenizers: text.Tokenizers) -> None:
+    def sticker(dice: random.Random) -> world.Scene:
+        return world.in_style(world.training_scene(dice), "sticker")
+
+    plain = some(tokenizers)
+    assert torch.equal(plain.before, plain.latents)
+    batch = some(tokenizers, sticker, unstyled=1.0)
+    assert torch.equal(batch.before, plain.latents)
+    assert not torch.equal(batch.before, batch.latents)
+    seen: list[torch.Tensor] = []
+
+    def velocity(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        seen.append(x)
+        return (x - batch.latents) / sigma[:, None, None]
+
+    # Wherever it begins, the way leads to the picture in its style.
+    assert walk.error(velocity, batch, random.Random(4), 5) < 1e-6
+    way = walk.levels(random.Random(4), batch.guidance)
+    walked = way[0] > way[-1]
+    assert walked.any()
+    assert not walked.all()
+    begun = [noised(one, way[0], 5)[0] for one in (batch.before, batch.latents)]
+    assert torch.equal(seen[0][walked], begun[0][walked])
+    assert torch.equal(seen[0][~walked], begun[1][~walked])
 
 
 def test_without_a_share_a_state_is_a_picture_with_noise(tokenizers: text.Tokenizers) -> None:

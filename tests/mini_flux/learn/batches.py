@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -56,6 +56,7 @@ class Batch:
 
     Attributes:
         latents: [B,N,64] packed, of the painted cells.
+        before: [B,N,64] where the model's own way to them begins, with noise, see `walk`.
         turn: [B,T+N,64,2] rotations.
         bias: [B,T+N] logarithms of what each token stands for.
         weight: [B,N] how much a cell counts, 1 + EDGE_WEIGHT in the mean.
@@ -66,6 +67,7 @@ class Batch:
     """
 
     latents: Tensor
+    before: Tensor
     turn: Tensor
     bias: Tensor
     weight: Tensor
@@ -82,8 +84,12 @@ def make(
     parts: Parts,
     padded: Sequence[int] = (256, 512),
     square: float = 0.5,
+    unstyled: float = 0.0,
 ) -> Batch:
-    """Scenes that `scene` draws; `square` is that of `any_size`."""
+    """Scenes that `scene` draws; `square` is that of `any_size`.
+
+    The way to a share of `unstyled` begins at the scene without its style.
+    """
     tokenizers, encoder = tools
     count = parts.pictures
     described = [scene(dice) for _ in range(count)]
@@ -98,12 +104,18 @@ def make(
         [_some_cells(*one, parts, generator) for one in zip(shown, sizes, strict=True)]
     )
     painted = paint.paint(shown, torch.tensor(sizes), places)
+    latents = before = vae.encode(painted.cells, encoder)
+    if unstyled:
+        bare = [replace(one, style="") if dice.random() < unstyled else one for one in shown]
+        cells = paint.paint(bare, torch.tensor(sizes), places).cells
+        before = vae.encode(cells, encoder)
     whole = torch.tensor([width * height / 256 for width, height in sizes])
     padding = torch.stack([text.weights(dice.choice(padded)) for _ in range(count)])
     some = (whole / parts.seen).log()[:, None].expand(-1, parts.seen)
     unseen = torch.full((count, parts.asked), UNSEEN)
     return Batch(
-        latents=vae.encode(painted.cells, encoder),
+        latents=latents,
+        before=before,
         turn=turns(places),
         bias=torch.cat([padding, some, unseen], dim=1),
         weight=_weights(parts).expand(count, -1),

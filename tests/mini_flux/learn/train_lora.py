@@ -34,6 +34,10 @@ the style is hardest to draw."""
 STYLED = 0.8
 """Share of pictures in the style; the others keep what prompts without the trigger show."""
 
+UNSTYLED = 0.5
+"""Share of the ways to a picture that begin at one without the style: at a low scale the first step
+of dev goes there, and what it left would be taken for what was meant."""
+
 
 def scale(dice: random.Random) -> float:
     """How much a step's LoRA counts."""
@@ -125,7 +129,7 @@ def train(
     def step(index: int) -> dict[str, float]:
         optimizer.set_rate([muon], RATE * loop.pace(index, STEPS, warm=20, fall=0.6))
         dice = loop.dice(9 if known else 4, index)
-        batch = batches.make(dice, scene, tools, phase(index, known is not None))
+        batch = batches.make(dice, scene, tools, phase(index, known is not None), unstyled=UNSTYLED)
         txt, vec = dev.read(batch.words, batch.padding)
         given = (batch.guidance, batch.turn, batch.bias)
         lora.scale.fill_(scale(dice))

@@ -45,7 +45,8 @@ def error(
     With a share of 0 on the straight one.
     """
     way = levels(dice, batch.guidance, share)
-    begun, _ = noised(batch.latents, way[0], seed)
+    walked = (way[0] > way[-1])[:, None, None]
+    begun, _ = noised(torch.where(walked, batch.before, batch.latents), way[0], seed)
     with batches.quick():
         x = arrive(velocity, begun, way)
         made = velocity(x, way[-1])
