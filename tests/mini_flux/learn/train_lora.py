@@ -20,7 +20,7 @@ WALKED = 0.4
 """After which share of the steps it learns from its own states; that takes longer."""
 
 DENSE, DENSE_FURTHER = 0.8, 0.4
-"""After which share of the steps it sees nearly whole images: from nothing, and where it goes on."""
+"""After which share of the steps it sees nearly whole images: from nothing, and going on."""
 
 RANK = 64
 RATE = 2e-3

@@ -211,9 +211,7 @@ def dev_scene(dice: random.Random, share: float = NAMED) -> Scene:
     return named(scene, dice.choice(list(STYLES))) if dice.random() < share else scene
 
 
-def crowded(
-    dice: random.Random, share: float, scene: Callable[[random.Random], Scene]
-) -> Scene:
+def crowded(dice: random.Random, share: float, scene: Callable[[random.Random], Scene]) -> Scene:
     """What `scene` draws; a `share`, beside those that do so anyway, shows several things."""
     drawn = scene(dice)
     if dice.random() < share:
