@@ -211,6 +211,12 @@ def test_a_lora_goes_on_from_one_of_as_many_ranks_or_fewer(
     assert all(len(part.down) == more for part in lora.delta().values())
 
 
+def test_a_lora_that_goes_on_sees_other_images_each_time() -> None:
+    one, other = ({"up": torch.full((2, 2), value)} for value in (0.0, 1.0))
+    assert len({train_lora.seed(known) for known in (None, one, other)}) == 3
+    assert train_lora.seed(one) == train_lora.seed({"up": torch.zeros(2, 2)})
+
+
 def test_a_loras_scales_lie_near_the_ends_most_often() -> None:
     dice = random.Random(0)
     scales = sorted(train_lora.scale(dice) for _ in range(3000))

@@ -47,7 +47,7 @@ def scale(dice: random.Random) -> float:
 
 
 def seed(known: State | None) -> int:
-    """Of what is random; where it goes on another one each time, so that it sees other images."""
+    """The seed of the images: another one each time that a LoRA goes on."""
     if not known:
         return 4
     return zlib.crc32(b"".join(known[name].numpy().tobytes() for name in sorted(known)))
@@ -128,7 +128,7 @@ def train(
     if known:
         lora.take(joined(known, lora.beside))
     muon = optimizer.Muon(lora.learning(), RATE)
-    fast = torch.compile(lora.flux, dynamic=False)
+    fast, images = torch.compile(lora.flux, dynamic=False), seed(known)
 
     def scene(dice: random.Random) -> world.Scene:
         plain = world.training_scene(dice)
@@ -136,7 +136,7 @@ def train(
 
     def step(index: int) -> dict[str, float]:
         optimizer.set_rate([muon], RATE * loop.pace(index, STEPS, warm=20, fall=0.6))
-        dice = loop.dice(seed(known), index)
+        dice = loop.dice(images, index)
         batch = batches.make(dice, scene, tools, phase(index, known is not None), unstyled=UNSTYLED)
         txt, vec = dev.read(batch.words, batch.padding)
         given = (batch.guidance, batch.turn, batch.bias)
