@@ -126,16 +126,19 @@ LOOKS = ("edge", "rough", "stray", "open")
 
 def looks(report: Report) -> Iterator[Table]:
     """How well things are drawn: by model, by size, by LoRA; what was measured of it."""
-    shown = {
-        f"{name}, 512 x 512, {one['prompts']} prompts": one["looks"]
+    rows = [
+        (
+            f"{name}, 512 x 512, {one['prompts']} prompts",
+            *(number(one["looks"][part]) for part in LOOKS[:3]),
+        )
         for name, one in report["agreement"].items()
-    }
+    ]
     if "sizes" in report:
         count = report["sizes"]["prompts"]
         for name, sizes in report["sizes"]["looks"].items():
-            worst, one = max(sizes.items(), key=lambda size: size[1]["edge"])
-            shown[f"{name}, the worst of {len(sizes)} sizes, {worst}, {count} prompts"] = one
-    rows = [(name, *(number(one[part]) for part in LOOKS[:3])) for name, one in shown.items()]
+            worst = [max((one[part], size) for size, one in sizes.items()) for part in LOOKS[:3]]
+            cells = [f"{number(value)} at {size}" for value, size in worst]
+            rows.append((f"{name}, the worst of {len(sizes)} sizes, {count} prompts", *cells))
     heads = ("", "edge, px", "roughness, px", "stray, per mille")
     title = "Distance to the ideal edge; goal: 1.0 px, 0.7 px, 0.05 per mille; 1.5 times in a size"
     yield Table(rows, heads, title)
