@@ -111,12 +111,13 @@ def test_inpainting_changes_the_white_region_and_fits_in(studio: Studio, before:
 def test_a_lora_changes_more_at_a_larger_scale(studio: Studio) -> None:
     asked = styled("sticker", num_inference_steps=6)
     # From 0.45 on, this LoRA has learned to look the same.
-    pictures = {scale: studio.draw(**asked, lora_scale=scale)[0] for scale in (-0.5, 0.0, 0.1, 0.5)}
+    scales = (-0.5, 0.0, 0.1, 0.5, 1.0)
+    pictures = {scale: studio.draw(**asked, lora_scale=scale)[0] for scale in scales}
     without = studio.draw(prompt=asked["prompt"], num_inference_steps=6)[0]
     assert np.array_equal(pictures[0.0], without)
     moved = {scale: float(np.abs(one - without).mean()) for scale, one in pictures.items()}
-    assert 0 < moved[0.1] < 0.5 * moved[0.5]
-    assert moved[0.5] > 0.03
+    assert 0 < moved[0.1] < 0.5 * min(moved[0.5], moved[1.0])
+    assert min(moved[0.5], moved[1.0]) > 0.03
     assert psnr(pictures[-0.5], pictures[0.5]) < 35
 
 

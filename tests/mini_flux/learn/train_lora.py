@@ -128,7 +128,8 @@ def train(
     if known:
         lora.take(joined(known, lora.beside))
     muon = optimizer.Muon(lora.learning(), RATE)
-    fast, images = torch.compile(lora.flux, dynamic=False), seed(known)
+    fast = torch.compile(lora.flux, dynamic=False)
+    images_seed = seed(known)
 
     def scene(dice: random.Random) -> world.Scene:
         plain = world.training_scene(dice)
@@ -136,7 +137,7 @@ def train(
 
     def step(index: int) -> dict[str, float]:
         optimizer.set_rate([muon], RATE * loop.pace(index, STEPS, warm=20, fall=0.6))
-        dice = loop.dice(images, index)
+        dice = loop.dice(images_seed, index)
         batch = batches.make(dice, scene, tools, phase(index, known is not None), unstyled=UNSTYLED)
         txt, vec = dev.read(batch.words, batch.padding)
         given = (batch.guidance, batch.turn, batch.bias)
