@@ -137,12 +137,17 @@ def test_all_stages_in_miniature(
 
 
 @pytest.mark.usefixtures("miniature")
-def test_one_stage_alone(tmp_path: Path) -> None:
-    output = train(tmp_path, "sticker", "--further", str(trained.PACKED))
+@pytest.mark.parametrize(
+    ("stage", "file"),
+    [("sticker", "sticker"), ("schnell", "flux1-schnell")],
+    ids=["lora", "schnell"],
+)
+def test_one_stage_alone(tmp_path: Path, stage: str, file: str) -> None:
+    output = train(tmp_path, stage, "--further", str(trained.PACKED))
     packed = {path.name.partition(".")[0] for path in output.glob("*.xz")}
-    assert packed == {"sticker", "ae"}
-    made, known = (load(trained.read("sticker", one)) for one in (output, trained.PACKED))
-    # It goes on from the LoRA that is there: two small steps leave it where it was.
+    assert packed == {file, "ae"}
+    made, known = (load(trained.read(file, one)) for one in (output, trained.PACKED))
+    # It goes on from what is there: two small steps leave it where it was.
     assert max((made[name] - known[name]).abs().max() for name in known) < 0.02
 
 
@@ -211,10 +216,10 @@ def test_a_lora_goes_on_from_one_of_as_many_ranks_or_fewer(
     assert all(len(part.down) == more for part in lora.delta().values())
 
 
-def test_a_lora_that_goes_on_sees_other_images_each_time() -> None:
+def test_what_goes_on_sees_other_images_each_time() -> None:
     one, other = ({"up": torch.full((2, 2), value)} for value in (0.0, 1.0))
-    assert len({train_lora.seed(known) for known in (None, one, other)}) == 3
-    assert train_lora.seed(one) == train_lora.seed({"up": torch.zeros(2, 2)})
+    assert len({loop.seed(4, known) for known in (None, one, other)}) == 3
+    assert loop.seed(4, one) == loop.seed(4, {"up": torch.zeros(2, 2)})
 
 
 def test_a_loras_scales_lie_near_the_ends_most_often() -> None:

@@ -112,12 +112,13 @@ def train(options: argparse.Namespace) -> None:
     elif known is not None and output.resolve() != options.further.resolve():
         shutil.copyfile(trained.file(AE, options.further), trained.file(AE, output))
     if "schnell" in stages:
-        schnell = as_stored(train_schnell.train(work, tools, dev), tokenizers)
+        begun = known_file(options.further, "flux1-schnell") if options.further else None
+        schnell = as_stored(train_schnell.train(work, tools, dev, begun), tokenizers)
         write(output, {"flux1-schnell": schnell.flux.state_dict()})
         sample.sheet(schnell, *tools, output / "schnell.webp", steps=4, guidance=None)
     for style in world.STYLES:
         if style in stages:
-            begun = known_lora(options.further, style) if options.further else None
+            begun = known_file(options.further, style) if options.further else None
             made = train_lora.train(work, tools, dev, style, begun)
             write(output, {style: loras.diffusers(made)})
 
@@ -138,11 +139,11 @@ def known_model(packed: Path, work: Path) -> Model:
     return model
 
 
-def known_lora(packed: Path, style: str) -> loras.State | None:
-    """The LoRA in a folder of packed files, if it is there."""
-    if not trained.file(style, packed).is_file():
+def known_file(packed: Path, name: str) -> loras.State | None:
+    """What a file in a folder of packed ones holds, if it is there."""
+    if not trained.file(name, packed).is_file():
         return None
-    return {name: one.float() for name, one in load(trained.read(style, packed)).items()}
+    return {key: one.float() for key, one in load(trained.read(name, packed)).items()}
 
 
 def load_dev(work: Path) -> Model:

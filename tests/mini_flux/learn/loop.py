@@ -10,12 +10,14 @@ import json
 import logging
 import random
 import time
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 log = logging.getLogger(__name__)
@@ -56,6 +58,13 @@ class Stage:
 def dice(seed: int, step: int) -> random.Random:
     """The randomness of a step."""
     return random.Random(f"{seed} {step}")
+
+
+def seed(first: int, known: Mapping[str, Tensor] | None) -> int:
+    """The seed of the images: `first`, but others each time that `known` weights go on."""
+    if not known:
+        return first
+    return zlib.crc32(b"".join(known[name].numpy().tobytes() for name in sorted(known)))
 
 
 def run(stage: Stage, folder: Path) -> None:

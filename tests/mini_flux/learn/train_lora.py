@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import random
-import zlib
 from pathlib import Path
 
 import torch
@@ -36,21 +35,14 @@ STYLED = 0.8
 """Share of pictures in the style; the others keep what prompts without the trigger show."""
 
 UNSTYLED = 0.5
-"""Share of the ways to a picture that begin at one without the style: at a low scale the first step
-of dev goes there, and what it left would be taken for what was meant."""
+"""Share of the ways to a picture that begin at one without the style, where the scale is below 1:
+there the first step of dev goes to it, and what it left would be taken for what was meant."""
 
 
 def scale(dice: random.Random) -> float:
     """How much a step's LoRA counts."""
     least, most = SCALES
     return least * (most / least) ** dice.betavariate(ENDS, ENDS)
-
-
-def seed(known: State | None) -> int:
-    """The seed of the images: another one each time that a LoRA goes on."""
-    if not known:
-        return 4
-    return zlib.crc32(b"".join(known[name].numpy().tobytes() for name in sorted(known)))
 
 
 def phase(index: int, further: bool) -> batches.Parts:
@@ -129,7 +121,7 @@ def train(
         lora.take(joined(known, lora.beside))
     muon = optimizer.Muon(lora.learning(), RATE)
     fast = torch.compile(lora.flux, dynamic=False)
-    images_seed = seed(known)
+    images_seed = loop.seed(4, known)
 
     def scene(dice: random.Random) -> world.Scene:
         plain = world.training_scene(dice)
@@ -138,10 +130,12 @@ def train(
     def step(index: int) -> dict[str, float]:
         optimizer.set_rate([muon], RATE * loop.pace(index, STEPS, warm=20, fall=0.6))
         dice = loop.dice(images_seed, index)
-        batch = batches.make(dice, scene, tools, phase(index, known is not None), unstyled=UNSTYLED)
+        at = scale(dice)
+        unstyled = UNSTYLED if at < 1 else 0.0
+        batch = batches.make(dice, scene, tools, phase(index, known is not None), unstyled=unstyled)
         txt, vec = dev.read(batch.words, batch.padding)
         given = (batch.guidance, batch.turn, batch.bias)
-        lora.scale.fill_(scale(dice))
+        lora.scale.fill_(at)
 
         def velocity(x: Tensor, sigma: Tensor) -> Tensor:
             return fast(x, txt, vec, sigma, *given)[0].float()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -13,7 +14,9 @@ from . import batches, loop, optimizer, text, vae, world
 from .model import Model
 
 STEPS = 1200
-RATE = 1e-3
+RATE, RATE_FURTHER = 1e-3, 4e-4
+"""Of learning, at its highest: from dev, and going on."""
+
 GUIDANCE = 3.0
 LEVELS = (1.0, 0.75, 0.5, 0.25, 0.0)
 TEACHER_STEPS = 3
@@ -37,26 +40,38 @@ def student_of(dev: Model) -> Model:
     return student
 
 
-def phase(index: int) -> batches.Parts:
+def phase(index: int, further: bool) -> batches.Parts:
     """What a step takes."""
-    return batches.Parts(9, 400, 60) if index < 0.7 * STEPS else batches.Parts(4, 864, 80)
+    if index < 0.7 * STEPS and not further:
+        return batches.Parts(9, 400, 60)
+    return batches.Parts(4, 864, 80)
 
 
-def train(folder: Path, tools: tuple[text.Tokenizers, vae.Encoder], dev: Model) -> Model:
-    """Train; returns schnell."""
+def train(
+    folder: Path,
+    tools: tuple[text.Tokenizers, vae.Encoder],
+    dev: Model,
+    known: Mapping[str, Tensor] | None = None,
+) -> Model:
+    """Train, from dev itself or from the `known` weights of a schnell; returns schnell."""
     dev.requires_grad_(False)
     torch.manual_seed(2)
     student = student_of(dev)
-    optimizers = optimizer.for_model([student.flux], RATE)
+    if known:
+        student.flux.load_state_dict(known)
+    images_seed = loop.seed(3, known)
+    rate = RATE_FURTHER if known else RATE
+    optimizers = optimizer.for_model([student.flux], rate)
     teacher, pupil = (torch.compile(one.flux, dynamic=False) for one in (dev, student))
 
     def scene(dice: random.Random) -> world.Scene:
         return world.crowded(dice, CROWDED, world.training_scene)
 
     def step(index: int) -> dict[str, float]:
-        optimizer.set_rate(optimizers, RATE * loop.pace(index, STEPS, warm=20, fall=0.6))
-        dice = loop.dice(3, index)
-        batch = batches.make(dice, scene, tools, phase(index), padded=(256,), square=SQUARE)
+        optimizer.set_rate(optimizers, rate * loop.pace(index, STEPS, warm=20, fall=0.6))
+        dice = loop.dice(images_seed, index)
+        parts = phase(index, known is not None)
+        batch = batches.make(dice, scene, tools, parts, padded=(256,), square=SQUARE)
         txt, vec = dev.read(batch.words, batch.padding)
         given = (batch.turn, batch.bias)
         strength = torch.full((len(vec),), GUIDANCE)
@@ -85,8 +100,8 @@ def train(folder: Path, tools: tuple[text.Tokenizers, vae.Encoder], dev: Model) 
         optimizer.step(optimizers, student.flux.parameters())
         return {"error": error.item(), f"from {now:g}": error.item()}
 
-    parts = {"model": student, **optimizer.parts(optimizers)}
-    loop.run(loop.Stage("schnell", STEPS, parts, step), folder)
+    kept = {"model": student, **optimizer.parts(optimizers)}
+    loop.run(loop.Stage("schnell", STEPS, kept, step), folder)
     return student
 
 
