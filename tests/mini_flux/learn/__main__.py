@@ -112,23 +112,20 @@ def train(options: argparse.Namespace) -> None:
     elif known is not None and output.resolve() != options.further.resolve():
         shutil.copyfile(trained.file(AE, options.further), trained.file(AE, output))
     if "schnell" in stages:
-        begun = known_file(options.further, "flux1-schnell") if options.further else None
+        begun = known_file(options.further, "flux1-schnell")
         schnell = as_stored(train_schnell.train(work, tools, dev, begun), tokenizers)
         write(output, {"flux1-schnell": schnell.flux.state_dict()})
         sample.sheet(schnell, *tools, output / "schnell.webp", steps=4, guidance=None)
     for style in world.STYLES:
         if style in stages:
-            begun = known_file(options.further, style) if options.further else None
+            begun = known_file(options.further, style)
             made = train_lora.train(work, tools, dev, style, begun)
             write(output, {style: loras.diffusers(made)})
 
 
 def known_model(packed: Path, work: Path) -> Model:
     """The dev in a folder of packed files; the VAE's encoder is put into `work`."""
-    known = {
-        name: {key: one.float() for key, one in load(trained.read(name, packed)).items()}
-        for name in ("flux1-dev", "t5xxl_fp16", "clip_l", AE)
-    }
+    known = {name: unpacked(packed, name) for name in ("flux1-dev", "t5xxl_fp16", "clip_l", AE)}
     model = Model(guidance=True)
     model.flux.load_state_dict(known["flux1-dev"])
     model.t5.from_file(known["t5xxl_fp16"])
@@ -139,10 +136,15 @@ def known_model(packed: Path, work: Path) -> Model:
     return model
 
 
-def known_file(packed: Path, name: str) -> loras.State | None:
-    """What a file in a folder of packed ones holds, if it is there."""
-    if not trained.file(name, packed).is_file():
+def known_file(packed: Path | None, name: str) -> loras.State | None:
+    """What a file in a folder of packed ones holds, if there is one to go on from."""
+    if packed is None or not trained.file(name, packed).is_file():
         return None
+    return unpacked(packed, name)
+
+
+def unpacked(packed: Path, name: str) -> loras.State:
+    """The tensors of a packed file, as float32."""
     return {key: one.float() for key, one in load(trained.read(name, packed)).items()}
 
 
