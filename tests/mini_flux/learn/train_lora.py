@@ -45,6 +45,11 @@ def scale(dice: random.Random) -> float:
     return least * (most / least) ** dice.betavariate(ENDS, ENDS)
 
 
+def unstyled(at: float) -> float:
+    """The share of ways that begin at an image without the style, at a scale."""
+    return UNSTYLED if at < 1 else 0.0
+
+
 def phase(index: int, further: bool) -> batches.Parts:
     """What a step takes."""
     if index < (DENSE_FURTHER if further else DENSE) * STEPS:
@@ -131,8 +136,8 @@ def train(
         optimizer.set_rate([muon], RATE * loop.pace(index, STEPS, warm=20, fall=0.6))
         dice = loop.dice(images_seed, index)
         at = scale(dice)
-        unstyled = UNSTYLED if at < 1 else 0.0
-        batch = batches.make(dice, scene, tools, phase(index, known is not None), unstyled=unstyled)
+        parts = phase(index, known is not None)
+        batch = batches.make(dice, scene, tools, parts, unstyled=unstyled(at))
         txt, vec = dev.read(batch.words, batch.padding)
         given = (batch.guidance, batch.turn, batch.bias)
         lora.scale.fill_(at)
