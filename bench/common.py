@@ -10,7 +10,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ __all__ = [
     "RESULTS",
     "ROOT",
     "SMALL_PICTURE",
+    "kept",
     "machine",
     "seconds",
     "summary",
@@ -94,6 +95,14 @@ def write(path: Path, report: Mapping[str, Any]) -> None:
     """Write a file of results."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def kept(path: Path, parts: Container[str]) -> dict[str, Any]:
+    """These parts of a file of results, for a run that measures only some anew."""
+    if not path.is_file():
+        return {}
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return {name: part for name, part in found.items() if name in parts}
 
 
 def use_comfyui(comfyui: Path) -> None:

@@ -238,10 +238,7 @@ def main() -> None:
     options = parser.parse_args()
     options.runs = options.runs or (1 if options.short else 9)
     parts = options.only or PARTS
-    before: Report = {}
-    if options.only and options.output.is_file():
-        before = json.loads(options.output.read_text(encoding="utf-8"))
-        before = {key: before[key] for key in ("start", "prompt", "growth") if key in before}
+    before = common.kept(options.output, ("start", "prompt", "growth")) if options.only else {}
     setup = {
         "comfyui": find_comfyui().version,
         "side": WHOLE.side,

@@ -2,7 +2,7 @@
 
     python bench/drawing.py             # 200 prompts with dev and with schnell
     python bench/drawing.py --short --output drawing.json
-    python bench/drawing.py --only agreement sizes styles --output some.json
+    python bench/drawing.py --only agreement sizes styles       # the other parts stay as they are
 
 All pictures come from the shipped workflows on a real ComfyUI, 512 x 512. The prompts hold a shape
 in a colour on a ground that training never saw together; a plain check of colours and outlines
@@ -24,7 +24,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, ROOT, machine, write
+from common import RESULTS, ROOT, kept, machine, write
 
 sys.path.insert(0, str(ROOT / "tests"))
 sys.path.insert(0, str(ROOT))
@@ -260,14 +260,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--short", action="store_true", help="4 prompts")
     parser.add_argument("--prompts", type=int, default=200, help="for dev and for schnell")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="some parts")
+    parser.add_argument("--only", nargs="+", choices=PARTS, help="keep the other parts")
     parser.add_argument("--output", type=Path, default=RESULTS / "drawing.json")
     options = parser.parse_args()
     scenes = world.held_out_scenes(4 if options.short else options.prompts, SEED)
     report: Found = {"machine": machine("torch"), "files": files()}
+    report |= kept(options.output, PARTS) if options.only else {}
     with Studio() as studio:
         put_loras(studio)
-        for name in options.only:
+        for name in options.only or PARTS:
             report[name] = PARTS[name](studio, scenes)
             write(options.output, report)
     for name, found in report.get("agreement", {}).items():
