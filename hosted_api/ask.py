@@ -203,15 +203,14 @@ def _request(
     if wrong:
         raise refused(wrong)
     try:
-        given = by_field(fields)
-        parsed = parse_request({**base, **given})
+        given = {name: _bare(name, value) for name, value in by_field(fields).items()}
+        parsed = parse_request({**by_field(base), **given})
         # An image's size is known only where it is drawn.
         make_plan(parsed, seed=0, image=(1, 1) if parsed.image else None, mask=bool(parsed.mask))
     except RequestError as error:
         raise refused([(error.field, error.allowed)]) from None
-    sources = [(name, _text(given.get(name))) for name in _LORAS]
-    wrong += [(name, why) for name, text in sources if (why := _lora(text, options))]
-    wrong += [(name, why) for name in _PICTURES if (why := _picture(_text(given.get(name))))]
+    wrong += [(name, why) for name in _LORAS if (why := _lora(given.get(name, ""), options))]
+    wrong += [(name, why) for name in _PICTURES if (why := _picture(given.get(name, "")))]
     if wrong:
         raise refused(wrong)
     return {name: value for name, value in asdict(parsed).items() if value is not None}
@@ -265,8 +264,9 @@ def _picture(text: str) -> str:
     return _PICTURE_FORMS
 
 
-def _text(value: object) -> str:
-    return value.strip() if isinstance(value, str) else ""
+def _bare(name: str, value: Any) -> Any:
+    """Return a source as it is checked, and so as it is drawn: without the blanks around it."""
+    return value.strip() if name in (*_LORAS, *_PICTURES) else value
 
 
 def _notes(dropped: Sequence[str]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from flux_hotswap.engine.pictures import is_link
 from flux_hotswap.errors import CallError
 from flux_hotswap.hosted_api.ask import (
     HIDDEN,
@@ -60,6 +61,36 @@ def test_what_is_given_wins_over_what_a_name_stands_for() -> None:
     assert asked.request["lora_scale"] == 2
     assert ask(version=HEX).request["model"] == "schnell"
     assert ask({"model": "dev"}, version=HEX).request["model"] == "dev"
+
+
+def test_a_name_stands_for_fields_by_any_of_their_names() -> None:
+    options = Options(names={"acme/alias": {"lora_weights": "a.safetensors", "lora_scale": 0.5}})
+    for given, lora in (({}, "a.safetensors"), ({"lora": "b.safetensors"}, "b.safetensors")):
+        asked = read_call({"version": "acme/alias", "input": {"prompt": "x", **given}}, options)
+        assert (asked.request["lora"], asked.request["lora_scale"]) == (lora, 0.5)
+
+
+BLANKS = "".join(chr(code) for code in range(0x110000) if chr(code).isspace())
+
+
+@pytest.mark.parametrize("field", ["image", "mask"])
+@pytest.mark.parametrize("blanks", ["", *BLANKS, BLANKS, "\u200b", "\ufeff"], ids=ascii)
+def test_what_is_checked_is_what_is_drawn(field: str, blanks: str) -> None:
+    """A text that looks like a link to one and like a name to the other would read any file."""
+    given = {"image": "https://x.org/a.png", field: f"{blanks}https://../private.png [output]"}
+    try:
+        drawn = ask(given).request[field]
+    except CallError as error:
+        assert [name for name, _ in error.fields] == [field]
+    else:
+        assert is_link(drawn)
+
+
+@pytest.mark.parametrize("text", ["\t/v1/files/../x.png", "\u2003data:,x", " https://x.org/a.png\n"])
+def test_a_source_is_taken_without_the_blanks_around_it(text: str) -> None:
+    asked = ask({"image": text, "lora": " acme/flux\n"})
+    assert asked.request["image"] == text.strip()
+    assert asked.request["lora"] == "acme/flux"
 
 
 def test_the_request_is_whole_but_for_the_seed() -> None:
