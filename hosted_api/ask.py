@@ -93,7 +93,7 @@ def read_call(body: object, options: Options, *, model: str = "", version: str =
         request=request,
         notes=_notes(dropped),
         webhook=_webhook(given),
-        events=_events(given.get("webhook_events_filter")),
+        events=_events(given),
         digest=digest(given, model, version),
     )
 
@@ -284,10 +284,11 @@ def _webhook(body: Mapping[str, Any]) -> str:
     return url
 
 
-def _events(names: object) -> tuple[str, ...]:
-    every = tuple(event.value for event in Event)
+def _events(body: Mapping[str, Any]) -> tuple[str, ...]:
+    every, names = tuple(event.value for event in Event), body.get("webhook_events_filter")
     if names is None or names == []:
-        return every
+        # The older name of the field says when it is called.
+        return every if body.get("webhook") else (Event.COMPLETED.value,)
     if not isinstance(names, list) or not all(
         name in every for name in cast("list[object]", names)
     ):

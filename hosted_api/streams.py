@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Final
 
 from aiohttp import web
@@ -15,6 +16,9 @@ BEAT: Final = 15.0
 """Seconds after which a comment is sent, so that nobody in between closes the connection."""
 
 ROUTE: Final = "/v1/stream/{id}"
+
+_LINE_END: Final = re.compile(r"\r\n|\r|\n")
+"""As the format of server-sent events knows them, no other."""
 
 
 class Streams:
@@ -51,7 +55,7 @@ class Streams:
         sent, number = 0, 0
         while True:
             if len(job.logs) > sent:
-                await response.write(_event(number, "logs", job.logs[sent:]))
+                await response.write(encoded(number, "logs", job.logs[sent:]))
                 sent, number = len(job.logs), number + 1
             if job.status.ended:
                 break
@@ -60,7 +64,7 @@ class Streams:
             if len(job.logs) == before and not job.status.ended:
                 await response.write(b": \n\n")
         for event, text in self._end(job):
-            await response.write(_event(number, event, text))
+            await response.write(encoded(number, event, text))
             number += 1
 
     async def _changed(self, job: Job) -> Job:
@@ -76,6 +80,8 @@ class Streams:
         return [*(("output", address) for address in addresses), ("done", "{}")]
 
 
-def _event(number: int, event: str, text: str) -> bytes:
-    lines = "".join(f"data: {line}\n" for line in (text.splitlines() or [""]))
+def encoded(number: int, event: str, text: str) -> bytes:
+    """Return an event as it is sent."""
+    # Clients join the lines with line feeds: the last one is there only as an empty line after it.
+    lines = "".join(f"data: {line}\n" for line in _LINE_END.split(text))
     return f"id: {number}\nevent: {event}\n{lines}\n".encode()

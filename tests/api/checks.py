@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,6 +18,8 @@ from api.site import IMAGE_SIZE, MARK, SLOW, TOKENS, VERSION, Said
 
 Check = Callable[[Said], None]
 URI = "data:image/webp;base64,"
+PROGRESS = re.compile(r"^\s*\d+%\s*\|", re.MULTILINE)
+"""A line of the log as the clients look for it."""
 SCHEMA = json.loads((ROOT / "prediction" / "schema.json").read_text(encoding="utf-8"))
 
 
@@ -158,7 +161,8 @@ def streamed(said: Said) -> None:
     assert kinds[-1] == "done"
     assert set(kinds) == {"logs", "output", "done"}
     logs = "".join(data for kind, data, _ in said.given if kind == "logs")
-    assert "Using seed: 7" in logs
+    assert "Using seed: 7" in logs.splitlines()
+    assert PROGRESS.search(logs), logs
     assert all(number for _, _, number in said.given)
     (output,) = (data for kind, data, _ in said.given if kind == "output")
     assert output[0]["address"].startswith("data:image/webp")
