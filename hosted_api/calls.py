@@ -18,7 +18,11 @@ from .options import Options, is_loopback
 from .service import owner_of
 
 OPEN: Final = "open:"
-"""How the names of routes begin that need no token: signed ones, and those of machines."""
+"""How the names of routes begin that need no token: signed ones, and those of machines.
+
+Pages of other sites may show what is there, and lead to it: that takes the address alone. What they
+show they cannot read, as no answer says that they may.
+"""
 
 _KEY: Final[Any] = getattr(web, "RequestKey", None)
 _OWNER: Final[Any] = _KEY("owner", str) if _KEY else "owner"
@@ -86,7 +90,8 @@ class Guard:
         Raises:
             CallError: it may not be made.
         """
-        if _of_another_site(request, self._public):
+        is_open = (request.match_info.route.name or "").startswith(OPEN)
+        if not is_open and _of_another_site(request, self._public):
             raise CallError(
                 403,
                 "Pages of other sites may not call this. Call it from your own code.",
@@ -95,7 +100,7 @@ class Guard:
         if not self._tokens:
             self._check_host(request)
             return ""
-        if (request.match_info.route.name or "").startswith(OPEN):
+        if is_open:
             return ""
         return self._by_token(request.headers.get("Authorization", ""))
 

@@ -12,7 +12,7 @@ import pytest
 import requests
 from PIL import Image
 
-from api.site import QUICK, Site
+from api.site import QUICK, TOKENS, Site
 
 
 def post(site: Site, path: str, body: Any, **headers: str) -> requests.Response:
@@ -68,6 +68,40 @@ def test_pages_of_other_sites_may_not_call(
     body = {"input": {**QUICK, "seed": 78}}
     answer = post(site, "/v1/models/acme/plain/predictions", body, **headers)
     assert answer.status_code == status
+
+
+ELSEWHERE = {"Sec-Fetch-Site": "cross-site", "Origin": "https://example.com"}
+
+
+def test_pages_of_other_sites_may_show_a_picture(site: Site) -> None:
+    """Apps show what was drawn by its address, as they do with the service's."""
+    body = {"input": {**QUICK, "seed": 81}}
+    token = {"Authorization": f"Bearer {TOKENS[0]}", "Prefer": "wait"}
+    url = f"{site.guarded.url}/v1/models/acme/plain/predictions"
+    made = requests.post(url, json=body, headers=token, timeout=90).json()
+    (output,) = made["output"]
+    here = output.replace(site.front, site.guarded.url)
+    shown = requests.get(here, headers=ELSEWHERE, timeout=30)
+    assert (shown.status_code, shown.headers["Content-Type"]) == (200, "image/webp")
+    assert requests.get(here.partition("?")[0], headers=ELSEWHERE, timeout=30).status_code == 403
+    assert not {name for name in shown.headers if name.startswith("Access-Control")}
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        pytest.param("/?prediction=x", 200, id="the page"),
+        pytest.param("/page/page.mjs", 200, id="the page's files"),
+        pytest.param("/v1/predictions", 403, id="predictions"),
+        pytest.param("/v1/files", 403, id="files"),
+        pytest.param("/v1/webhooks/default/secret", 403, id="the secret"),
+        pytest.param("/metrics", 403, id="metrics"),
+    ],
+)
+def test_other_sites_may_lead_to_the_page_alone(site: Site, path: str, status: int) -> None:
+    for api in (site.open, site.guarded):
+        answer = requests.get(f"{api.url}{path}", headers=ELSEWHERE, timeout=30)
+        assert answer.status_code == status
 
 
 def test_its_own_page_may_call(site: Site) -> None:
