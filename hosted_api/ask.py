@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, cast
 
@@ -21,7 +21,7 @@ from ..prediction.plan import make_plan
 from ..prediction.request import by_field, check_value, parse_request
 from ..prediction.spec import FIELD, FIELDS
 from .job import Event
-from .options import UNNAMED, Options
+from .options import UNNAMED, Options, own_version
 
 HIDDEN: Final = "hidden"
 """The version of a model that was called without one."""
@@ -65,7 +65,10 @@ class Asked:
     digest: str
 
 
-def read_call(body: object, options: Options, *, model: str = "", version: str = "") -> Asked:
+def read_call(
+    body: object, options: Options, *, model: str = "", version: str = "",
+    issued: Callable[[str], str] = lambda _: "",
+) -> Asked:  # fmt: skip
     """Return what a body asks for.
 
     Args:
@@ -73,6 +76,7 @@ def read_call(body: object, options: Options, *, model: str = "", version: str =
         options: names and what is allowed.
         model: owner/name that the path names; empty where the body's `version` says it.
         version: the same for Cog, whose body has none.
+        issued: gives the model that was told this version of its own; empty for any other.
 
     Raises:
         CallError: it is not taken.
@@ -82,7 +86,7 @@ def read_call(body: object, options: Options, *, model: str = "", version: str =
     given = cast("dict[str, Any]", body)
     if not model and not version:
         model, version = split_version(given.get("version"))
-        model = model or options.model_of(version)
+        model = model or options.model_of(version) or issued(version)
     base = stands_for(model, version, options)
     fields, dropped = _fields(given.get("input"))
     request = _request(base, fields, dropped, options)
@@ -121,11 +125,6 @@ def split_version(text: object) -> tuple[str, str]:
         "version: write owner/name, owner/name:version or a version's 64 digits.",
         title="Invalid version",
     )
-
-
-def own_version(model: str) -> str:
-    """Return the version that we give a model of which we know no other."""
-    return hashlib.sha256(f"flux-hotswap/{model}".encode()).hexdigest()
 
 
 def is_name(text: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import hashlib
 import ipaddress
 import json
 import re
@@ -130,9 +131,11 @@ class Options:
         )
 
     def model_of(self, version: str) -> str:
-        """Return the model that a version belongs to by its name; empty where none says."""
+        """Return the model of a name that a version belongs to; empty where none says."""
         ends = f":{version}"
-        return next((name.removesuffix(ends) for name in self.names if name.endswith(ends)), "")
+        pinned = [name.removesuffix(ends) for name in self.names if name.endswith(ends)]
+        ours = [name for name in (*self.names, *KNOWN) if own_version(name) == version]
+        return (*pinned, *ours, "")[0]
 
     def named(self, model: str, version: str) -> Mapping[str, Any] | None:
         """Return the fields that a name stands for; None where it is not mapped."""
@@ -141,6 +144,11 @@ class Options:
             if name and (found := self.names.get(name, KNOWN.get(name))) is not None:
                 return found
         return None
+
+
+def own_version(model: str) -> str:
+    """Return the version that we give a model of which we know no other."""
+    return hashlib.sha256(f"flux-hotswap/{model}".encode()).hexdigest()
 
 
 def is_loopback(host: str) -> bool:

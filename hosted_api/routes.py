@@ -17,14 +17,13 @@ from .ask import (
     HIDDEN,
     duration,
     is_name,
-    own_version,
     read_call,
     split_version,
     stands_for,
     wait_seconds,
 )
 from .calls import answered, body_of, owner, priority
-from .options import KNOWN
+from .options import KNOWN, own_version
 from .service import Service
 
 PAGE: Final = 100
@@ -102,7 +101,9 @@ class Hosted:
         self, request: web.Request, body: Any, model: str = "", version: str = ""
     ) -> web.Response:
         service, headers = self._service, request.headers
-        asked = read_call(body, service.options, model=model, version=version)
+        asked = read_call(
+            body, service.options, model=model, version=version, issued=service.store.issued
+        )
         limit = headers.get("Cancel-After")
         job = service.create(
             asked,
@@ -181,17 +182,24 @@ class Hosted:
 
     def _served(self, request: web.Request) -> str:
         name = _name(request)
-        pinned = [each for each in self._known(name) if each != own_version(name)]
+        pinned = self._pinned(name)
         stands_for(name, pinned[0] if pinned else HIDDEN, self._service.options)
         return name
 
     def _known(self, name: str) -> list[str]:
-        pinned = [
-            key.partition(":")[2]
-            for key in self._service.options.names
-            if key.startswith(f"{name}:")
-        ]
-        return pinned or [own_version(name)]
+        return self._pinned(name) or [self._own(name)]
+
+    def _pinned(self, name: str) -> list[str]:
+        start = f"{name}:"
+        names = self._service.options.names
+        return [each.removeprefix(start) for each in names if each.startswith(start)]
+
+    def _own(self, name: str) -> str:
+        """Return the version that we give a model, which calls may then name without the model."""
+        version = own_version(name)
+        if not self._service.options.model_of(version):
+            self._service.store.issue(version, name)
+        return version
 
     def _model(self, name: str) -> views.Json:
         owned, _, short = name.partition("/")

@@ -41,6 +41,7 @@ CREATE TABLE IF NOT EXISTS uploads (
     size INTEGER NOT NULL, md5 TEXT NOT NULL, sha256 TEXT NOT NULL, metadata TEXT NOT NULL,
     created REAL NOT NULL, expires REAL NOT NULL
 );
+CREATE TABLE IF NOT EXISTS issued (version TEXT PRIMARY KEY, model TEXT NOT NULL);
 """
 
 _AS_JSON: Final = ("input", "request", "files", "events")
@@ -278,6 +279,17 @@ class Store:
     def drop(self, before: float) -> None:
         """Drop jobs whole that ended before a moment."""
         self._db.execute("DELETE FROM jobs WHERE completed < ?", (before,))
+
+    # --- versions ---
+
+    def issue(self, version: str, model: str) -> None:
+        """Keep which model was told this version of its own."""
+        self._db.execute("INSERT OR IGNORE INTO issued VALUES (?, ?)", (version, model))
+
+    def issued(self, version: str) -> str:
+        """Return the model that was told a version of its own; empty where none was."""
+        row = self._row("SELECT model FROM issued WHERE version = ?", version)
+        return "" if row is None else str(row["model"])
 
     # --- messages ---
 

@@ -232,6 +232,7 @@ IMAGES = pictures(size=IMAGE_SIZE)
 COMMON: dict[str, Check] = {
     "run_version": pictures(address="data:image/webp"),
     "run_model": pictures(address="data:image/webp"),
+    "run_latest_version": pictures(),
     "run_wait_5": pictures(),
     "run_wait_too_short": pictures(),
     "run_poll": pictures(),

@@ -214,6 +214,11 @@ function fetched(address) {
   return { blob: async () => (await fetch(address)).blob(), toString: () => address };
 }
 
+cases.run_latest_version = async () => {
+  const latest = (await client.models.get("acme", "plain")).latest_version;
+  return files(await client.run(`acme/plain:${latest.id}`, { input: quick() }));
+};
+
 cases.model = async () => {
   const found = await client.models.get("acme", "flux");
   const versions = (await client.models.versions.list("acme", "flux")).results;

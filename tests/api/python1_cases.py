@@ -47,6 +47,13 @@ def run_default_client(s: Setting) -> Any:
 
 
 @case
+def run_latest_version(s: Setting) -> Any:
+    # The client calls the version alone, as it was told it.
+    latest = s.client.models.get("acme/plain").latest_version
+    return files(s.client.run(f"acme/plain:{latest.id}", input=s.quick()))
+
+
+@case
 def create_version(s: Setting) -> Any:
     made = s.client.predictions.create(version=s.version, input=s.quick())
     first = made.status

@@ -56,6 +56,24 @@ def use_model(s: Setting) -> Any:
 
 
 @case
+def use_mapped(s: Setting) -> Any:
+    # It calls the version that the model is said to have, alone.
+    return [text[:23] for text in replicate.use("acme/plain")(**s.quick())]
+
+
+@case
+def use_without_lora(s: Setting) -> Any:
+    return [text[:23] for text in replicate.use("black-forest-labs/flux-dev")(**s.quick())]
+
+
+@case
+def use_unmapped(s: Setting) -> Any:
+    # Nobody has named this one: its weights would be fetched, if it did not bring its own.
+    run = replicate.use("somebody/unmapped")
+    return [text[:23] for text in run(**s.quick(lora=s.lora))]
+
+
+@case
 def use_version(s: Setting) -> Any:
     run = replicate.use(f"acme/flux:{s.version}").create(**s.quick())
     return [[text[:23] for text in run.output()], run.logs()]
@@ -76,6 +94,13 @@ def use_https(s: Setting) -> Any:
         return files([io.BytesIO(Path(each).read_bytes()) for each in paths])
     finally:
         os.environ["REPLICATE_BASE_URL"], os.environ["REPLICATE_API_TOKEN"] = before
+
+
+@case
+def run_latest_version(s: Setting) -> Any:
+    # The client calls the version alone, as it was told it.
+    latest = s.client.models.get(model_owner="acme", model_name="plain").latest_version
+    return files(s.client.run(f"acme/plain:{latest.id}", input=s.quick()))
 
 
 @case

@@ -32,6 +32,7 @@ class Setting:
         others: a second one.
         wrong: one that is not.
         version: that of acme/flux.
+        lora: a file of ComfyUI's loras folder.
         image: path of a picture.
         bad: fields that are wrong one at a time, each as [name, its part of the request].
         client: what the cases call.
@@ -45,6 +46,7 @@ class Setting:
         self.others: str = given["others"]
         self.wrong: str = given["wrong"]
         self.version: str = given["version"]
+        self.lora: str = given["lora"]
         self.image: str = given["image"]
         self.bad: list[tuple[str, dict[str, Any]]] = given["bad"]
         self.client: Any = None

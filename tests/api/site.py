@@ -126,6 +126,7 @@ class Site:
             "wrong": WRONG,
             "leaked": LEAKED,
             "version": VERSION,
+            "lora": LORA,
             "image": str(self.image),
             "quick": QUICK,
             "slow": SLOW,

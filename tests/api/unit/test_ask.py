@@ -12,12 +12,11 @@ from flux_hotswap.hosted_api.ask import (
     HIDDEN,
     WAIT_LIMIT,
     duration,
-    own_version,
     read_call,
     split_version,
     wait_seconds,
 )
-from flux_hotswap.hosted_api.options import UNNAMED, Options
+from flux_hotswap.hosted_api.options import KNOWN, UNNAMED, Options, own_version
 
 HEX, OTHER = "6b8e" * 16, "5c7d" * 16
 OPTIONS = Options(
@@ -55,6 +54,26 @@ def test_a_name_means_a_lora(version: str, lora: str | None, model: str, called:
     assert (asked.request.get("lora"), asked.model, asked.version) == (lora, model, called)
 
 
+@pytest.mark.parametrize("name", ["acme/mapped", *KNOWN])
+def test_the_version_that_we_gave_a_name_means_it_alone_too(name: str) -> None:
+    alone, named = (ask(version=version) for version in (own_version(name), name))
+    assert (alone.model, alone.request) == (name, named.request)
+
+
+def test_a_version_that_was_told_for_a_name_means_it_alone_too() -> None:
+    told = {own_version("acme/told"): "acme/told", own_version("other/x"): "other/x"}
+
+    def call(version: str) -> Any:
+        body = {"version": version, "input": {"prompt": "a star"}}
+        return read_call(body, OPTIONS, issued=lambda each: told.get(each, ""))
+
+    assert call(own_version("acme/told")).request["lora"] == "acme/told"
+    for version, status in ((own_version("acme/never"), 404), (own_version("other/x"), 403)):
+        with pytest.raises(CallError) as refused:
+            call(version)
+        assert refused.value.status == status
+
+
 def test_what_is_given_wins_over_what_a_name_stands_for() -> None:
     asked = ask({"lora_weights": "acme/other", "lora_scale": 2}, version="acme/mapped")
     assert asked.request["lora"] == "acme/other"
@@ -86,7 +105,9 @@ def test_what_is_checked_is_what_is_drawn(field: str, blanks: str) -> None:
         assert is_link(drawn)
 
 
-@pytest.mark.parametrize("text", ["\t/v1/files/../x.png", "\u2003data:,x", " https://x.org/a.png\n"])
+@pytest.mark.parametrize(
+    "text", ["\t/v1/files/../x.png", "\u2003data:,x", " https://x.org/a.png\n"]
+)
 def test_a_source_is_taken_without_the_blanks_around_it(text: str) -> None:
     asked = ask({"image": text, "lora": " acme/flux\n"})
     assert asked.request["image"] == text.strip()
