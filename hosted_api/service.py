@@ -9,7 +9,7 @@ import math
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from ..errors import CallError
@@ -24,6 +24,7 @@ from .metrics import Metrics
 from .options import Options
 from .outputs import Outputs
 from .present import Presenter
+from .refused import Call, Refused
 from .store import Store
 from .uploads import Uploads
 from .urgency import granted, read_priority
@@ -56,6 +57,7 @@ class Service:
     metrics: Metrics
     secret: str
     clock: Callable[[], float] = time.time
+    _refused: Refused = field(default_factory=Refused)
 
     # --- making one ---
 
@@ -83,7 +85,7 @@ class Service:
         known = self._known(asked, owner, now, again=again, key=key)
         if known is not None:
             return known
-        self._check_room()
+        self._check_room((owner, asked.digest), now)
         self._check_pictures(asked, owner)
         if asked.webhook:
             self.webhooks.check(asked.webhook)
@@ -126,12 +128,16 @@ class Service:
             if found is not None and found[1] not in ("", asked.digest):
                 raise CallError(422, "Idempotency-Key: it belongs to another call; use a new one.")
             return found and found[0]
-        return self.store.repeated(owner, asked.digest, now - REPEAT_SECONDS) if again else None
+        since = now - REPEAT_SECONDS
+        if not again or self._refused.take((owner, asked.digest), since):
+            return None
+        return self.store.repeated(owner, asked.digest, since)
 
-    def _check_room(self) -> None:
+    def _check_room(self, call: Call, now: float) -> None:
         waiting = self.store.count(Status.QUEUED)
         if waiting < self.options.queue:
             return
+        self._refused.add(call, now)
         # One place gets free when the next job of any worker ends.
         up = sum(worker.up for worker in self.dispatcher.pool.workers) or 1
         seconds = min(max(math.ceil(self.store.usual_seconds() / up), 1), LONGEST_PAUSE)

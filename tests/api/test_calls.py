@@ -12,7 +12,8 @@ import pytest
 import requests
 from PIL import Image
 
-from api.site import QUICK, TOKENS, Site
+from api.caller import QUICK, until_health
+from api.site import QUEUE, SLOW, TOKENS, Site
 
 
 def post(site: Site, path: str, body: Any, **headers: str) -> requests.Response:
@@ -108,6 +109,39 @@ def test_its_own_page_may_call(site: Site) -> None:
     body = {"input": {**QUICK, "seed": 79}}
     origin = {"Origin": site.open.url, "Sec-Fetch-Site": "same-origin"}
     assert post(site, "/v1/models/acme/plain/predictions", body, **origin).status_code == 201
+
+
+@pytest.mark.usefixtures("idle")
+def test_what_found_no_room_is_a_new_prediction_when_it_is_made_again(site: Site) -> None:
+    """Replicate 2.x does that by itself; the calls before it wanted pictures of their own."""
+    body = {"input": {**QUICK, **SLOW}}
+    del body["input"]["seed"]
+    url = f"{site.guarded.url}/v1/models/acme/plain/predictions"
+    token = {"Authorization": f"Bearer {TOKENS[0]}"}
+    made: list[str] = []
+    while (answer := requests.post(url, json=body, headers=token, timeout=30)).status_code == 201:
+        made.append(answer.json()["id"])
+    assert (answer.status_code, len(made) >= QUEUE) == (429, True)
+    again = {**token, "x-stainless-retry-count": "1"}
+    cancel(site, made.pop(), token)
+    fresh, repeated = (
+        requests.post(url, json=body, headers=again, timeout=30).json()["id"] for _ in range(2)
+    )
+    assert fresh not in made
+    assert repeated == fresh, "the second time its answer was lost"
+    for job in (*made, fresh):
+        cancel(site, job, token)
+
+
+def cancel(site: Site, job: str, token: dict[str, str]) -> None:
+    url = f"{site.guarded.url}/v1/predictions/{job}/cancel"
+    assert requests.post(url, headers=token, timeout=30).json()["status"] == "canceled"
+
+
+@pytest.fixture
+def idle(site: Site) -> None:
+    """Nothing is drawn any more for the guarded API."""
+    until_health(site.guarded.url, "READY")
 
 
 def test_a_second_process_on_the_same_state_is_refused(site: Site) -> None:
