@@ -31,6 +31,7 @@ from .present import Presenter
 from .prompts import Prompts, read_workflow
 from .routes import Hosted
 from .service import Service
+from .sources import Sources
 from .store import Store
 from .streams import Streams
 from .uploads import Uploads
@@ -121,11 +122,12 @@ def _service(
 
     webhooks = Webhooks(store, settings, secrets.webhooks, present.told, time.time, counting)
     pool = _pool(options, session, secrets)
-    prompts = Prompts(read_workflow(options.workflow), uploads)
+    sources = Sources(uploads, outputs, base)
+    prompts = Prompts(read_workflow(options.workflow), sources.find)
     dispatcher = Dispatcher(options, store, outputs, pool, changes, webhooks, prompts.of, metrics)
     service = Service(
-        options, store, links, outputs, present, uploads, webhooks, changes, dispatcher, metrics,
-        secrets.webhooks,
+        options, store, links, outputs, present, uploads, sources, webhooks, changes, dispatcher,
+        metrics, secrets.webhooks,
     )  # fmt: skip
     _recover(store, outputs)
     work = [pool.run(dispatcher.added), webhooks.run(), dispatcher.run(), _sweeping(service)]

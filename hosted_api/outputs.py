@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePath
 from typing import Final
+from urllib.parse import parse_qsl
 
 from ..errors import StoreError
 from ..files.disk import disk_errors
@@ -31,6 +32,7 @@ LINK: Final = "link"
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _NAME: Final = re.compile(r"([0-9]+)-[0-9]+\.[a-z0-9]{1,5}")
 _SUFFIX: Final = re.compile(r"\.[a-z0-9]{1,5}")
+_PATH: Final = re.compile(r"(/v1/outputs/([^/?]+)/([^/?]+))\?(.*)")
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +112,13 @@ class Outputs:
             return None
         path = self._root / job_id / name
         return path if path.is_file() else None
+
+    def find(self, text: str) -> Path | None:
+        """Return where a picture lies that an input names by its signed address, else None."""
+        match = _PATH.fullmatch(text.removeprefix(self._base()))
+        if match is None or not self._links.check(match[1], dict(parse_qsl(match[4]))):
+            return None
+        return self.path(match[2], match[3])
 
     def drop(self, job_id: str, attempt: int | None = None) -> None:
         """Remove the pictures of a job, or those of one attempt alone.

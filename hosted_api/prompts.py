@@ -12,9 +12,12 @@ from typing import Any, Final, TypeAlias, cast
 from ..errors import SettingsError
 from ..prediction.fill import Prompt, fill_prompt, workflow_for
 from .job import Job
-from .uploads import Uploads
+from .sources import PICTURES
 
 WORKFLOWS: Final = Path(__file__).parents[1] / "workflows" / "api"
+
+Find: TypeAlias = "Callable[[str, str], Path | None]"
+"""Gives where a picture lies that an owner's input names by an address of ours."""
 
 Workflow: TypeAlias = "Callable[[Mapping[str, Any]], Prompt]"
 """Gives the API prompt that serves a request."""
@@ -38,15 +41,15 @@ class Prompts:
 
     Args:
         workflow: what is filled.
-        uploads: the files that clients sent.
+        find: the pictures that lie here.
     """
 
-    def __init__(self, workflow: Workflow, uploads: Uploads) -> None:
+    def __init__(self, workflow: Workflow, find: Find) -> None:
         self._workflow = workflow
-        self._uploads = uploads
+        self._find = find
 
     async def of(self, job: Job) -> Prompt:
-        """Return a job's prompt, with the files that clients sent as data in it.
+        """Return a job's prompt, with the pictures that lie here as data in it.
 
         ComfyUI decodes them: what they are is not looked at here.
 
@@ -54,8 +57,8 @@ class Prompts:
             RequestError: the workflow has no way to take one of the fields.
         """
         request = dict(job.request)
-        for name in ("image", "mask"):
-            path = self._uploads.find(job.owner, str(request.get(name) or ""))
+        for name in PICTURES:
+            path = self._find(job.owner, str(request.get(name) or ""))
             if path is not None:
                 digits = base64.b64encode(path.read_bytes()).decode()
                 request[name] = f"data:application/octet-stream;base64,{digits}"

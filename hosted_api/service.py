@@ -25,6 +25,7 @@ from .options import Options
 from .outputs import Outputs
 from .present import Presenter
 from .refused import Call, Refused
+from .sources import PICTURES, Sources
 from .store import Store
 from .uploads import Uploads
 from .urgency import granted, read_priority
@@ -38,8 +39,6 @@ LONGEST_PAUSE: Final = 60
 INLINE: Final = 16 * 2**10
 """Letters of the longest picture that stays within a job; a larger one becomes a file."""
 
-PICTURES: Final = ("image", "mask")
-
 
 @dataclass
 class Service:
@@ -51,6 +50,7 @@ class Service:
     outputs: Outputs
     present: Presenter
     uploads: Uploads
+    sources: Sources
     webhooks: Webhooks
     changes: Changes
     dispatcher: Dispatcher
@@ -86,7 +86,7 @@ class Service:
         if known is not None:
             return known
         self._check_room((owner, asked.digest), now)
-        self._check_pictures(asked, owner)
+        self.sources.check(asked.request, owner)
         if asked.webhook:
             self.webhooks.check(asked.webhook)
         files = self._as_files(asked, owner)
@@ -147,14 +147,6 @@ class Service:
             title="Queue is full",
             retry_after=seconds,
         )
-
-    def _check_pictures(self, asked: Asked, owner: str) -> None:
-        """Refuse a file of ours that is not there, or is somebody else's."""
-        for name in PICTURES:
-            text = str(asked.request.get(name) or "")
-            ours = text.startswith(("/v1/files/", f"{self.present.base()}/v1/files/"))
-            if ours and self.uploads.find(owner, text) is None:
-                raise refused([(name, "there is no such file; send it to /v1/files")])
 
     def _as_files(self, asked: Asked, owner: str) -> dict[str, str]:
         """Return the addresses of pictures that came as data, once they are kept as files.

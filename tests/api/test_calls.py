@@ -38,6 +38,21 @@ def test_a_picture_within_a_call_becomes_a_file(site: Site) -> None:
     assert not site.open.holds(data[4000:4100])
 
 
+def test_what_was_drawn_is_drawn_on_by_its_address(site: Site) -> None:
+    """Lists hold addresses, which ComfyUI may not fetch from its own machine."""
+    body = {"input": {**QUICK, "seed": 82}}
+    first = post(site, "/v1/models/acme/plain/predictions", body, Prefer="wait").json()
+    page = requests.get(f"{site.open.url}/v1/predictions", timeout=30).json()["results"]
+    (address,) = next(each["output"] for each in page if each["id"] == first["id"])
+    assert address.startswith(f"{site.open.url}/v1/outputs/")
+    body["input"] |= {"image": address, "prompt_strength": 0.5}
+    made = post(site, "/v1/models/acme/plain/predictions", body, Prefer="wait").json()
+    assert made["status"] == "succeeded", made
+    gone = {**body["input"], "image": address[:-1]}
+    answer = post(site, "/v1/models/acme/plain/predictions", {"input": gone})
+    assert [each["field"] for each in answer.json()["invalid_fields"]] == ["input.image"]
+
+
 def test_a_broken_picture_within_a_call_is_refused(site: Site) -> None:
     body = {"input": {**QUICK, "image": noise()[:-5] + "!!!!!"}}
     answer = post(site, "/v1/models/acme/plain/predictions", body)

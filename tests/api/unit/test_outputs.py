@@ -85,6 +85,30 @@ def test_no_other_path_is_served(make: Make, name: str) -> None:
     assert outputs.path("..", "1-0.png") is None
 
 
+@pytest.mark.parametrize("base", ["http://127.0.0.1:5000", "https://h/hotswap"])
+def test_a_picture_is_found_by_the_address_that_was_given_out(
+    make: Make, tmp_path: Path, base: str
+) -> None:
+    outputs = make(base=base)
+    keep(outputs, 1, ("x.png", PNG))
+    (address,) = outputs.addresses(job("1-0.png", completed=NOW), listed=True)
+    path = outputs.path(ID, "1-0.png")
+    assert outputs.find(address) == path
+    signed = address.removeprefix(base)
+    others = [
+        "",
+        signed.partition("?")[0],
+        f"https://x.org{signed}",
+        f"{address}0",
+        address.replace("1-0.png", "2-0.png"),
+        address.replace(ID, f"../outputs/{ID}"),
+    ]
+    assert [outputs.find(each) for each in others] == [None] * len(others)
+    later = Links(b"secret", lambda: NOW + 9e9)
+    late = Outputs(Options(state=tmp_path / "state"), later, lambda: base)
+    assert late.find(address) is None
+
+
 def test_an_id_that_is_a_path_is_refused(make: Make) -> None:
     for given in ("..", "a/b", "", "a" * 200):
         with pytest.raises(StoreError, match="id: "):
