@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from flux_hotswap.errors import HotswapError, SettingsError
-from flux_hotswap.files.lock import try_lock
-from flux_hotswap.hosted_api.app import Where, build
+from flux_hotswap.hosted_api.app import Where, build, tell_of_address
 from flux_hotswap.hosted_api.options import Options, read_options
+from flux_hotswap.hosted_api.state import claimed
 from flux_hotswap.hosted_api.talk import set_up_log
 
 log = logging.getLogger("hosted_api")
@@ -25,13 +25,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         options = read_options(argv)
         set_up_log(as_json=options.log == "json")
-        options.state.mkdir(parents=True, exist_ok=True)
-        with try_lock(options.state / "lock") as mine:
-            if not mine:
-                raise SettingsError(
-                    f"--state {options.state} is used by another API process. Use another folder, "
-                    "or end that one."
-                )
+        with claimed(options.state):
             asyncio.run(serve(options))
     except HotswapError as error:
         sys.stderr.write(f"{error}\n")
@@ -69,6 +63,7 @@ async def serve(options: Options) -> None:
         host, port = runner.addresses[0][:2]
         shown = f"[{host}]" if ":" in host else host
         where.url = f"http://{shown}:{port}"
+        tell_of_address(options, where.url)
         sys.stdout.write(f"listening on {where.url}\n")
         sys.stdout.flush()
         await stopped.wait()

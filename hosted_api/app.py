@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp import web
@@ -25,7 +26,7 @@ from .links import Links, Secrets, load_secrets
 from .local import LocalPool
 from .metrics import Metrics
 from .operate import Operate
-from .options import LOCAL, Options
+from .options import LOCAL, WILDCARDS, Options, is_loopback
 from .outputs import Outputs
 from .present import Presenter
 from .prompts import Prompts, read_workflow
@@ -95,6 +96,18 @@ async def build(
     return app
 
 
+def tell_of_address(options: Options, url: str) -> None:
+    """Warn where answers hold addresses that others who are let in cannot reach."""
+    host = urlsplit(url).hostname or ""
+    alone = is_loopback(host) or host in WILDCARDS
+    if alone and not options.public and not is_loopback(options.host):
+        log.warning(
+            "Answers hold addresses that begin with %s, which no other machine reaches. Say with "
+            "--public how clients reach this one.",
+            url,
+        )
+
+
 def _service(
     options: Options, where: Where, session: aiohttp.ClientSession
 ) -> tuple[Service, Sequence[Coroutine[Any, Any, None]]]:
@@ -120,14 +133,14 @@ def _service(
     def counting(event: str, outcome: str) -> None:
         metrics.webhooks.add(event=event, outcome=outcome)
 
-    webhooks = Webhooks(store, settings, secrets.webhooks, present.told, time.time, counting)
+    webhooks = Webhooks(store, settings, secrets.webhook_key, present.told, time.time, counting)
     pool = _pool(options, session, secrets)
     sources = Sources(uploads, outputs, base)
     prompts = Prompts(read_workflow(options.workflow), sources.find)
     dispatcher = Dispatcher(options, store, outputs, pool, changes, webhooks, prompts.of, metrics)
     service = Service(
         options, store, links, outputs, present, uploads, sources, webhooks, changes, dispatcher,
-        metrics, secrets.webhooks,
+        metrics, secrets.webhook_key,
     )  # fmt: skip
     _recover(store, outputs)
     work = [pool.run(dispatcher.added), webhooks.run(), dispatcher.run(), _sweeping(service)]

@@ -17,7 +17,7 @@ from .calls import answered, body_of, owner, priority
 from .job import COG
 from .options import UNNAMED
 from .routes import SCHEMA, Hosted
-from .service import Service
+from .service import Service, owner_of
 
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -119,7 +119,16 @@ class Cog:
         return answered(json.loads(SCHEMA.read_text(encoding="utf-8")))
 
     async def shutdown(self, request: web.Request) -> web.Response:
-        """End the server."""
+        """End the server.
+
+        Raises:
+            CallError: it is not for the caller to do.
+        """
+        tokens = self._service.options.tokens
+        if tokens and owner(request) != owner_of(next(iter(tokens))):
+            raise CallError(
+                403, "Only the first token of the server's file may end it.", title="Forbidden"
+            )
         self._stop()
         return answered({})
 

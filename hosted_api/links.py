@@ -73,11 +73,20 @@ class Secrets:
 
     Attributes:
         links: signs addresses.
-        webhooks: signs webhooks; users of a token may read it, so as to check them.
+        webhooks: the keys that sign webhooks are made of it.
     """
 
     links: bytes = field(repr=False)
     webhooks: str = field(repr=False)
+
+    def webhook_key(self, owner: str) -> str:
+        """Return the key that signs an owner's webhooks, `whsec_` and base64.
+
+        Each has one of its own: who may read it so as to check messages could sign them too.
+        """
+        made = base64.b64decode(self.webhooks.removeprefix(PREFIX))
+        digest = hmac.digest(made, f"owner {owner}".encode(), hashlib.sha256)
+        return PREFIX + base64.b64encode(digest[:_WEBHOOKS_BYTES]).decode()
 
     @property
     def mark(self) -> str:

@@ -22,6 +22,7 @@ from .job import URGENCY
 _LEVEL: Final = re.compile(r"u=([0-7])", re.ASCII)
 
 LOOPBACK: Final = "127.0.0.1"
+WILDCARDS: Final = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
 PORT: Final = 5000
 """Cog's."""
 

@@ -246,8 +246,8 @@ class Hosted:
         return answered([{"name": "This machine", "sku": "local"}])
 
     async def secret(self, request: web.Request) -> web.Response:
-        """Answer the key that webhooks are signed with."""
-        return answered({"key": self._service.secret})
+        """Answer the key that the caller's webhooks are signed with."""
+        return answered({"key": self._service.webhook_key(owner(request))})
 
 
 def _name(request: web.Request) -> str:
@@ -262,8 +262,8 @@ def _cursor(text: str | None) -> tuple[float, str] | None:
         return None
     try:
         created, job_id = json.loads(base64.urlsafe_b64decode(text))
-        return float(created), str(job_id)
-    except (ValueError, TypeError):
+        return float(created), str(job_id).encode().decode()
+    except (ValueError, TypeError, OverflowError):
         raise CallError(422, "cursor: take it from `next`.", title="Invalid cursor") from None
 
 

@@ -55,7 +55,7 @@ class Service:
     changes: Changes
     dispatcher: Dispatcher
     metrics: Metrics
-    secret: str
+    webhook_key: Callable[[str], str]
     clock: Callable[[], float] = time.time
     _refused: Refused = field(default_factory=Refused)
 
@@ -122,8 +122,10 @@ class Service:
         self, asked: Asked, owner: str, now: float, *, again: bool, key: str | None
     ) -> Job | None:
         if key is not None:
-            if not 0 < len(key) <= LONGEST_KEY:
-                raise CallError(422, f"Idempotency-Key: give 1 to {LONGEST_KEY} characters.")
+            if not 0 < len(key) <= LONGEST_KEY or not key.isprintable():
+                raise CallError(
+                    422, f"Idempotency-Key: give 1 to {LONGEST_KEY} printable characters."
+                )
             found = self.store.keyed(owner, key)
             if found is not None and found[1] not in ("", asked.digest):
                 raise CallError(422, "Idempotency-Key: it belongs to another call; use a new one.")

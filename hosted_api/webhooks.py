@@ -72,19 +72,20 @@ class Webhooks:
     Args:
         store: holds the messages that must arrive.
         settings: which addresses are allowed.
-        secret: signs; `whsec_` and base64.
+        key_of: gives the key that signs an owner's messages; `whsec_` and base64.
         view: gives what a job looks like.
         clock: seconds since 1970.
         count: told of each try: the event, and delivered, failed, refused or given_up.
     """
 
     def __init__(
-        self, store: Store, settings: Settings, secret: str, view: Callable[[Job], dict[str, Any]],
+        self, store: Store, settings: Settings, key_of: Callable[[str], str],
+        view: Callable[[Job], dict[str, Any]],
         clock: Callable[[], float], count: Callable[[str, str], None] | None = None,
     ) -> None:  # fmt: skip
         self._store = store
         self._settings = settings
-        self._secret = secret
+        self._key_of = key_of
         self._view = view
         self._clock = clock
         self._told = count
@@ -205,7 +206,7 @@ class Webhooks:
             headers = {
                 "webhook-id": message,
                 "webhook-timestamp": str(now),
-                "webhook-signature": signature(self._secret, message, now, body),
+                "webhook-signature": signature(self._key_of(job.owner), message, now, body),
             }
             status = await post(job.webhook, body, headers, self._settings)
         except OfflineError as error:

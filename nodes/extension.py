@@ -75,4 +75,4 @@ async def _add_api() -> None:
     from ..hosted_api.inside import mount
 
     user = Path(folder_paths.get_user_directory())
-    await mount(server.app, given, args.listen.partition(",")[0], args.port, user)
+    await mount(server.app, given, args.listen, args.port, user)

@@ -130,7 +130,7 @@ async def here(tmp_path: Path, settings: Settings | None = None) -> AsyncIterato
     store = Store(tmp_path / "jobs.sqlite")
     counted: list[tuple[str, str]] = []
     made = Webhooks(
-        store, settings or Settings(allow=AllowList.parse("127.0.0.1")), SECRET,
+        store, settings or Settings(allow=AllowList.parse("127.0.0.1")), lambda _: SECRET,
         lambda job: {"id": job.id, "status": job.status.value}, time.time,
         count=lambda *told: counted.append(told),
     )  # fmt: skip

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import os
 import uuid
 from typing import Any
+from urllib.parse import urlencode
 
 import numpy as np
 import pytest
@@ -14,6 +17,10 @@ from PIL import Image
 
 from api.caller import QUICK, until_health
 from api.site import QUEUE, SLOW, TOKENS, Site
+
+
+def encoded(cursor: list[Any]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(cursor).encode()).decode()
 
 
 def post(site: Site, path: str, body: Any, **headers: str) -> requests.Response:
@@ -157,6 +164,50 @@ def cancel(site: Site, job: str, token: dict[str, str]) -> None:
 def idle(site: Site) -> None:
     """Nothing is drawn any more for the guarded API."""
     until_health(site.guarded.url, "READY")
+
+
+def test_each_token_has_a_webhook_key_of_its_own(site: Site) -> None:
+    """Who checks messages with it could sign them too, for another's receiver."""
+    url = f"{site.guarded.url}/v1/webhooks/default/secret"
+    keys = [
+        requests.get(url, headers={"Authorization": f"Bearer {token}"}, timeout=30).json()["key"]
+        for token in (*TOKENS, TOKENS[0])
+    ]
+    assert keys[0] == keys[2] != keys[1]
+    assert [len(base64.b64decode(key.removeprefix("whsec_"))) for key in keys] == [24, 24, 24]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_nobody_else_of_this_machine_reads_the_state(site: Site) -> None:
+    state = site.open.state
+    assert state.stat().st_mode & 0o077 == 0
+    databases = list(state.glob("jobs.sqlite*"))
+    assert len(databases) > 1, "its log lies beside it"
+    assert [path.name for path in databases if path.stat().st_mode & 0o077] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        pytest.param("cursor", encoded([10**400, "x"]), id="past all numbers"),
+        pytest.param("cursor", encoded([1, "\ud800"]), id="half a character in it"),
+        pytest.param("cursor", encoded([1]), id="one part of it"),
+        pytest.param("cursor", "\u00e9", id="other letters"),
+        pytest.param("created_after", "\ud800", id="half a character as a time"),
+    ],
+)
+def test_a_query_that_is_none_is_refused_in_words(site: Site, name: str, text: str) -> None:
+    query = urlencode({name: text}, errors="surrogatepass")
+    answer = requests.get(f"{site.open.url}/v1/predictions?{query}", timeout=30)
+    assert (answer.status_code, answer.json()["status"]) == (422, 422)
+
+
+@pytest.mark.parametrize("key", [b"\xff\xfe", b"a\tb", b"a" * 256], ids=["no text", "tab", "long"])
+def test_a_key_that_is_none_is_refused_in_words(site: Site, key: bytes) -> None:
+    url = f"{site.open.url}/v1/models/acme/plain/predictions"
+    headers = {"Idempotency-Key": key}
+    answer = requests.post(url, json={"input": QUICK}, headers=headers, timeout=30)
+    assert (answer.status_code, answer.json()["status"]) == (422, 422)
 
 
 def test_a_second_process_on_the_same_state_is_refused(site: Site) -> None:

@@ -16,7 +16,7 @@ import requests
 from api.caller import Caller, until_health
 from api.checks import SCHEMA, picture, pixels, uri_bytes
 from api.hosted import HostedApi
-from api.site import IMAGE_SIZE, MARK, QUICK, SLOW, Site, bad_requests
+from api.site import IMAGE_SIZE, MARK, QUICK, SLOW, TOKENS, Site, bad_requests
 
 Answer = requests.Response
 
@@ -208,6 +208,22 @@ def test_what_it_says_of_itself(cog: Container) -> None:
     wanted = SCHEMA["components"]["schemas"]
     assert schemas["Input"]["properties"].keys() == wanted["Input"]["properties"].keys()
     assert schemas["Output"]["items"] == {"type": "string", "format": "uri"}
+
+
+def test_shutdown_is_for_the_first_token_alone(site: Site) -> None:
+    token = {"Authorization": f"Bearer {TOKENS[1]}"}
+    answer = requests.post(f"{site.guarded.url}/shutdown", headers=token, timeout=60)
+    assert answer.status_code == 403
+    assert requests.get(f"{site.guarded.url}/livez", timeout=30).status_code == 200
+
+
+def test_the_first_token_ends_the_server(site: Site, tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens.txt"
+    tokens.write_text("\n".join(TOKENS), encoding="utf-8")
+    with HostedApi(tmp_path, site.comfy.server.url, "--tokens", str(tokens)) as server:
+        token = {"Authorization": f"Bearer {TOKENS[0]}"}
+        assert requests.post(f"{server.url}/shutdown", headers=token, timeout=60).json() == {}
+        assert server.wait() == 0
 
 
 def test_shutdown_ends_the_server(site: Site, tmp_path: Path) -> None:

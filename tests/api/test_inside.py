@@ -15,7 +15,7 @@ from PIL import Image
 from runtime.session import Comfy
 
 from api.site import QUICK
-from flux_hotswap.hosted_api.inside import mount
+from flux_hotswap.hosted_api.inside import mount, reached
 
 MODEL = "black-forest-labs/flux-dev"
 
@@ -75,6 +75,7 @@ def test_errors_are_the_apis_own(comfy: Comfy) -> None:
     ("given", "host", "words"),
     [
         pytest.param("1", "0.0.0.0", "tokens are needed", id="open to others"),  # noqa: S104
+        pytest.param("1", "127.0.0.1,0.0.0.0", "tokens are needed", id="open to others too"),
         pytest.param("--names /no/such.json", "127.0.0.1", "--names", id="a bad option"),
         pytest.param("--comfyui http://127.0.0.1:1", "127.0.0.1", "remove them", id="another"),
     ],
@@ -86,3 +87,43 @@ def test_comfyui_starts_without_an_api_that_cannot_be(
     asyncio.run(mount(app, given, host, 8188, tmp_path))
     assert words in caplog.text
     assert list(app.router.resources()) == []
+
+
+def test_two_comfyuis_of_one_folder_have_one_api(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def whole() -> None:
+        first, second = web.Application(), web.Application()
+        await mount(first, "1", "127.0.0.1", 8188, tmp_path)
+        await mount(second, "1", "127.0.0.1", 8189, tmp_path)
+        assert "is used by another API process" in caplog.text
+        assert [bool(list(app.router.resources())) for app in (first, second)] == [True, False]
+        runner = web.AppRunner(first)
+        await runner.setup()
+        await runner.cleanup()
+        caplog.clear()
+        await mount(second, "1", "127.0.0.1", 8189, tmp_path)
+        assert caplog.text == ""
+        assert list(second.router.resources()), "the first has ended"
+        runner = web.AppRunner(second)
+        await runner.setup()
+        await runner.cleanup()
+
+    asyncio.run(whole())
+
+
+@pytest.mark.parametrize(
+    ("listen", "host", "near"),
+    [
+        ("127.0.0.1", "127.0.0.1", "127.0.0.1"),
+        ("localhost", "localhost", "localhost"),
+        ("0.0.0.0,::", "0.0.0.0", "127.0.0.1"),  # noqa: S104
+        ("::", "::", "[::1]"),
+        ("127.0.0.1,0.0.0.0", "0.0.0.0", "127.0.0.1"),  # noqa: S104
+        ("127.0.0.1, 192.168.1.5", "192.168.1.5", "127.0.0.1"),
+        ("192.168.1.5", "192.168.1.5", "192.168.1.5"),
+        ("fd00::5", "fd00::5", "[fd00::5]"),
+    ],
+)
+def test_where_comfyui_listens(listen: str, host: str, near: str) -> None:
+    assert reached(listen) == (host, near)

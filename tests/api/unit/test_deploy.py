@@ -51,6 +51,10 @@ def test_kubernetes_has_the_same_replicas(tmp_path: Path) -> None:
     (app,) = serve_config()["applications"]
     assert groups[0]["maxReplicas"] == app["args"]["most"]
     api = kinds["Deployment"]["spec"]["template"]["spec"]["containers"][0]
+    # A full queue must not keep clients from what they have there.
+    assert [api[f"{kind}Probe"]["httpGet"]["path"] for kind in ("liveness", "readiness")] == [
+        "/livez"
+    ] * 2
     check_command(api["args"][0].partition("hosted_api ")[2].replace("'", "").split(), tmp_path)
     claims = {each["metadata"]["name"] for each in every if each["kind"].endswith("Claim")}
     used = set(re.findall(r"claimName: ([\w-]+)", (DEPLOY / "rayservice.yaml").read_text("utf-8")))
@@ -70,6 +74,7 @@ def check_command(words: list[str], folder: Path) -> None:
     options = read_options(here)
     assert (options.workers, options.host, len(options.tokens)) == ("ray", "0.0.0.0", 1)  # noqa: S104
     assert options.start or options.ray_address
+    assert options.public, "clients would be given addresses of 0.0.0.0"
 
 
 def test_the_board_shows_what_is_counted() -> None:

@@ -8,10 +8,29 @@ from pathlib import Path
 import pytest
 
 from flux_hotswap.errors import SettingsError
+from flux_hotswap.hosted_api.app import tell_of_address
 from flux_hotswap.hosted_api.options import Options, parser, read_options
 
 HEX = "6b8e" * 16
 TOKEN = "r8_0123456789abcdef"  # noqa: S105 - made for this test
+
+
+@pytest.mark.parametrize(
+    ("host", "public", "url", "told"),
+    [
+        ("127.0.0.1", "", "http://127.0.0.1:5000", False),
+        ("0.0.0.0", "", "http://0.0.0.0:5000", True),  # noqa: S104
+        ("0.0.0.0", "", "http://127.0.0.1:8188/hotswap", True),  # noqa: S104
+        ("::", "", "http://[::]:5000", True),
+        ("0.0.0.0", "https://flux.example.org", "http://0.0.0.0:5000", False),  # noqa: S104
+        ("192.168.1.5", "", "http://192.168.1.5:5000", False),
+    ],
+)
+def test_addresses_that_nobody_else_reaches_are_told(
+    host: str, public: str, url: str, told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    tell_of_address(Options(host=host, public=public, tokens={TOKEN: 3}), url)
+    assert ("--public" in caplog.text) is told
 
 
 def test_alone_on_the_machine_everything_may_be_fetched() -> None:
