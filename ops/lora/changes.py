@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...errors import LoraError
 from .fit import Fit
-from .parts import BIASES, KINDS, Kind, Module, kind_of, slots_of
+from .parts import BIASES, KINDS, Kind, Module, kind_of, length, slots_of
 from .sizes import bias_misfit, misfit
 from .whole import broken
 
@@ -174,7 +174,7 @@ def _add_bias(
 def _scale(module: Module) -> float:
     """Return what a pair of factors, and the bias behind it, is multiplied by: alpha / rank."""
     alpha = module.parts.get("alpha")
-    return 1.0 if alpha is None else float(alpha) / len(module.parts["down"])
+    return 1.0 if alpha is None else float(alpha) / length(module.parts["down"])
 
 
 def _shown(place: Place, problem: str) -> str:

@@ -52,7 +52,8 @@ _FAMILIES: Final = (
         r"^(?:unet\.|lora_unet_)(?:down|up|mid)_block",
         Family("Stable Diffusion 1.x or 2.x", flux=False),
     ),
-    (r"joint_(?:transformer_)?blocks", Family("Stable Diffusion 3", flux=False)),
+    (r"joint_transformer_blocks", Family("AuraFlow", flux=False)),
+    (r"joint_blocks", Family("Stable Diffusion 3", flux=False)),
     (r"(?:^|[._])blocks[._]\d+[._](?:cross|self)_attn", Family("Wan", flux=False)),
     (r"^(?:single_)?transformer_blocks\.", Family("diffusers, without transformer.")),
     (

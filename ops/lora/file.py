@@ -18,12 +18,16 @@ from .family import UNKNOWN
 from .fit import Fit
 from .names import sources
 from .others import other_model, other_use
-from .parts import Module, sizes_of, split
+from .parts import Module, split
 from .peft import CONFIG, alphas_of
+from .sizes import sizes_of
 from .whole import not_finite
 
 _MOST: Final = 2**20
 """Bytes of settings; they have some thousands."""
+
+_SCALED: Final = {".lora_E": "an AdaLoRA", ".lora_diag": "a KaSA LoRA"}
+"""What PEFT scales each rank with, and what it makes of a LoRA."""
 
 _FLOATS: Final = ("F64", "F32", "F16", "BF16")
 _SMALL: Final = ("F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ")
@@ -178,12 +182,13 @@ def _refuse_others(
             f"{name}: it is made for {other}, not for FLUX.1. Choose a LoRA for FLUX.1 dev or "
             "schnell."
         )
-    scaled = next((own for own in fit.names if own.endswith(".lora_E")), None)
-    if scaled is not None:
-        raise LoraError(
-            f"{name} is an AdaLoRA of PEFT, whose scale of each rank ({scaled}) is not read. Ask "
-            "its author for a plain LoRA."
-        )
+    for ending, kind in _SCALED.items():
+        scaled = next((own for own in fit.names if own.endswith(ending)), None)
+        if scaled is not None:
+            raise LoraError(
+                f"{name} is {kind} of PEFT, whose scale of each rank ({scaled}) is not read. Ask "
+                "its author for a plain LoRA."
+            )
     wanted = other_use(sizes_of(modules.values()))
     if wanted is not None:
         raise LoraError(

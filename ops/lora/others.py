@@ -19,6 +19,9 @@ _ARCHITECTURE: Final = ("modelspec.architecture", "ss_base_model_version")
 _IN_WORDS: Final = (
     (r"qwen", "Qwen-Image"),
     (r"flux[-_. ]*2|klein", "FLUX.2"),
+    # FLUX.1 with other blocks: what has the same number there is another one here.
+    (r"\bflex[-_. ]*[12]", "Flex"),
+    (r"longcat", "LongCat-Image"),
     (r"hunyuan", "HunyuanVideo"),
     (r"chroma", "Chroma"),
     (r"\bwan(?![a-z])", "Wan"),

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from math import prod
 from typing import Final
 
 from torch import Tensor
@@ -146,11 +145,6 @@ def slots_of(module: Module, kind: Kind) -> set[str] | None:
     return found - {"dora_scale"} if "magnitude" in found else found
 
 
-def sizes_of(modules: Iterable[Module]) -> dict[str, tuple[int, int]]:
-    """Return [rows, columns] of what pairs of factors change, by the names of the modules."""
-    return {
-        module.name: (module.parts["up"].shape[0], prod(module.parts["down"].shape[1:]))
-        for module in modules
-        if {"up", "down"} <= module.parts.keys()
-        and min(module.parts["up"].ndim, module.parts["down"].ndim) > 1
-    }
+def length(factor: Tensor) -> int:
+    """Return how many rows a factor has; a lone number, which no trainer writes, is one."""
+    return len(factor) if factor.ndim else 1

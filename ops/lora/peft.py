@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 from ...errors import shorten
-from .parts import Module
+from .parts import Module, length
 from .patterns import Patterns
 
 METADATA_KEY: Final = "lora_adapter_metadata"
@@ -81,7 +81,7 @@ def alphas_of(modules: Iterable[Module], metadata: Mapping[str, str], config: st
             lacking += [name] if name.startswith(_WRAPPED) else []
             continue
         inner = stem if part is None else stem.removeprefix(f"{part}.")
-        rank = next((len(module.parts[slot]) for slot in _RANKS if slot in module.parts), None)
+        rank = next((length(module.parts[slot]) for slot in _RANKS if slot in module.parts), None)
         alpha = settings.alpha(inner, rank or settings.rank(inner))
         if alpha is not None and rank is not None:
             made.values[module.name] = alpha
@@ -125,7 +125,7 @@ class _Settings:
         self.usual_rank = table.get(f"{prefix}r")
         self.root = table.get(f"{prefix}use_rslora") is True
         start = table.get(f"{prefix}init_lora_weights")
-        moved = isinstance(start, str) and start.startswith(_MOVING)
+        moved = isinstance(start, str) and start.lower().startswith(_MOVING)
         self.notes = [_MOVED.format(shorten(start))] if moved else []
 
     def rank(self, name: str) -> int:

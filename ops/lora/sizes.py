@@ -5,16 +5,18 @@ Where a size is another one, the core leaves the weight as it is, and says so in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import prod
 from typing import Final
 
 from torch import Tensor
 
-from .parts import MAGNITUDES, Kind
+from .parts import MAGNITUDES, Kind, Module, kind_of, slots_of
 
 Parts = Mapping[str, Tensor]
 Size = tuple[int, ...]
+
+_LOKR_SIDES: Final = ("lokr_w1", "lokr_w2")
 
 
 def misfit(kind: Kind, parts: Parts, wanted: Size) -> str | None:
@@ -26,6 +28,20 @@ def misfit(kind: Kind, parts: Parts, wanted: Size) -> str | None:
         wanted: the shape of the weight, or of those of its rows that are meant.
     """
     return _CHECKS[kind.name](parts, wanted) or _magnitudes(parts, wanted)
+
+
+def sizes_of(modules: Iterable[Module]) -> dict[str, tuple[int, int]]:
+    """Return [rows, columns] of the weights that modules change, by their names.
+
+    What is turned (OFT) or written in GLoRA's four factors does not tell them here.
+    """
+    found: dict[str, tuple[int, int]] = {}
+    for module in modules:
+        kind = kind_of(module)
+        size = None if kind is None else _SIZES.get(kind.name)
+        if kind is not None and size is not None and slots_of(module, kind) is not None:
+            found[module.name] = size(module.parts)
+    return {name: (rows, columns) for name, (rows, columns) in found.items() if columns}
 
 
 def bias_misfit(change: Tensor, wanted: Size) -> str | None:
@@ -69,18 +85,25 @@ def _loha(parts: Parts, wanted: Size) -> str | None:
 
 
 def _lokr(parts: Parts, wanted: Size) -> str | None:
-    rows, columns = 1, 1
-    for side in ("lokr_w1", "lokr_w2"):
+    for side in _LOKR_SIDES:
         whole = parts.get(side)
-        if whole is None:
-            pair = parts[f"{side}_a"], parts[f"{side}_b"]
-            made, problem = _product(*pair), _matrices(*pair) or _ranks(*pair)
+        if whole is not None:
+            problem = _matrices(whole)
         else:
-            made, problem = _flat(whole), _matrices(whole)
+            pair = parts[f"{side}_a"], parts[f"{side}_b"]
+            problem = _matrices(*pair) or _ranks(*pair)
         if problem is not None:
             return problem
+    return _convolution(parts, "lokr_t2") or _differ(_kronecker(parts), _matrix(wanted))
+
+
+def _kronecker(parts: Parts) -> tuple[int, int]:
+    rows, columns = 1, 1
+    for side in _LOKR_SIDES:
+        whole = parts.get(side)
+        made = _flat(whole) if whole is not None else _pair(parts, f"{side}_a", f"{side}_b")
         rows, columns = rows * made[0], columns * made[1]
-    return _convolution(parts, "lokr_t2") or _differ((rows, columns), _matrix(wanted))
+    return rows, columns
 
 
 def _glora(parts: Parts, wanted: Size) -> str | None:
@@ -109,8 +132,11 @@ def _oft(parts: Parts, wanted: Size) -> str | None:
 
 
 def _whole(parts: Parts, wanted: Size) -> str | None:
-    found = next(parts[name] for name in ("diff", "w_norm", "set_weight") if name in parts)
-    return _differ(tuple(found.shape), wanted)
+    return _differ(tuple(_said(parts).shape), wanted)
+
+
+def _said(parts: Parts) -> Tensor:
+    return next(parts[name] for name in ("diff", "w_norm", "set_weight") if name in parts)
 
 
 _CHECKS: Final[Mapping[str, Callable[[Parts, Size], str | None]]] = {
@@ -121,6 +147,15 @@ _CHECKS: Final[Mapping[str, Callable[[Parts, Size], str | None]]] = {
     "oft": _oft,
     "diff": _whole,
     "set": _whole,
+}
+
+
+_SIZES: Final[Mapping[str, Callable[[Parts], tuple[int, int]]]] = {
+    "lora": lambda parts: _pair(parts, "up", "down"),
+    "loha": lambda parts: _pair(parts, "hada_w1_a", "hada_w1_b"),
+    "lokr": _kronecker,
+    "diff": lambda parts: _flat(_said(parts)),
+    "set": lambda parts: _flat(_said(parts)),
 }
 
 
@@ -143,6 +178,10 @@ def _ranks(first: Tensor, second: Tensor) -> str | None:
 
 def _product(first: Tensor, second: Tensor) -> tuple[int, int]:
     return _flat(first)[0], _flat(second)[1]
+
+
+def _pair(parts: Parts, first: str, second: str) -> tuple[int, int]:
+    return _product(parts[first], parts[second])
 
 
 def _matrix(wanted: Size) -> tuple[int, int]:

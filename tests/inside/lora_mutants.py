@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from typing import Any
@@ -69,6 +70,10 @@ ADDED: State = {
 }
 
 
+SETTINGS = {"lora_adapter_metadata": json.dumps({"lora_alpha": 8, "r": 4, "use_rslora": True})}
+"""What diffusers writes into the head of a file."""
+
+
 def mutated(source: random.Random) -> State:
     slots = dict(source.choice(list(KINDS.values())))
     for name in source.sample(list(ADDED), source.choice([0, 0, 1, 2])):
@@ -90,7 +95,7 @@ def test_a_mutant_is_refused_or_applied(
         return
     error = inside.pack("errors").HotswapError
     try:
-        made, fit = applied(state)
+        made, fit = applied(state, metadata=SETTINGS if seed % 2 else None)
     except error as refused:
         assert "some.safetensors" in str(refused)
         return
@@ -99,3 +104,15 @@ def test_a_mutant_is_refused_or_applied(
     assert all(torch.isfinite(value).all() for value in change.values())
     describe = inside.pack("ops.lora.fit").describe
     assert fit.matched == len(state) or len(describe(fit, has_clip=False)) > 1
+
+
+@pytest.mark.parametrize("added", [{}, {"alpha": 2.0, "lora_B.bias": torch.ones(256)}], ids=len)
+@pytest.mark.parametrize("metadata", [None, SETTINGS], ids=["bare", "with settings"])
+def test_a_lone_number_is_no_factor(applied: Any, added: dict[str, Any], metadata: Any) -> None:
+    slots = {"lora_A.weight": 1.0, "lora_B.weight": torch.ones(256, 2), **added}
+    state = {f"{NATIVE}.{slot}": torch.as_tensor(value) for slot, value in slots.items()}
+    try:
+        words = str(applied(state, metadata=metadata)[1].misfits)
+    except inside.pack("errors").LoraError as refused:
+        words = str(refused)
+    assert "ranks 2 and 1" in words

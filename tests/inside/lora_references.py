@@ -139,18 +139,20 @@ def test_what_peft_and_diffusers_wrote_is_what_they_make(
     assert_the_same(found, written, as_in("lycoris", weights, weights))
 
 
+@pytest.mark.parametrize("start", ["olora", "OLoRA"])
 def test_what_peft_leaves_in_the_model_is_told(
-    full: Any, networks: Networks, tmp_path: Path
+    full: Any, networks: Networks, tmp_path: Path, start: str
 ) -> None:
     """OLoRA takes from the model's weights what it gives to the LoRA, and saves that alone."""
-    settings = {"lora_alpha": 8, "init_lora_weights": "olora"}
+    settings = {"lora_alpha": 8, "init_lora_weights": start}
     written = peft_files.with_peft(settings, deepcopy(networks["lycoris"]), tmp_path, 1.0)
     (note,) = inside.pack("engine.loras").apply(written.path, full, None, 1.0)[2].fit.notes
-    assert "init_lora_weights 'olora'" in note
+    assert f"init_lora_weights '{start}'" in note
 
 
 REFUSED = {
     "AdaLoRA": ("AdaLoraConfig", {"init_r": 4, "total_step": 10}, "is an AdaLoRA of PEFT"),
+    "KaSA": ("LoraConfig", {"kasa_config": {}}, "is a KaSA LoRA of PEFT"),
     "OFT": ("OFTConfig", {"r": 0, "oft_block_size": 8}, "none of its .* keys matches"),
     "IA3": ("IA3Config", {"feedforward_modules": []}, "none of its .* keys matches"),
 }

@@ -67,7 +67,9 @@ def save_other(config: str, settings: Settings, network: nn.Module, folder: Path
     """Write another adapter of PEFT's as it is when its training begins; return the file."""
     import peft
 
-    made = getattr(peft, config)(target_modules=["to_q", "to_k"], **settings)
+    kasa = {"kasa_config": peft.KasaConfig()} if "kasa_config" in settings else {}
+    settings = {**settings, **kasa, "target_modules": ["to_q", "to_k"]}
+    made = getattr(peft, config)(**settings)
     with seeded():
         peft.get_peft_model(network, made).save_pretrained(str(folder))
     return folder / "adapter_model.safetensors"

@@ -233,6 +233,7 @@ def test_the_family_of_xlabs_is_seen() -> None:
             "Stable Diffusion 1.x or 2.x",
         ),
         ("diffusion_model.joint_blocks.0.x_block.attn.qkv.lora_A.weight", "Stable Diffusion 3"),
+        ("transformer.joint_transformer_blocks.0.attn.to_q.lora_A.weight", "AuraFlow"),
         ("diffusion_model.blocks.0.cross_attn.k.lora_A.weight", "Wan"),
         ("abc", "unknown"),
     ],

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from flux_hotswap.ops.lora.names import convert
 from flux_hotswap.ops.lora.others import other_model, other_use
-from flux_hotswap.ops.lora.parts import sizes_of, split
+from flux_hotswap.ops.lora.parts import split
+from flux_hotswap.ops.lora.sizes import sizes_of
 
 WIDTH = 3072
 
@@ -80,6 +81,7 @@ FLUX_WORDS = [
     "flux-1-kontext-dev",
     "FLUX",
     "sd_1.5",
+    "flux-flexible",
     "something new",
     "",
 ]
@@ -89,6 +91,9 @@ WORDS = {
     "flux2": "FLUX.2",
     "FLUX.2-klein": "FLUX.2",
     "hunyuan-video": "HunyuanVideo",
+    "flex2": "Flex",
+    "flex.1-alpha": "Flex",
+    "longcat_image-final/lora": "LongCat-Image",
     "chroma": "Chroma",
     "wan2.1": "Wan",
     "ltxv": "LTX-Video",
@@ -153,6 +158,23 @@ def pair(module: str, rows: int, width: int) -> dict[str, Tensor]:
     }
 
 
+def loha(module: str, rows: int, width: int) -> dict[str, Tensor]:
+    factors = {"w1_a": (rows, 1), "w1_b": (1, width), "w2_a": (rows, 1), "w2_b": (1, width)}
+    return {f"{module}.hada_{name}": torch.zeros(shape) for name, shape in factors.items()}
+
+
+def lokr(module: str, rows: int, width: int) -> dict[str, Tensor]:
+    factors = {"w1": (4, 4), "w2_a": (rows // 4, 2), "w2_b": (2, width // 4)}
+    return {f"{module}.lokr_{name}": torch.zeros(shape) for name, shape in factors.items()}
+
+
+def diff(module: str, rows: int, width: int) -> dict[str, Tensor]:
+    return {f"{module}.diff": torch.zeros(1, 1).expand(rows, width)}
+
+
+WRITTEN = {"LoRA": pair, "LoHa": loha, "LoKr": lokr, "whole": diff}
+
+
 @pytest.mark.parametrize(
     ("module", "times", "model"),
     [
@@ -165,9 +187,12 @@ def pair(module: str, rows: int, width: int) -> dict[str, Tensor]:
         ("diffusion_model.double_blocks.0.img_mod.lin", 6, None),
     ],
 )
-def test_flux2_is_told_by_its_gates(module: str, times: int, model: str | None) -> None:
+@pytest.mark.parametrize("written", WRITTEN, ids=list(WRITTEN))
+def test_flux2_is_told_by_its_gates(
+    module: str, times: int, model: str | None, written: str
+) -> None:
     """Its klein 4B is as wide as FLUX.1 and has fewer blocks, under the published names."""
-    state = pair(module, times * WIDTH, WIDTH)
+    state = WRITTEN[written](module, times * WIDTH, WIDTH)
     assert other_model(state, {}, sizes_of(split(state, {}).values())) == model
 
 
@@ -183,7 +208,10 @@ def test_flux2_is_told_by_its_gates(module: str, times: int, model: str | None) 
         ("diffusion_model.txt_in", 128, None),
     ],
 )
-def test_what_a_lora_needs_besides_is_told(module: str, width: int, words: str | None) -> None:
-    state = pair(module, WIDTH, width)
+@pytest.mark.parametrize("written", WRITTEN, ids=list(WRITTEN))
+def test_what_a_lora_needs_besides_is_told(
+    module: str, width: int, words: str | None, written: str
+) -> None:
+    state = WRITTEN[written](module, WIDTH, width)
     found = other_use(sizes_of(split(state, {}).values()))
     assert found is None if words is None else words in (found or "")
