@@ -78,9 +78,7 @@ def _with_weights(
     tell = interruptible(progress_bar())
     for count, (name, change) in enumerate(changes):
         tell(count, len(changes))
-        sides = sides_with(*change, layers[name], model.load_device)
-        # Written out they are as large as the weight: kept as they are computed with.
-        yield name, [side.to(model.offload_device, dtype_of(model)) for side in sides]
+        yield name, sides_with(*change, layers[name], model.load_device)
 
 
 def quantised_layers(model: Any) -> dict[str, Any]:
@@ -114,11 +112,16 @@ def shapes_of(model: Any) -> dict[str, tuple[int, ...]]:
 
 
 def carry(model: ModelPatcher, added: Sides) -> None:
-    """Let a clone attach LoRAs while it is the one that runs, beside those that it has."""
+    """Let a clone attach LoRAs while it is the one that runs, beside those that it has.
+
+    They are kept as they are computed with: each run attaches them anew, which is a copy then.
+    """
     from comfy.patcher_extension import PatcherInjection
 
     before = model.get_attachment(INJECTION) or Carried({})
-    sides = before.plus(added)
+    where = model.offload_device, dtype_of(model)
+    ready = {name: tuple(side.to(*where) for side in sides) for name, sides in added.items()}
+    sides = before.plus(ready)
     model.set_attachments(INJECTION, sides)
     model.set_injections(INJECTION, [PatcherInjection(sides.attach, sides.detach)])
 
@@ -127,7 +130,7 @@ class Carried:
     """The LoRAs of one clone; never changed.
 
     Attributes:
-        sides: them.
+        sides: them; of a layer's pairs of factors one is made.
     """
 
     def __init__(self, sides: Sides) -> None:
@@ -135,8 +138,10 @@ class Carried:
 
     def plus(self, more: Sides) -> Carried:
         """Return these and more."""
-        names = {**self.sides, **more}
-        return Carried({name: (*self.sides.get(name, ()), *more.get(name, ())) for name in names})
+        made = dict(self.sides)
+        for name, sides in more.items():
+            made[name] = _as_one((*made.get(name, ()), *sides))
+        return Carried(made)
 
     def attach(self, model: ModelPatcher) -> None:
         """Attach them to the layers; ComfyUI calls this when the clone is loaded."""
@@ -152,6 +157,13 @@ class Carried:
         hooks = attached(model.model)
         if hooks.holder == id(model):
             hooks.remove()
+
+
+def _as_one(sides: Sequence[Side]) -> tuple[Side, ...]:
+    """Return a layer's pairs of factors as one, then all else: each pair would be a pass more."""
+    pairs = [side for side in sides if isinstance(side, Factors)]
+    others = [side for side in sides if not isinstance(side, Factors)]
+    return (*([stack(pairs)] if len(pairs) > 1 else pairs), *others)
 
 
 def attached(network: Any) -> Hooks:
@@ -189,10 +201,7 @@ class Hooks:
     ) -> None:
         """Attach LoRAs to a layer."""
         hook = self._hooks[name]
-        pairs = [part for part in parts if isinstance(part, Factors)]
-        others = [part for part in parts if isinstance(part, Kron | Dense)]
-        stacked = [stack(pairs), *others] if pairs else others
-        hook.added = tuple(part.to(device, dtype) for part in stacked)
+        hook.added = tuple(p.to(device, dtype) for p in parts if not isinstance(p, Lengths))
         hook.lengths = tuple(p.to(device, dtype) for p in parts if isinstance(p, Lengths))
 
     def remove(self) -> None:

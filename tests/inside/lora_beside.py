@@ -170,3 +170,24 @@ def test_a_lora_and_a_lokr_of_one_layer_add_up(comfy: Any, fast: Any, models: Pa
         both = engine.apply(path, both, None, 1.0)[0]
     comfy.model_management.load_models_gpu([both])
     torch.testing.assert_close(layer(TOKENS) - before, sum(single), atol=1e-4, rtol=1e-3)
+
+
+def test_each_run_only_copies_what_is_ready(comfy: Any, fast: Any, models: Path) -> None:
+    """ComfyUI attaches anew before each picture: several LoRAs are one by then, in its dtype."""
+    path = models / "loras" / "ready.safetensors"
+    loras.write({f"{NATIVE}.{slot}": part for slot, part in PAIR.items()}, path)
+    made = fast
+    for strength in (1.0, 0.5):
+        made = inside.pack("engine.loras").apply(path, made, None, strength)[0]
+    beside = inside.pack("engine.beside")
+    (kept,) = made.get_attachment(beside.INJECTION).sides[NATIVE]
+    assert (kept.up.dtype, kept.up.shape) == (beside.dtype_of(made), (3 * H, 8))
+    places = set()
+    for _ in range(2):
+        comfy.model_management.load_models_gpu([made])
+        hooks = made.model.diffusion_model.get_submodule(QKV)._forward_hooks.values()
+        (hook,) = (each for each in hooks if isinstance(each, beside.Beside))
+        places |= {part.up.data_ptr() for part in hook.added}
+        comfy.model_management.load_models_gpu([fast])
+        assert not hook.holds
+    assert places == {kept.up.data_ptr()}, "on the processor there is nothing to copy"
