@@ -16,8 +16,10 @@ from ..prediction.schedule import full_schedule
 from ..prediction.sizes import Size
 from .fetching import progress_bar
 from .models import FAST, FP8, SCALES_FOLDER, Route, interruptible, own_folder
+from .trial import VARIABLE
 
 if TYPE_CHECKING:
+    import torch
     from comfy.model_patcher import ModelPatcher
 
     from .checkpoint import Checkpoint
@@ -37,29 +39,41 @@ log = logging.getLogger(__name__)
 
 
 def load_hosted(
-    checkpoint: Checkpoint, model: str, *, go_fast: bool, clip: Any, dynamic: bool
+    checkpoint: Checkpoint,
+    model: str,
+    device: torch.device,
+    *,
+    go_fast: bool,
+    clip: Any,
+    dynamic: bool,
 ) -> tuple[ModelPatcher, Route]:
     """Return a model on the hosted fast engine, and how it computes.
+
+    Where the device has no fp8, a file of that engine runs in bf16.
 
     Args:
         checkpoint: in that engine's format, or an ordinary one.
         model: dev or schnell, which the file must hold.
+        device: where ComfyUI computes.
         go_fast: off, a file of that engine runs in bf16.
         clip: the text encoders, to find the scales of inputs by; or None.
         dynamic: see `models.load`.
 
     Raises:
-        CheckpointError: the file cannot be used.
+        CheckpointError: the file cannot be used, or not in fp8 on this device.
     """
     if checkpoint.is_hosted:
-        return _of_hosted_file(checkpoint, model, go_fast=go_fast, dynamic=dynamic)
-    import comfy.model_management
-
+        return _of_hosted_file(checkpoint, model, device, go_fast=go_fast, dynamic=dynamic)
     from ..ops.checkpoint.hosted import quantise
+    from ..ops.hosted.quantise import has_fp8
     from .hosted import build
 
+    if not has_fp8(device):
+        raise CheckpointError(
+            f"{checkpoint.source.path.name} cannot run on engine fp8: {device.type} has no numbers "
+            f"in fp8. Set engine to auto, or {VARIABLE} where that says fp8"
+        )
     _check_model(checkpoint, [target.name for target in checkpoint.targets], model)
-    device = comfy.model_management.get_torch_device()
     tell = interruptible(progress_bar())
     state = quantise(checkpoint.source, checkpoint.targets, device, tell)
     made = build(state, checkpoint.source.path.name)
@@ -67,11 +81,12 @@ def load_hosted(
 
 
 def _of_hosted_file(
-    checkpoint: Checkpoint, model: str, *, go_fast: bool, dynamic: bool
+    checkpoint: Checkpoint, model: str, device: torch.device, *, go_fast: bool, dynamic: bool
 ) -> tuple[ModelPatcher, Route]:
     import comfy.sd
 
     from ..ops.checkpoint.hosted import adopt, dequantise
+    from ..ops.hosted.quantise import has_fp8
     from .checkpoint import checked
     from .hosted import build
     from .kept import read_state
@@ -80,13 +95,14 @@ def _of_hosted_file(
     path = checkpoint.source.path
     _check_model(checkpoint, list(checkpoint.source.tensors), model)
     state = adopt(read_state(path), path.name, interruptible(progress_bar()))
-    if go_fast:
+    if go_fast and has_fp8(device):
         made = build(state, path.name)
         return made, _route(made, "input scales of the file")
     load: Any = comfy.sd.load_diffusion_model_state_dict
     made = checked(load(dequantise(state), **management(dynamic)), path.name)
     tell_in_bf16(made)
-    return made, Route("bf16", "bf16", "go_fast off; the weights of this file are rounded to fp8")
+    kind, why = (FAST, f"{device.type} has no fp8") if go_fast else ("bf16", "go_fast off")
+    return made, Route(kind, "bf16", f"{why}; the weights of this file are rounded to fp8")
 
 
 def _check_model(checkpoint: Checkpoint, names: list[str], model: str) -> None:

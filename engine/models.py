@@ -161,9 +161,12 @@ def _load(
     safetensors = path.suffix.lower() in _SAFETENSORS
     checkpoint = look_at(path) if safetensors or engine == FP8 else None
     if checkpoint is not None and (checkpoint.is_hosted or (go_fast and engine == FP8)):
+        import comfy.model_management
+
         from .hosted_files import load_hosted
 
-        return load_hosted(checkpoint, model, go_fast=go_fast, clip=clip, dynamic=dynamic)
+        device = comfy.model_management.get_torch_device()
+        return load_hosted(checkpoint, model, device, go_fast=go_fast, clip=clip, dynamic=dynamic)
     if go_fast:
         whole = modulation == "int8"
         made, route = load_fast(path, modulation=whole, engine=engine, dynamic=dynamic)

@@ -88,16 +88,20 @@ _LIMIT: Final = 0.004
 
 
 def _works(product: Product, device: torch.device) -> bool:
+    try:
+        return _is_right(product, device)
+    except (RuntimeError, ValueError, NotImplementedError, TypeError) as error:
+        log.info("fp8 matmul %s does not work on %s: %s", product.__name__, device, error)
+        return False
+
+
+def _is_right(product: Product, device: torch.device) -> bool:
     generator = torch.Generator().manual_seed(1)
     inputs = torch.randn(48, 512, generator=generator).to(device, torch.bfloat16)
     matrix = torch.randn(64, 512, generator=generator).to(device, torch.bfloat16)
     bias = torch.ones(64, dtype=torch.bfloat16, device=device)
     scale = torch.tensor(9000.0, device=device)
     weight = quantise_weight(matrix)
-    try:
-        made = linear(product, inputs, weight, bias, scale).cpu()  # a device's errors come late
-    except (RuntimeError, ValueError, NotImplementedError, TypeError) as error:
-        log.info("fp8 matmul %s does not work on %s: %s", product.__name__, device, error)
-        return False
+    made = linear(product, inputs, weight, bias, scale).cpu()  # a device's errors come late
     wanted = linear(by_float32, inputs, weight, bias, scale).cpu().to(torch.float32)
     return bool((made.to(torch.float32) - wanted).norm() <= _LIMIT * wanted.norm())

@@ -56,6 +56,16 @@ def widen(data: Tensor) -> Tensor:
     return bits.view(torch.float16).to(torch.float32).mul_(256.0)
 
 
+def has_fp8(device: torch.device) -> bool:
+    """Whether a device holds numbers in fp8, which those of Apple do not."""
+    try:
+        for dtype in (E4M3, E5M2):
+            torch.ones(1, device=device).to(dtype).to(torch.float32)
+    except (RuntimeError, NotImplementedError, TypeError):
+        return False
+    return True
+
+
 def scale_for(largest: Tensor, top: float) -> Tensor:
     """Return what brings numbers into the range of fp8.
 

@@ -68,6 +68,31 @@ def test_without_go_fast_it_runs_in_bf16(file: Path, state: State) -> None:
     assert torch.equal(weight, data.to(torch.bfloat16))
 
 
+# --- a device without fp8, such as Apple's: one that torch does not have here fails as they do ---
+
+
+def load_without_fp8(path: Path) -> tuple[Any, Any]:
+    look_at = inside.pack("engine.checkpoint").look_at
+    options = {"go_fast": True, "clip": None, "dynamic": True}
+    load = inside.pack("engine.hosted_files").load_hosted
+    return load(look_at(path), "dev", torch.device("ipu"), **options)
+
+
+def test_a_file_of_the_hosted_engine_runs_in_bf16_there(file: Path) -> None:
+    model, route = load_without_fp8(file)
+    assert str(route) == "bf16 (ipu has no fp8; the weights of this file are rounded to fp8)"
+    assert route.kind == "fast"
+    weight = model.model.diffusion_model.get_submodule(LAYER).weight
+    wanted = load_model(file, go_fast=False)[0].model.diffusion_model.get_submodule(LAYER).weight
+    assert torch.equal(weight, wanted)
+
+
+def test_an_ordinary_file_is_refused_there(ordinary: Path) -> None:
+    words = f"{ordinary.name} cannot run on engine fp8: ipu has no .* fp8. Set engine to auto"
+    with pytest.raises(inside.pack("errors").CheckpointError, match=words):
+        load_without_fp8(ordinary)
+
+
 Damage = Callable[[State], State]
 
 

@@ -80,6 +80,10 @@ def forgets_a_scale(x: Tensor, weight: Quantised, bias: Tensor | None, _: Tensor
     return by_float32(x, weight, bias, torch.tensor(1.1 / 9000))
 
 
+def test_a_device_that_cannot_hold_the_operands_does_not_do_it() -> None:
+    assert not module._works(by_device, torch.device("ipu"))  # none here
+
+
 @pytest.mark.parametrize("product", [fails, forgets_a_scale])
 def test_what_fails_a_trial_is_not_used(product: module.Product) -> None:
     assert not module._works(product, torch.device("cpu"))

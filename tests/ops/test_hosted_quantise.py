@@ -14,6 +14,7 @@ from flux_hotswap.ops.hosted.quantise import (
     E4M3_MAX,
     E5M2_MAX,
     Calibration,
+    has_fp8,
     quantise,
     quantise_input,
     quantise_weight,
@@ -82,3 +83,9 @@ def test_a_damaged_weight_is_refused(bad: float) -> None:
     weight[2, 1] = bad
     with pytest.raises(CheckpointError, match="NaN or infinity"):
         quantise_weight(weight)
+
+
+@pytest.mark.parametrize(("device", "has"), [("cpu", True), ("ipu", False)])
+def test_which_device_holds_fp8(device: str, has: bool) -> None:
+    """An ipu is none that torch has here, and fails as one does that casts to no fp8."""
+    assert has_fp8(torch.device(device)) is has
