@@ -114,6 +114,8 @@ def multiply_stored(
 ) -> Tensor:
     """Multiply by a weight that is only stored in int8: its steps are exact in every float dtype.
 
+    In fp16 the sums of steps would be infinite, so that the weight gets its scales first.
+
     Args:
         tokens: [M,K] bf16, fp16 or float32.
         values: [N,K] int8.
@@ -124,6 +126,10 @@ def multiply_stored(
     Returns:
         [M,N] of the tokens' dtype.
     """
-    made = torch.nn.functional.linear(rotate(tokens, group), values.to(tokens.dtype))
+    turned, weight = rotate(tokens, group), values.to(tokens.dtype)
+    if tokens.dtype == torch.float16:
+        weight.mul_(scale)  # reckoned in float32 and rounded once: fp16 has no such small scales
+        return torch.nn.functional.linear(turned, weight, bias)
+    made = torch.nn.functional.linear(turned, weight)
     made = made * scale.reshape(-1).to(tokens.dtype)
     return made if bias is None else made + bias

@@ -138,3 +138,27 @@ def test_storage_multiplies_as_the_weight_it_stands_for(dtype: torch.dtype, bias
     assert made.dtype == dtype
     wanted = torch.nn.functional.linear(tokens, real, offset)
     assert error(made, wanted) < (1e-5 if dtype == torch.float32 else 0.01)
+
+
+@pytest.mark.parametrize("bias", [False, True], ids=["no bias", "bias"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("largest", [40, 300, 768], ids=str)
+def test_storage_multiplies_outputs_as_large_as_flux_has(
+    largest: float, dtype: torch.dtype, bias: bool
+) -> None:
+    """Sums of unscaled steps are a thousand times the outputs, and fp16 ends at 65504."""
+    weight = 0.02 * seeded(96, 3072)
+    weight[7] *= 1e-3  # a row whose scale fp16 would hold to few bits only
+    values, scale = quantise(weight, 256)
+    real = dequantise(values, scale, 256)
+    tokens = seeded(24, 3072, seed=3)
+    tokens *= largest / (tokens @ real.T).abs().max()
+    offset = seeded(96, seed=4) if bias else None
+    wanted = torch.nn.functional.linear(tokens, real, offset)
+    made = multiply_stored(
+        tokens.to(dtype), values, scale, None if offset is None else offset.to(dtype), 256
+    )
+    assert made.dtype == dtype
+    assert torch.isfinite(made).all()
+    assert error(made, wanted) < 0.01
+    assert error(made[:, 7], wanted[:, 7]) < 0.01
