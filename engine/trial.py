@@ -9,10 +9,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ..errors import SettingsError
 from ..ops.int8 import LARGEST_GROUP
+
+T = TypeVar("T")
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +31,13 @@ SHAPE: Final = (4608, 3072, 12288)
 """Tokens of 1024x1024 with the prompt's, and an MLP of FLUX.1: M, K, N."""
 
 ROUNDS: Final = 7
+LIMIT: Final = 0.1
+"""Largest error of a way's product; fp8 inputs alone round by 0.05."""
+
+NAMES: Final = {"torch.bfloat16": "bf16", "torch.float16": "fp16", "torch.float32": "float32"}
+KITCHEN_CUDA: Final = 13
+"""The first CUDA of torch that comfy-kitchen's own kernels are for."""
+
 FAST_BACK_ENDS: Final = frozenset(("cuda", "hip", "triton", "ascend"))
 """Back ends of comfy-kitchen with a kernel of their own; `eager` is slower than bf16 everywhere."""
 
@@ -48,29 +57,28 @@ class Choice:
     reason: str
 
 
-def decide(times: Mapping[str, float], *, bf16_fits: bool) -> Choice:
+def decide(times: Mapping[str, float], *, bf16_fits: bool, plain: str = "bf16") -> Choice:
     """Return the fastest engine in the arithmetic that go_fast promises, from times of one matmul.
 
     Engine fp8 is timed and told, not taken: it merges LoRAs into its weights and rounds more, so
     that a picture would depend on the card. Who wants it says so.
 
     Args:
-        times: milliseconds of "bf16" and, where they run, of "int8" and "fp8".
+        times: milliseconds of `plain` and, where they run, of "int8" and "fp8".
         bf16_fits: whether the whole model in bf16 fits into the card's memory.
+        plain: in what ComfyUI computes a model in bf16 here: "fp16" on cards without bf16.
     """
-    bf16, int8, fp8 = (times.get(name, math.inf) for name in ("bf16", "int8", "fp8"))
+    own, int8, fp8 = (times.get(name, math.inf) for name in (plain, "int8", "fp8"))
     told = ", ".join(f"{name} {value:.2f} ms" for name, value in sorted(times.items()))
-    by_choice = "; engine fp8 is faster, by choice" if fp8 < min(bf16, int8) else ""
-    if int8 < bf16:
+    by_choice = "; engine fp8 is faster, by choice" if fp8 < min(own, int8) else ""
+    if int8 < own:
         return Choice("int8", f"trial: {told}{by_choice}")
     why = f"trial: {told}" if len(times) > 1 else ""
-    why += "" if "int8" in times else f"{'; ' if why else ''}this card has no fast int8 kernel"
+    why += "" if "int8" in times else f"{'; ' if why else ''}no fast int8 kernel runs here"
     if not bf16_fits:
-        return Choice("storage", f"{why}; bf16 does not fit into its memory{by_choice}")
-    slower = (
-        "int8 is not faster than bf16 here" if by_choice else "nothing is faster than bf16 here"
-    )
-    return Choice("bf16", f"{why}; {slower}{by_choice}")
+        return Choice("storage", f"{why}; {plain} does not fit into its memory{by_choice}")
+    slower = "int8 is not" if by_choice else "nothing is"
+    return Choice("bf16", f"{why}; {slower} faster than {plain} here{by_choice}")
 
 
 def fixed_engine(text: str | None) -> str:
@@ -108,29 +116,53 @@ def choose(size: int, fixed: str | None, asked: str = "auto") -> Choice:
         name = "CPU" if device.type == "cpu" else device.type
         return Choice("storage", f"{name} has no int8 matmul")
     room: Any = management.get_total_memory(device)
-    return decide(measure(device), bf16_fits=room > 1.15 * size)
+    dtype = computed_in(device)
+    fits = room > 1.15 * size
+    return decide(measure(device, dtype), bf16_fits=fits, plain=NAMES[str(dtype)])
+
+
+def computed_in(device: torch.device) -> torch.dtype:
+    """Return in what ComfyUI computes a FLUX model in bf16: fp16 on a card without bf16."""
+    import comfy.model_management as management
+    import torch
+
+    known = [torch.bfloat16, torch.float16, torch.float32]  # in ComfyUI's order for FLUX
+    return management.unet_manual_cast(torch.bfloat16, device, known) or torch.bfloat16
 
 
 @lru_cache(maxsize=4)
-def measure(device: torch.device) -> dict[str, float]:
-    """Return milliseconds of one matmul at `SHAPE`, in turns, for each engine that runs."""
+def measure(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
+    """Return milliseconds of one matmul at `SHAPE`, in turns, for each engine that runs.
+
+    Args:
+        device: where it is.
+        dtype: in what ComfyUI computes the model.
+    """
     from ..ops.hosted.linear import by_device, find_product
 
     product = by_device if find_product(device) is by_device else None
-    return timed(ways(device, SHAPE, fast_matmul(device), product), device)
+
+    def trial() -> dict[str, float]:
+        return timed(ways(device, SHAPE, dtype, fast_matmul(device, dtype), product), device)
+
+    return _tried("the trial", trial, device) or {}
 
 
 def ways(
     device: torch.device,
     shape: tuple[int, int, int],
+    dtype: torch.dtype,
     matmul: Matmul | None,
     product: Product | None,
 ) -> dict[str, Callable[[], Tensor]]:
     """Return one matmul in each engine, as that engine computes it, all of the same numbers.
 
+    The first is that of a model that is not quantised.
+
     Args:
         device: where it is.
         shape: M, K, N.
+        dtype: in what ComfyUI computes the model.
         matmul: multiplies in int8; None leaves it out.
         product: multiplies in fp8; None leaves it out.
     """
@@ -141,20 +173,26 @@ def ways(
     from ..ops.int8 import quantise
 
     tokens, width, height = shape
-    x = torch.randn(tokens, width, device=device, dtype=torch.bfloat16)
-    weight = torch.randn(height, width, device=device, dtype=torch.bfloat16)
-    runs: dict[str, Callable[[], Tensor]] = {"bf16": lambda: torch.nn.functional.linear(x, weight)}
+    x = torch.randn(tokens, width, device=device, dtype=dtype)
+    weight = torch.randn(height, width, device=device, dtype=dtype)
+    runs: dict[str, Callable[[], Tensor]] = {}
+    runs[NAMES[str(dtype)]] = lambda: torch.nn.functional.linear(x, weight)
     if matmul is not None:
         steps, scale = quantise(weight.to(torch.float32), LARGEST_GROUP)
         runs["int8"] = lambda: matmul(x, steps, scale, None, LARGEST_GROUP)
     if product is not None:
-        held, known = quantise_weight(weight), scale_for(x.abs().amax(), E5M2_MAX)
+        held = quantise_weight(weight.to(torch.bfloat16))
+        known = scale_for(x.abs().amax(), E5M2_MAX)
         runs["fp8"] = lambda: linear(product, x, held, None, known)
     return runs
 
 
 def timed(runs: Mapping[str, Callable[[], Tensor]], device: torch.device) -> dict[str, float]:
-    """Return the median milliseconds of each, run in turns, without those that do not run."""
+    """Return the median milliseconds of each, run in turns, without those that do not run.
+
+    What makes another product than the first is left out as well; the log says why.
+    """
+    runs = _sound(runs, device)
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(ROUNDS + 2):
         for name, run in runs.items():
@@ -163,17 +201,57 @@ def timed(runs: Mapping[str, Callable[[], Tensor]], device: torch.device) -> dic
     return {name: value for name, value in medians.items() if value < math.inf}
 
 
+def _sound(
+    runs: Mapping[str, Callable[[], Tensor]], device: torch.device
+) -> dict[str, Callable[[], Tensor]]:
+    """Return the first and those that run with its product; none if the first does not run."""
+    first, *others = runs
+    wanted = made = _tried(first, runs[first], device)
+    if wanted is None:
+        return {}
+    sound = {first: runs[first]}
+    for name in others:
+        # The last product is held meanwhile, and the first: a kernel that writes nothing would
+        # else be given their memory, and so return them.
+        made = _tried(name, runs[name], device)
+        if made is None:
+            continue
+        off, length = _length(made - wanted), _length(wanted)
+        if off <= LIMIT * length:  # NaN is not
+            sound[name] = runs[name]
+        else:
+            log.warning("go_fast: %s is wrong here, by %.3g of %.3g", name, off, length)
+    return sound
+
+
+def _length(values: Tensor) -> float:
+    """Return the length of a product as a vector; its squares are beyond fp16."""
+    import torch
+
+    return float(torch.linalg.vector_norm(values, dtype=torch.float32))
+
+
 def _once(name: str, run: Callable[[], Tensor], device: torch.device) -> float:
     """Return milliseconds of one run; infinity where the device does not take it."""
     _wait(device)
     began = time.perf_counter()
+    made = _tried(name, run, device)
+    return math.inf if made is None else (time.perf_counter() - began) * 1e3
+
+
+def _tried(name: str, run: Callable[[], T], device: torch.device) -> T | None:
+    """Return what a run makes; None, and the reason in the log, where it does not run here."""
+    import comfy.model_management as management
+
     try:
-        run()
+        made = run()
         _wait(device)
-    except RuntimeError as error:
-        log.warning("go_fast: %s does not run here (%s)", name, error)
-        return math.inf
-    return (time.perf_counter() - began) * 1e3
+    except management.InterruptProcessingException:  # an ordinary Exception on older versions
+        raise
+    except Exception as error:  # noqa: BLE001 - a kernel's compiler raises anything
+        log.warning("go_fast: %s does not run here (%s: %s)", name, type(error).__name__, error)
+        return None
+    return made
 
 
 def _wait(device: torch.device) -> None:
@@ -184,20 +262,27 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def fast_matmul(device: torch.device) -> Matmul | None:
-    """Return comfy-kitchen's int8 matmul where it has a kernel for this device, else None."""
+def fast_matmul(device: torch.device, dtype: torch.dtype) -> Matmul | None:
+    """Return comfy-kitchen's int8 matmul where it has a kernel for this device, else None.
+
+    Args:
+        device: where it is.
+        dtype: of tokens.
+    """
     matmul = any_matmul()
     if matmul is None:
         return None
     import comfy_kitchen
     import torch
 
+    from .models import core_knows_int8
+
     arguments = {
-        "x": torch.zeros(32, 256, device=device, dtype=torch.bfloat16),
+        "x": torch.zeros(32, 256, device=device, dtype=dtype),
         "weight": torch.zeros(256, 256, device=device, dtype=torch.int8),
         "weight_scale": torch.ones(256, 1, device=device),
         "bias": None,
-        "out_dtype": torch.bfloat16,
+        "out_dtype": dtype,
         "convrot": True,
         "convrot_groupsize": LARGEST_GROUP,
     }
@@ -206,7 +291,8 @@ def fast_matmul(device: torch.device) -> Matmul | None:
         name = registry.get_capable_backend("int8_linear", arguments)
     except comfy_kitchen.exceptions.BackendError:  # none takes it
         return None
-    return matmul if name in FAST_BACK_ENDS else None
+    amd = torch.version.hip is not None and not core_knows_int8()
+    return matmul if is_fast(name, torch.version.cuda, amd=amd) else None
 
 
 def any_matmul() -> Matmul | None:
@@ -229,3 +315,20 @@ def any_matmul() -> Matmul | None:
         return made
 
     return multiply
+
+
+def is_fast(back_end: str, cuda: str | None, *, amd: bool) -> bool:
+    """Whether a back end of comfy-kitchen is one to be timed.
+
+    Newer versions of ComfyUI turn off at their start what is not; on older ones nobody did.
+
+    Args:
+        back_end: its name there.
+        cuda: torch's version of CUDA; None without.
+        amd: whether the card is AMD's and nobody turned `triton` on for it: some hang in it.
+    """
+    if back_end == "cuda":
+        return cuda is not None and int(cuda.split(".")[0]) >= KITCHEN_CUDA
+    if back_end == "triton" and amd:
+        return False
+    return back_end in FAST_BACK_ENDS

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from subprocess import CalledProcessError
 from typing import Any
 
 import pytest
 import torch
 from runtime import inside
+from torch import Tensor
 
 SIZE = 24 * 10**9
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -32,12 +35,12 @@ RULES: dict[str, tuple[dict[str, float], bool, str, str]] = {
     ),
     "as fast": ({"bf16": 1.0, "int8": 1.0}, True, "bf16", "nothing is faster"),
     "slower, little memory": ({"bf16": 1.0, "int8": 1.2}, False, "storage", "bf16 does not fit"),
-    "no kernel": ({"bf16": 1.0}, True, "bf16", "this card has no fast int8 kernel"),
+    "no kernel": ({"bf16": 1.0}, True, "bf16", "no fast int8 kernel runs here"),
     "no kernel, little memory": (
         {"bf16": 1.0},
         False,
         "storage",
-        "this card has no fast int8 kernel",
+        "no fast int8 kernel runs here",
     ),
     "fp8 is the fastest": (
         {"bf16": 1.0, "int8": 0.9, "fp8": 0.5},
@@ -55,7 +58,7 @@ RULES: dict[str, tuple[dict[str, float], bool, str, str]] = {
         {"bf16": 1.0, "fp8": 0.5},
         False,
         "storage",
-        "trial: bf16 1.00 ms, fp8 0.50 ms; this card has no fast int8 kernel; "
+        "trial: bf16 1.00 ms, fp8 0.50 ms; no fast int8 kernel runs here; "
         "bf16 does not fit into its memory; engine fp8 is faster, by choice",
     ),
     "fp8 is slower than int8": (
@@ -77,6 +80,24 @@ def test_the_rule(trial: Any, times: dict[str, float], fits: bool, engine: str, 
     assert ("engine fp8 is faster" in choice.reason) == (fastest == "fp8")
 
 
+FP16_RULES: dict[str, tuple[dict[str, float], bool, str, str]] = {
+    "int8 is faster": ({"fp16": 3.4, "int8": 1.9}, True, "int8", "trial: fp16 3.40 ms, int8 1.90"),
+    "int8 is slower": ({"fp16": 1, "int8": 1.2}, True, "bf16", "nothing is faster than fp16 here"),
+    "no kernel": ({"fp16": 1.0}, False, "storage", "fp16 does not fit into its memory"),
+}
+
+
+@pytest.mark.parametrize(
+    ("times", "fits", "engine", "words"), FP16_RULES.values(), ids=list(FP16_RULES)
+)
+def test_the_rule_on_a_card_without_bf16(
+    trial: Any, times: dict[str, float], fits: bool, engine: str, words: str
+) -> None:
+    choice = trial.decide(times, bf16_fits=fits, plain="fp16")
+    assert choice.engine == engine
+    assert words in choice.reason
+
+
 def test_a_cpu_stores_only(trial: Any) -> None:
     choice = trial.choose(SIZE, None)
     assert (choice.engine, choice.reason) == ("storage", "CPU has no int8 matmul")
@@ -93,32 +114,103 @@ def test_nonsense_is_named(trial: Any) -> None:
         trial.choose(SIZE, "turbo")
 
 
-def test_the_trial_times_what_the_engines_compute(trial: Any) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "plain"), [(torch.bfloat16, "bf16"), (torch.float16, "fp16")], ids=str
+)
+def test_the_trial_times_what_the_engines_compute(
+    trial: Any, dtype: torch.dtype, plain: str
+) -> None:
     """Each way is run on the CPU, torch's fp8 matmul too, and gives the same product."""
-    device = torch.device("cpu")
     by_device = inside.pack("ops.hosted.linear").by_device
-    runs = trial.ways(device, (32, 512, 64), trial.any_matmul(), by_device)
-    wanted = runs["bf16"]().float()
-    for name, most in (("int8", 0.03), ("fp8", 0.1)):
+    runs = trial.ways(CPU, (32, 512, 64), dtype, trial.any_matmul(), by_device)
+    wanted = runs[plain]().float()
+    for name, kind, most in (("int8", dtype, 0.03), ("fp8", torch.bfloat16, 0.08)):
         made = runs[name]()
-        assert made.dtype == torch.bfloat16
+        assert made.dtype == kind
         assert float((made.float() - wanted).norm() / wanted.norm()) < most, name
-    times = trial.timed(runs, device)
-    assert times.keys() == {"bf16", "int8", "fp8"} and all(0 < t < 1e4 for t in times.values())
+    times = trial.timed(runs, CPU)
+    assert times.keys() == {plain, "int8", "fp8"} and all(0 < t < 1e4 for t in times.values())
 
 
-def test_what_does_not_run_is_left_out(trial: Any, caplog: Any) -> None:
+def test_it_is_timed_in_what_comfyui_computes_in(comfy: Any, trial: Any) -> None:
+    """A CPU, which ComfyUI takes for one without bf16, computes a model in bf16 in float32."""
+    assert trial.computed_in(CPU) == torch.float32
+    assert comfy.model_management.unet_manual_cast(torch.bfloat16, CPU) == torch.float32
+
+
+class CompilationError(Exception):
+    """As triton has it: no RuntimeError."""
+
+
+FAILURES: dict[str, tuple[Exception, str]] = {
+    "no kernel": (RuntimeError("no kernel image is available"), "RuntimeError: no kernel image"),
+    "no Python.h": (CalledProcessError(1, ["gcc"]), "CalledProcessError: Command '['gcc']'"),
+    "a compiler's own": (CompilationError("at 3:4"), "CompilationError: at 3:4"),
+}
+
+
+@pytest.mark.parametrize(("error", "words"), FAILURES.values(), ids=list(FAILURES))
+def test_what_does_not_run_is_left_out(
+    trial: Any, caplog: Any, error: Exception, words: str
+) -> None:
     def fails() -> Any:
-        raise RuntimeError("no kernel image is available")
+        raise error
 
-    times = trial.timed({"bf16": lambda: torch.ones(1), "fp8": fails}, torch.device("cpu"))
+    times = trial.timed({"bf16": lambda: torch.ones(1), "int8": fails}, CPU)
     assert times.keys() == {"bf16"}
-    assert "fp8 does not run here (no kernel image is available)" in caplog.text
+    assert trial.timed({"bf16": fails, "int8": lambda: torch.ones(1)}, CPU) == {}  # unchecked
+    assert f"int8 does not run here ({words}" in caplog.text
+
+
+def test_a_cancel_ends_it(comfy: Any, trial: Any) -> None:
+    cancel = comfy.model_management.InterruptProcessingException
+
+    def cancelled() -> Any:
+        raise cancel
+
+    with pytest.raises(cancel):
+        trial.timed({"bf16": lambda: torch.ones(1), "int8": cancelled}, CPU)
+
+
+def test_a_device_that_fails_at_all_has_no_times(trial: Any, caplog: Any) -> None:
+    assert trial.measure(torch.device("ipu"), torch.bfloat16) == {}  # none here
+    assert "the trial does not run here" in caplog.text
+
+
+PRODUCT = torch.randn(64, 64, generator=torch.Generator().manual_seed(1)).to(torch.bfloat16)
+WRONG = {
+    "nothing": torch.zeros_like(PRODUCT),
+    "what lay there": torch.full_like(PRODUCT, torch.nan),
+    "another scale": 1.2 * PRODUCT,
+    "half of the rows": torch.cat((PRODUCT[:32], 0 * PRODUCT[32:])),
+}
+
+
+@pytest.mark.parametrize("made", WRONG.values(), ids=list(WRONG))
+def test_what_multiplies_wrongly_is_left_out(trial: Any, caplog: Any, made: Tensor) -> None:
+    """However fast it is."""
+    runs = {"bf16": lambda: PRODUCT, "int8": lambda: made, "fp8": lambda: 1.05 * PRODUCT}
+    assert trial.timed(runs, CPU).keys() == {"bf16", "fp8"}
+    assert "int8 is wrong here" in caplog.text
 
 
 def test_the_plain_back_end_is_no_fast_one(trial: Any) -> None:
     assert trial.any_matmul() is not None
-    assert trial.fast_matmul(torch.device("cpu")) is None
+    assert trial.fast_matmul(CPU, torch.bfloat16) is None
+
+
+BACK_ENDS: dict[str, tuple[str | None, bool, list[str]]] = {
+    "CUDA 12": ("12.8", False, ["hip", "triton", "ascend"]),
+    "CUDA 13": ("13.0", False, ["cuda", "hip", "triton", "ascend"]),
+    "AMD": (None, True, ["hip", "ascend"]),
+    "AMD, where triton was turned on": (None, False, ["hip", "triton", "ascend"]),
+}
+
+
+@pytest.mark.parametrize(("cuda", "amd", "fast"), BACK_ENDS.values(), ids=list(BACK_ENDS))
+def test_back_ends_that_are_timed(trial: Any, cuda: str | None, amd: bool, fast: list[str]) -> None:
+    names = ("cuda", "hip", "triton", "ascend", "eager", "another")
+    assert [name for name in names if trial.is_fast(name, cuda, amd=amd)] == fast
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
