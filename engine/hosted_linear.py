@@ -19,7 +19,7 @@ from ..ops.hosted.quantise import (
     quantise,
     scale_for,
 )
-from .stored_linear import StoredLinear
+from .stored_linear import StoredLinear, moved
 
 
 def hosted_operations(how: Primitives | None) -> type:
@@ -61,9 +61,12 @@ class HostedLinear(StoredLinear):
         return super().forward(input)
 
     def held(self, weight: Tensor) -> Quantised:
-        """Return a weight [N,K] e4m3 with the layer's scale."""
-        scales = (self.scale, self.scale_reciprocal)
-        return Quantised(weight, *(cast("Tensor", part).to(weight.device) for part in scales))
+        """Return a weight [N,K] e4m3 with the layer's scale, which stays where it is.
+
+        Only its reciprocal is computed with.
+        """
+        reciprocal = moved(cast("Tensor", self.scale_reciprocal), weight.device)
+        return Quantised(weight, cast("Tensor", self.scale), reciprocal)
 
     def real(self, weight: Tensor) -> Tensor:
         """See `StoredLinear.real`."""
@@ -77,13 +80,13 @@ class HostedLinear(StoredLinear):
 
     def _scale_of(self, inputs: Tensor) -> Tensor:
         if self.input_scale is not None:
-            return self.input_scale.to(inputs.device)
+            return moved(self.input_scale, inputs.device)
         if self.calibration is not None:
             return self.calibration.observe(inputs)
         return scale_for(inputs.abs().amax(), E5M2_MAX)
 
     def _rounded(self, weight: Tensor) -> Tensor:
-        scale = cast("Tensor", self.scale).to(weight.device)
+        scale = moved(cast("Tensor", self.scale), weight.device)
         return quantise(weight.to(torch.bfloat16), scale, E4M3_MAX, E4M3)
 
     def stored_again(self, weight: Tensor, *, inplace: bool, seed: int) -> Tensor:  # noqa: ARG002

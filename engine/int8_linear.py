@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..ops.int8 import dequantise, group_of, multiply_stored, quantise_evenly
-from .stored_linear import StoredLinear
+from .stored_linear import StoredLinear, moved
 
 FEWEST_TOKENS: Final = 16
 """Below this many the int8 matmul gains nothing; modulation layers have one token an image."""
@@ -53,7 +53,7 @@ class Int8Linear(StoredLinear):
 
     def _scale_on(self, device: torch.device) -> Tensor:
         """Return the scales [N,1] of a weight that is int8."""
-        return cast("Tensor", self.weight_scale).to(device)
+        return moved(cast("Tensor", self.weight_scale), device)
 
     def real(self, weight: Tensor) -> Tensor:
         """See `StoredLinear.real`."""

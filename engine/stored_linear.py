@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import comfy.model_management
 import comfy.ops
 import torch
 from torch import Tensor
@@ -170,6 +171,15 @@ class StoredLinear(comfy.ops.manual_cast.Linear):
             seed: for what is rounded by chance.
         """
         raise NotImplementedError
+
+
+def moved(value: Tensor, device: torch.device) -> Tensor:
+    """Return a scale on a device, as ComfyUI moves a weight: the card is not waited for.
+
+    Main memory is: what is not there yet could be read.
+    """
+    waits = device.type == "cpu" or not comfy.model_management.device_supports_non_blocking(device)
+    return value.to(device, non_blocking=not waits)
 
 
 def parameter(value: Tensor) -> torch.nn.Parameter:

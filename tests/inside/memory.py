@@ -1,4 +1,4 @@
-"""Weights that are the file itself, ComfyUI's dynamic memory, and clones on other cards."""
+"""Weights that are a file or are left in main memory, dynamic memory, clones on other cards."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from runtime import inside
 from runtime.lora_states import DEV, NATIVE, QKV, State, drawn
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 H = shapes.HIDDEN
 ENGINES = ("int8", "storage", "fp8", "bf16", HOSTED_FILE := "a file in fp8")
@@ -145,6 +146,54 @@ def test_the_loader_says_so_when_memory_is_managed_in_a_new_way(
     ours = any(isinstance(module, layers) for module in model.model.modules())
     assert ("moves its weights in a way that is new to this pack" in route.reason) == ours
     assert any("--disable-dynamic-vram" in text for text in caplog.messages) == ours
+
+
+# --- layers that are left in main memory ---
+
+
+class Moves(TorchDispatchMode):
+    """Notes the numbers that move to another device, and whether that is waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[int, bool]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = kwargs or {}
+        made = func(*args, **given)
+        if func is torch.ops.aten._to_copy.default and made.device != args[0].device:
+            self.seen.append((made.numel(), not given.get("non_blocking")))
+        return made
+
+
+def layer_of(engine: str) -> tuple[Any, torch.dtype]:
+    """A layer of 32 to 64 channels, its scales in main memory, and what its weight is stored in."""
+    if engine == "storage":
+        layer = inside.pack("engine.int8_linear").int8_operations(None).Linear(32, 64, bias=False)
+        layer.take("weight_scale", torch.ones(64, 1))
+        return layer, torch.int8
+    plain = inside.pack("ops.hosted.primitives").PLAIN
+    layer = inside.pack("engine.hosted_linear").hosted_operations(plain).Linear(32, 64, bias=False)
+    for name in ("scale", "scale_reciprocal", "input_scale"):
+        layer.take(name, torch.ones(()))
+    return layer, torch.float8_e4m3fn
+
+
+@pytest.mark.parametrize(
+    ("engine", "moved"), [("storage", [64]), ("fp8", [1, 1])], ids=["storage", "fp8"]
+)
+def test_the_card_is_not_waited_for_when_scales_come_over(
+    comfy: Any, engine: str, moved: list[int]
+) -> None:
+    """And only those come that are computed with. The card is torch's device without numbers."""
+    with torch.inference_mode(False), torch.no_grad():
+        layer, stored = layer_of(engine)
+        weight = torch.empty(64, 32, dtype=stored, device="meta")
+        inputs = torch.empty(20, 32, dtype=torch.bfloat16, device="meta")
+        layer.multiply(inputs, weight, None)  # makes what is kept, such as the Hadamard matrix
+        with Moves() as moves:
+            layer.multiply(inputs, weight, None)
+    assert moves.seen == [(count, False) for count in moved]
 
 
 # --- clones on other cards ---
