@@ -1,6 +1,7 @@
 """Stage 8: a file on the card: quantising it, loading it again, half of it left behind.
 
 What is left behind comes over pinned and in streams, which ComfyUI does by itself, or without both.
+Its dynamic VRAM is set up by its main.py, which does not run here: whole layers are moved.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ def run(kit: Kit) -> None:
         kit.forget_peak()
         taken = kit.seconds(load)
         kit.note(what, round(taken, 2), "s", peak_gb=kit.peak(), file_gb=path.stat().st_size / 1e9)
+    dynamic = inside.pack("engine.checkpoint").is_dynamic(patcher)
+    how = "dynamic VRAM" if dynamic else "whole layers; dynamic VRAM is not measured"
+    kit.note("half loaded: what is moved", how)
     for adapted in (False, True):
         half_loaded(kit, "int8", patcher, size, adapted=adapted)
     free(kit, patcher)
@@ -103,6 +107,9 @@ def free(kit: Kit, patcher: Any) -> None:
         return
     management.unload_all_models()
     patcher.detach()
+    forget: Any = getattr(management, "reset_cast_buffers", None)
+    if forget is not None:  # newer versions keep the buffers that weights came over in
+        forget()
     management.soft_empty_cache()
     left = torch.cuda.memory_allocated(kit.device) / 1e6
     kit.note("left on the card when unloaded", round(left), "MB", predicted="below 50 MB",

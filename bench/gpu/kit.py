@@ -41,8 +41,9 @@ class Kit:
 
     @property
     def device(self) -> torch.device:
-        """Where it is measured."""
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        """Where it is measured; a card by its number, as ComfyUI says it and compares it."""
+        cuda = torch.cuda.is_available()
+        return torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
 
     @property
     def left(self) -> float:
