@@ -46,13 +46,19 @@ def both(
     if kit.device.type != "cuda":
         ours = noise.hosted_noise(seed, **shape)
         return ours, ours
-    count = torch.cuda.get_device_properties(kit.device).multi_processor_count
+    about = torch.cuda.get_device_properties(kit.device)
+    count = grid(about.multi_processor_count, about.max_threads_per_multi_processor)
     ours = noise.hosted_noise(seed, **shape, multiprocessors=count)
     generator = torch.Generator(kit.device).manual_seed(seed)
     options = {"generator": generator, "device": kit.device, "dtype": torch.bfloat16}
     for _ in range(draw):
         torch.randn(1, 16, height, width, **options)
     return ours, torch.randn(batch, 16, height, width, **options).float().cpu()
+
+
+def grid(multiprocessors: int, threads: int) -> float:
+    """Return how many multiprocessors of an H100 hold as many threads as a card's do."""
+    return multiprocessors * threads / inside.pack("ops.noise").THREADS
 
 
 def apart(one: Tensor, other: Tensor) -> Tensor:

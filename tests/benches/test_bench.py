@@ -12,6 +12,7 @@ import pytest
 from runtime.environment import ROOT
 
 from bench import gpu_kit, page
+from bench.gpu import noise
 from bench.gpu.stages import STAGES
 
 
@@ -64,6 +65,17 @@ def test_the_kit_of_the_gpu_in_its_small_form(tmp_path: Path) -> None:
     assert len(done.stdout.splitlines()) <= gpu_kit.ROWS
     (table,) = page.rendered("gpu_kit", found)
     assert len(table.rows) == len(lines)
+
+
+@pytest.mark.parametrize(
+    ("multiprocessors", "threads", "counted"),
+    [(132, 2048, 132), (128, 1536, 96), (82, 1536, 61.5), (46, 1024, 23)],
+    ids=["H100", "RTX 4090", "RTX 3090", "RTX 2080"],
+)
+def test_a_cards_noise_is_told_by_the_threads_that_it_holds(
+    multiprocessors: int, threads: int, counted: float
+) -> None:
+    assert noise.grid(multiprocessors, threads) == counted
 
 
 def test_the_stages_fit_into_one_command() -> None:

@@ -22,6 +22,7 @@ from flux_hotswap.ops.noise import (
 )
 
 A100, H100_PCIE, H100 = 108, 114, 132
+RTX_4090, RTX_3090, RTX_2080 = 96, 61.5, 23  # 128 and 82 of 1536 threads, 46 of 1024
 LAST = -1
 
 
@@ -66,9 +67,9 @@ def box_muller(x: int, y: int) -> tuple[float, float]:
     return float32(radius * math.sin(angle)), float32(radius * math.cos(angle))
 
 
-def element(seed: int, index: int, count: int, *, blocks: int = 0, cores: int = H100) -> float:
+def element(seed: int, index: int, count: int, *, blocks: int = 0, cores: float = H100) -> float:
     """Return one element of a draw of count values, after `blocks` blocks of earlier draws."""
-    threads = 256 * min(-(-count // 256), cores * 8)
+    threads = 256 * min(-(-count // 256), int(cores * 8))
     thread = index % threads
     lane = index // threads % 4
     block = blocks + index // (4 * threads)
@@ -156,9 +157,9 @@ def test_equals_the_scalar_version(seed: int, batch: int, width: int, height: in
     assert values[indices].tolist() == expected
 
 
-@pytest.mark.parametrize("cores", [1, 2, A100, H100_PCIE, 1000])
+@pytest.mark.parametrize("cores", [1, 1.5, 2, A100, H100_PCIE, 1000])
 @pytest.mark.parametrize("count", [1, 255, 256, 257, 2048, 8192, 8193, 40_000, 100_001])
-def test_float32_draw_equals_the_scalar_version(cores: int, count: int) -> None:
+def test_float32_draw_equals_the_scalar_version(cores: float, count: int) -> None:
     """Few multiprocessors give many rounds; odd counts leave the last block half used."""
     values = cuda_randn(7, count, offset=3, multiprocessors=cores)
     assert values.shape == (count,)
@@ -182,9 +183,12 @@ def test_float32_draw_equals_the_scalar_version(cores: int, count: int) -> None:
         (4 * 270_336 + 1, H100, 270_336, 2),
         (4 * 518_400, H100, 270_336, 2),
         (4 * 518_400, A100, 221_184, 3),
+        (4 * 518_400, RTX_4090, 128 * 1536, 3),
+        (4 * 518_400, RTX_3090, 82 * 1536, 5),
+        (4 * 518_400, RTX_2080, 46 * 1024, 12),
     ],
 )
-def test_grid(count: int, cores: int, threads: int, blocks: int) -> None:
+def test_grid(count: int, cores: float, threads: int, blocks: int) -> None:
     assert grid_threads(count, cores) == threads
     assert blocks_per_thread(count, cores) == blocks
 
