@@ -127,7 +127,9 @@ class Cog:
         tokens = self._service.options.tokens
         if tokens and owner(request) != owner_of(next(iter(tokens))):
             raise CallError(
-                403, "Only the first token of the server's file may end it.", title="Forbidden"
+                403,
+                "Only the first token of the server's file may end it; send that.",
+                title="Forbidden",
             )
         self._stop()
         return answered({})
