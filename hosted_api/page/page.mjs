@@ -45,21 +45,39 @@ async function ask(path, method = "GET") {
 
 // --- what is there ---
 
-/** @param {string} query */
+/**
+ * @param {string} query
+ * @returns {Promise<{found: Prediction[], next: string | null}>} next: where the list goes on
+ */
 async function askList(query) {
     const page = await ask(`v1/predictions${query}`);
-    following = page.next ? new URL(page.next).search : null;
-    return /** @type {Prediction[]} */ (page.results);
+    return { found: page.results, next: page.next ? new URL(page.next).search : null };
+}
+
+/** @param {string} query to put what it finds at the end of the page */
+async function goOn(query) {
+    const { found, next } = await askList(query);
+    following = next;
+    put(found);
+}
+
+/** @param {number} since @returns {Promise<Prediction[]>} on however many pages they are */
+async function askSince(since) {
+    const all = [];
+    let query = /** @type {string | null} */ (`?created_after=${new Date(since).toISOString()}`);
+    while (query !== null) {
+        const { found, next } = await askList(query);
+        all.push(...found);
+        query = next;
+    }
+    return all;
 }
 
 /** Ask for what is new and for what has not ended; all at first. */
 async function update() {
     if (only !== null) return put([await ask(onePath(only))]);
-    if (!cards.size) return put(await askList(""));
-    const next = following;
-    const since = new Date(sinceWhen([...cards.values()].map(({ shown }) => shown)));
-    const found = await askList(`?created_after=${since.toISOString()}`);
-    following = next; // that of what was there before
+    if (!cards.size) return goOn("");
+    const found = await askSince(sinceWhen([...cards.values()].map(({ shown }) => shown)));
     put(found);
     const told = new Set(found.map(({ id }) => id));
     const left = [...cards.values()].filter(({ shown }) => shown.open && !told.has(shown.id));
@@ -247,14 +265,15 @@ function cancelButton(now) {
     const made = document.createElement("button");
     made.type = "button";
     made.textContent = "Cancel";
-    made.addEventListener("click", () => {
+    made.addEventListener("click", async () => {
         made.disabled = true;
-        void attempt(async () => put([await ask(`${onePath(now.id)}/cancel`, "POST")]));
+        await attempt(async () => put([await ask(`${onePath(now.id)}/cancel`, "POST")]));
+        made.disabled = false; // it may have failed
     });
     return made;
 }
 
 part("login").addEventListener("submit", enter);
 part("older").addEventListener("click", () =>
-    void attempt(async () => following !== null && put(await askList(following))));
+    void attempt(async () => following !== null && goOn(following)));
 void run();

@@ -37,47 +37,58 @@ export class Answers {
     if (typeof text !== "string" || !text.trim() || text.length > this.longest) return null;
     const known = this.known.get(text);
     if (known !== undefined) return known;
-    // Only the last text is asked for: those before it were on the way to it.
     this.wanted.add(text);
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.ask(), PAUSE_MS);
     return null;
   }
 
+  /**
+   * Begin a refresh: only the texts that it asks about are still wanted, those before them were on the
+   * way to them.
+   */
+  begin() {
+    this.wanted.clear();
+  }
+
   /** Ask again about everything: what is told may be another thing by now. */
   forget() {
-    this.known.clear();
+    this.known = new Map(); // what is on its way goes into the one before
   }
 
   async ask() {
+    const { known } = this;
     const texts = [...this.wanted];
     this.wanted.clear();
-    await Promise.all(texts.map((text) => this.learn(text)));
+    await Promise.all(texts.map((text) => this.learn(text, (told) => this.keep(known, text, told))));
   }
 
   /**
-   * Ask about a text, and keep what is told with `keep`.
+   * Ask about a text, and keep what is told.
    *
    * @param {string} _text
+   * @param {(told: Told | null | undefined) => void} _keep
    * @returns {Promise<void>}
    */
-  async learn(_text) {
+  async learn(_text, _keep) {
     throw new Error("not here");
   }
 
   /**
+   * @param {Map<string, Told | null>} known - what was known when it was asked
    * @param {string} text
-   * @param {Told | null} told
+   * @param {Told | null | undefined} told - undefined: no answer has come; the next refresh asks again
    */
-  keep(text, told) {
-    if (this.known.size >= KEPT) this.known.clear();
-    this.known.set(text, told);
+  keep(known, text, told) {
+    if (told === undefined || known !== this.known) return;
+    if (known.size >= KEPT) known.clear();
+    known.set(text, told);
     this.onKnown();
   }
 
   /**
    * @param {Record<string, unknown>} question
-   * @returns {Promise<Told | null>}
+   * @returns {Promise<Told | null | undefined>} undefined: no answer has come
    */
   async fetch(question) {
     try {
@@ -86,9 +97,9 @@ export class Answers {
         headers: { "Content-Type": "application/json" },
         body: JSON.stringify(question),
       });
-      return answer.ok ? await answer.json() : null;
+      return answer.ok ? await answer.json() : undefined;
     } catch {
-      return null;
+      return undefined;
     }
   }
 }

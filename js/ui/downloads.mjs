@@ -26,6 +26,8 @@ export class Downloads {
     this.api = api;
     this.onEnd = onEnd;
     this.onProgress = onProgress;
+    /** @type {string | undefined} - of the graph that runs; undefined: not known */
+    this.graphId = undefined;
     /** @type {Map<Node, Download>} */
     this.running = new Map();
     /** @type {Map<Node, { ending: Ending, texts: string }>} */
@@ -39,14 +41,30 @@ export class Downloads {
     this.api.addEventListener?.("execution_interrupted", () => this.end("cancelled"));
     this.api.addEventListener?.("execution_error", (/** @type {any} */ event) => this.fail(event.detail));
     this.api.addEventListener?.("execution_start", () => {
+      this.graphId = this.graph()?.id;
       this.ended.clear();
       this.onEnd();
     });
   }
 
+  /** The open graph. */
+  graph() {
+    return this.app.rootGraph ?? this.app.graph;
+  }
+
+  /**
+   * A node of the graph that runs; undefined while another one is open, where the same ids may stand.
+   *
+   * @param {unknown} id
+   */
+  nodeOf(id) {
+    const graph = this.graph();
+    return [undefined, graph?.id].includes(this.graphId) ? nodeById(graph, id) : undefined;
+  }
+
   /** @param {any} detail - {value, max, node, prompt_id} */
   progress(detail) {
-    const node = nodeById(this.app.rootGraph ?? this.app.graph, detail?.node);
+    const node = this.nodeOf(detail?.node);
     if (!node || kindOf(node) !== LORA) return;
     this.running.set(node, { done: detail.value, most: detail.max, prompt: detail.prompt_id });
     this.onProgress();
@@ -62,7 +80,7 @@ export class Downloads {
 
   /** @param {any} detail - {node_id, exception_message}: also of what failed before a byte came */
   fail(detail) {
-    const node = nodeById(this.app.rootGraph ?? this.app.graph, detail?.node_id);
+    const node = this.nodeOf(detail?.node_id);
     const isOurs = node && kindOf(node) in LORA_FIELDS;
     if (isOurs && ABOUT_A_LORA.test(detail.exception_message)) this.note(node, "failed");
     this.running.clear();

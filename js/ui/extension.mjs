@@ -84,6 +84,7 @@ export function extension(app, api) {
 
   function refreshAll() {
     const nodes = allNodes(app.rootGraph ?? app.graph).filter(isOurs);
+    for (const asked of [world.prompts, world.sources]) asked.begin();
     for (const node of nodes) attempt(() => refreshNode(node));
     styleRows(nodes, shownGraph());
   }

@@ -56,8 +56,8 @@ export function isLinked(node, name) {
 }
 
 /**
- * The node that feeds an input, behind reroutes and the borders of subgraphs; null if there is none,
- * undefined if it cannot be told.
+ * The node that feeds an input, behind reroutes, bypassed nodes and the borders of subgraphs; null if
+ * there is none, undefined if it cannot be told.
  *
  * @param {Node} node
  * @param {string} name
@@ -65,14 +65,44 @@ export function isLinked(node, name) {
  */
 export function originOf(node, name) {
   let origin = into(node, name);
+  let type = inputOf(node, name)?.type;
   for (let hop = 0; origin && hop < HOPS; hop++) {
     const { node: from, slot } = origin;
-    if (from.mode === NEVER || from.mode === BYPASS) return null;
-    if (from.subgraph) origin = outOf(from.subgraph, slot);
+    if (from.mode === NEVER) return null;
+    if (from.mode === BYPASS) {
+      const input = passedOn(from, slot, type);
+      if (!input) return null;
+      origin = into(from, input.name);
+      type = input.type;
+    } else if (from.subgraph) origin = outOf(from.subgraph, slot);
     else if (from.type === "Reroute") origin = into(from, from.inputs?.[0]?.name);
     else return origin;
   }
   return origin ? undefined : origin;
+}
+
+/**
+ * The input that a bypassed node hands on for one of its outputs, as the editor chooses it.
+ *
+ * @param {Node} node
+ * @param {number} slot - of the output
+ * @param {any} type - of the input that it goes into
+ */
+function passedOn({ inputs = [], outputs }, slot, type) {
+  if (!type || type === "*") return inputs[slot] ?? inputs[0];
+  const made = outputs?.[slot]?.type;
+  const isFit = (/** @type {any} */ input) => input && fits(input.type, made) && fits(input.type, type);
+  if (isFit(inputs[slot])) return inputs[slot];
+  return inputs.find((input) => input.type === type) ?? inputs.find(isFit);
+}
+
+/**
+ * @param {any} one - the type of a slot, or several with commas; "*" is any
+ * @param {any} other
+ */
+function fits(one, other) {
+  const [these, those] = [one, other].map((type) => String(type || "*").toLowerCase().split(","));
+  return these.some((type) => type === "*" || those.includes(type) || those.includes("*"));
 }
 
 /**
@@ -109,7 +139,9 @@ function along(graph, id) {
   if (!link) return undefined;
   if (Number(link.origin_id) === BORDER) {
     const host = allNodes(graph.rootGraph).find((node) => node.subgraph === graph);
-    return host && into(host, host.inputs?.[link.origin_slot]?.name);
+    const input = host?.inputs?.[link.origin_slot];
+    if (input?.widget && input.link == null) return undefined; // its value stands in that widget
+    return host && into(host, input?.name ?? "");
   }
   const node = graph.getNodeById?.(link.origin_id);
   return node ? { node, slot: link.origin_slot } : undefined;
@@ -185,5 +217,13 @@ export function nodeById(graph, id) {
  * @param {string} name
  */
 function linkOf(node, name) {
-  return node.inputs?.find((/** @type {any} */ slot) => slot.name === name)?.link;
+  return inputOf(node, name)?.link;
+}
+
+/**
+ * @param {Node} node
+ * @param {string} name
+ */
+function inputOf(node, name) {
+  return node.inputs?.find((/** @type {any} */ slot) => slot.name === name);
 }

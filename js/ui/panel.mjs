@@ -2,6 +2,7 @@
 // @ts-check
 
 import { resizeAround } from "./heights.mjs";
+import { quoted } from "./sheet.mjs";
 
 /** @typedef {import("../lib/lines.mjs").Line} Line */
 /** @typedef {import("./nodes.mjs").Node} Node */
@@ -66,18 +67,22 @@ export function addPanel(node) {
     takePlace() {
       // Undo makes nodes anew, and Nodes 2.0 goes on to show the panel of the one before.
       if (element.isConnected) return;
-      document.querySelector(`.lg-node[data-node-id="${node.id}"] .${CLASS}`)?.replaceWith(element);
+      const drawn = `.lg-node[data-node-id=${quoted(String(node.id))}]`;
+      document.querySelector(`${drawn} .${CLASS}`)?.replaceWith(element);
     },
   };
 }
 
 /**
- * Put rows into an element. One that is there already is not taken out: it keeps the focus.
+ * Put rows into an element. One that is there already is not taken out: it keeps the focus. If what
+ * has the focus was made anew, the new one gets it: else no key would reach it twice.
  *
  * @param {HTMLElement} element
  * @param {HTMLElement[]} rows
  */
 function fill(element, rows) {
+  const held = /** @type {HTMLElement | null} */ (document.activeElement);
+  const place = held && element.contains(held) ? alike(element, held).indexOf(held) : -1;
   for (const child of [...element.children])
     if (!rows.some((row) => row === child)) child.remove();
   let at = element.firstChild;
@@ -85,6 +90,18 @@ function fill(element, rows) {
     if (row === at) at = at.nextSibling;
     else element.insertBefore(row, at);
   }
+  if (held && place >= 0 && !element.contains(held))
+    alike(element, held)[place]?.focus({ preventScroll: true });
+}
+
+/**
+ * @param {HTMLElement} element
+ * @param {HTMLElement} one - a button or a link
+ * @returns {HTMLElement[]} those in the element that say the same
+ */
+function alike(element, one) {
+  const all = /** @type {HTMLElement[]} */ ([...element.querySelectorAll("a, button")]);
+  return all.filter(({ textContent }) => textContent === one.textContent);
 }
 
 /**

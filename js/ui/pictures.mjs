@@ -2,7 +2,7 @@
 // @ts-check
 
 import { FIELDS, INPUTS, isLinked, kindOf, originOf, outputName, widgetOf } from "./nodes.mjs";
-import { formOf } from "./values.mjs";
+import { formOf, valueOf } from "./values.mjs";
 
 /** @typedef {import("../lib/lines.mjs").Picture} Picture */
 /** @typedef {import("../lib/plan.mjs").Size} Size */
@@ -33,8 +33,8 @@ export class Pictures {
   ofForm(node) {
     const connected = this.connected(node, "input_image");
     if (connected.given) return connected;
-    if (isLinked(node, "image")) return { given: true, size: null };
-    return this.named(widgetOf(node, "image")?.value);
+    const text = valueOf(node, "image", this);
+    return text === undefined && isLinked(node, "image") ? { given: true, size: null } : this.named(text);
   }
 
   /**

@@ -139,6 +139,8 @@ export function setWidget(app, form, name, value) {
   if (!widget || value === undefined || value === null || isLinked(form, name)) return;
   widget.value = value;
   widget.callback?.(value, app.canvas, form);
+  // The editor's own callback rounds a number to the step of its arrows.
+  if (typeof value === "number") widget.value = value;
 }
 
 /** @returns {Promise<string | null>} null: the browser does not let us */

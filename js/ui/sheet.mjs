@@ -29,7 +29,7 @@ export function styleRows(nodes, graph) {
 function rowRules(node) {
   return (node.inputs ?? []).flatMap((input, index) => {
     const widget = input.widget && widgetOf(node, input.widget.name);
-    const row = `.lg-node-widget:has([data-slot-key="${node.id}-in-${index}"])`;
+    const row = `.lg-node-widget:has([data-slot-key=${quoted(`${node.id}-in-${index}`)}])`;
     if (widget?.hidden) return [`${row} { display: none }`];
     return widget?.disabled ? [`${row} > :last-child { opacity: 0.6; pointer-events: none }`] : [];
   });
@@ -41,5 +41,15 @@ function rowRules(node) {
  */
 function itemRules(node) {
   const hidden = (node.widgets ?? []).filter((widget) => widget.hidden);
-  return hidden.map(({ name }) => `[data-widget-key="${node.graph?.id}:${node.id}:${name}"] { display: none }`);
+  const keyOf = (/** @type {string} */ name) => quoted(`${node.graph?.id}:${node.id}:${name}`);
+  return hidden.map(({ name }) => `[data-widget-key=${keyOf(name)}] { display: none }`);
+}
+
+/**
+ * A text as CSS writes it: the ids in a workflow file may be any texts, and end a string early.
+ *
+ * @param {string} text
+ */
+export function quoted(text) {
+  return `"${text.replace(/["\\\n\r\f]/g, (sign) => `\\${sign.charCodeAt(0).toString(16)} `)}"`;
 }

@@ -22,11 +22,11 @@ export class Sources extends Answers {
    *
    * @override
    * @param {string} text
+   * @param {(told: Source | null | undefined) => void} keep
    */
-  async learn(text) {
+  async learn(text, keep) {
     const source = await this.fetch({ source: text });
-    this.keep(text, source);
-    const whole = source?.file ? await this.fetch({ source: text, inside: true }) : null;
-    if (whole) this.keep(text, whole);
+    keep(source);
+    if (source?.file) keep(await this.fetch({ source: text, inside: true }));
   }
 }

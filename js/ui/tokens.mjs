@@ -20,8 +20,9 @@ export class Prompts extends Answers {
   /**
    * @override
    * @param {string} text
+   * @param {(told: Tokens | null | undefined) => void} keep
    */
-  async learn(text) {
-    this.keep(text, await this.fetch({ prompt: text }));
+  async learn(text, keep) {
+    keep(await this.fetch({ prompt: text }));
   }
 }

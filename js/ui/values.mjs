@@ -33,6 +33,7 @@ export function formOf(node) {
 export function valueOf(node, name, pictures) {
   if (!isLinked(node, name)) return widgetOf(node, name)?.value;
   const origin = originOf(node, name);
+  if (origin === null) return widgetOf(node, name)?.value; // the wire brings nothing
   if (!origin) return undefined;
   const kind = String(kindOf(origin.node));
   if (kind.startsWith("Primitive")) return origin.node.widgets?.[0]?.value;

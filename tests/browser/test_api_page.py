@@ -177,6 +177,19 @@ def test_a_button_cancels(api: Api, open_page: Open) -> None:
     assert stored.status is Status.CANCELED
 
 
+def test_a_cancel_that_failed_can_be_tried_again(api: Api, open_page: Open) -> None:
+    here, job = open_page(f"{api.server.url}/"), api.ask("to be canceled twice")
+    button = here.card(job).get_by_role("button", name="Cancel")
+    expect(button).to_be_visible()
+    here.page.route("**/cancel", lambda route: route.fulfill(status=503, json={"detail": "Later."}))
+    button.click()
+    expect(button).to_be_enabled()
+    here.page.unroute("**/cancel")
+    button.click()
+    expect(here.card(job).locator(".status")).to_have_text("canceled")
+    here.errors = [error for error in here.errors if "503" not in error]
+
+
 def test_texts_of_others_stay_texts(api: Api, open_page: Open) -> None:
     job = api.ask(MARKUP, model="a/<i>b</i>")
     api.finish(api.begin(job, MARKUP), Status.FAILED, error=MARKUP)
@@ -206,15 +219,36 @@ def test_pictures_show_under_another_name_of_the_server(api: Api, open_page: Ope
 
 
 def test_older_ones_come_when_asked_for(api: Api, open_page: Open) -> None:
-    jobs = [api.ask(f"number {number}") for number in range(101)]
-    for job in jobs:
-        api.store.cancel(job.id, time.time(), message="")
+    jobs = many(api)
     here = open_page(api.server.url)
     expect(here.card(jobs[1])).to_be_visible()
     assert jobs[0].id not in here.order()
     here.page.get_by_role("button", name="Older ones").click()
     expect(here.card(jobs[0])).to_be_visible()
     assert here.order()[:101] == [job.id for job in reversed(jobs)]
+
+
+def test_all_come_that_were_asked_for_behind_its_back(api: Api, open_page: Open) -> None:
+    before = many(api)
+    here = open_page(api.server.url)
+    expect(here.card(before[-1])).to_be_visible()
+    here.page.evaluate("Object.defineProperty(document, 'hidden', {value: true, writable: true})")
+    here.page.wait_for_timeout(500)  # what it is asking just now
+    jobs = many(api)
+    here.page.evaluate("document.hidden = false")
+    expect(here.card(jobs[0])).to_be_visible()
+    assert here.order()[:101] == [job.id for job in reversed(jobs)]
+    assert before[0].id not in here.order(), "it goes on where it was"
+    here.page.get_by_role("button", name="Older ones").click()
+    expect(here.card(before[0])).to_be_visible()
+
+
+def many(api: Api) -> list[Job]:
+    """Predictions that have ended, one more than a page of the list holds."""
+    jobs = [api.ask(f"number {number}") for number in range(101)]
+    for job in jobs:
+        api.store.cancel(job.id, time.time(), message="")
+    return jobs
 
 
 def test_a_server_that_is_gone_is_told(tmp_path: Path, open_page: Open) -> None:

@@ -233,7 +233,8 @@ REQUEST: dict[str, Any] = {
     "seed": 4242,
     "go_fast": False,
     "lora_weights": "fofr/flux-pixar-cars",
-    "lora_scale": 0.85,
+    "guidance_scale": 3.25,
+    "lora_scale": 0.875,
 }
 
 

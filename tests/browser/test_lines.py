@@ -45,6 +45,13 @@ def test_a_click_puts_a_trigger_word_into_the_prompt(editor: Editor) -> None:
         word.first.click()
         editor.page.wait_for_timeout(300)
         assert editor.inputs()["prompt"] == "a fox, m1x dog"
+    word.first.focus()
+    editor.set_widgets(INPUTS, prompt="by keyboard")
+    editor.page.wait_for_timeout(300)
+    editor.page.keyboard.press("Enter")
+    editor.wait("() => nodeOf('FluxHotswapInputs').widgets[0].value === 'by keyboard, m1x dog'")
+    editor.set_widgets(INPUTS, prompt="a fox, m1x dog")
+    editor.page.wait_for_timeout(300)
     editor.command("Comfy.Undo")
     editor.wait("() => nodeOf('FluxHotswapInputs')?.widgets[0].value === 'a fox'")
     assert editor.inputs()["lora"] == "words.safetensors"

@@ -17,7 +17,7 @@ class Graph {
   links = {};
   rootGraph = this;
 
-  add(type, { widgets = {}, inputs = ["request"], ...more } = {}) {
+  add(type, { widgets = {}, inputs = ["request"], types = {}, ...more } = {}) {
     const info = recorded[type];
     const node = {
       id: this.nodes.length + 1,
@@ -26,8 +26,10 @@ class Graph {
       graph: this,
       mode: 0,
       widgets: Object.entries(widgets).map(([name, value]) => ({ name, value })),
-      inputs: [...inputs, ...Object.keys(widgets)].map((name) => ({ name, link: null })),
-      outputs: info ? info.output_name.map((name) => ({ name })) : [{ name: "" }],
+      inputs: [...inputs, ...Object.keys(widgets)].map((name) => ({ name, link: null, type: types[name] })),
+      outputs: info
+        ? info.output_name.map((name, slot) => ({ name, type: info.output[slot] }))
+        : [{ name: "", type: types[""] }],
       ...more,
     };
     this.nodes.push(node);
@@ -51,7 +53,8 @@ const FIELDS = { prompt: "a fox", image: "", aspect_ratio: "16:9", megapixels: "
 
 function formIn(graph, changed = {}) {
   const inputs = ["input_image", "input_mask"];
-  return graph.add("FluxHotswapInputs", { widgets: { ...FIELDS, ...changed }, inputs });
+  const types = { input_image: "IMAGE", input_mask: "MASK", image: "STRING" };
+  return graph.add("FluxHotswapInputs", { widgets: { ...FIELDS, ...changed }, inputs, types });
 }
 
 test("the form behind a request is found through reroutes", () => {
@@ -161,6 +164,72 @@ test("the picture of a form is found through its outputs", () => {
   assert.deepEqual(pictures.connected(latent, "image"), { given: true, size: null });
   graph.connect(form, "request", fields, "request");
   assert.deepEqual(pictures.connected(latent, "image"), { given: true, size: { width: 500, height: 300 } });
+});
+
+const BYPASSED = {
+  "the same slot, if its type fits": [["IMAGE", "IMAGE"], "IMAGE", 0],
+  "else the first input of the type": [["MASK", "IMAGE", "IMAGE"], "IMAGE", 1],
+  "any type fits": [["*"], "IMAGE", 0],
+  "one type of several fits": [["MASK", "LATENT,IMAGE"], "IMAGE", 1],
+  "an output of any type": [["IMAGE"], "*", 0],
+  "nothing fits": [["MASK", "LATENT"], "IMAGE", undefined],
+};
+
+for (const [name, [types, made, slot]] of Object.entries(BYPASSED))
+  test(`a bypassed node hands on what comes into it: ${name}`, () => {
+    const graph = new Graph();
+    const form = formIn(graph);
+    const inputs = types.map((_, index) => `in${index}`);
+    const typed = Object.fromEntries([["", made], ...types.map((type, index) => [`in${index}`, type])]);
+    const scale = graph.add("ImageScale", { inputs, types: typed, mode: 4 });
+    const loaders = inputs.map((input) => {
+      const loader = graph.add("Loader");
+      graph.connect(loader, "", scale, input);
+      return loader;
+    });
+    graph.connect(scale, "", form, "input_image");
+    assert.equal(originOf(form, "input_image")?.node, loaders[slot]);
+    scale.mode = 2;
+    assert.equal(originOf(form, "input_image"), null, "a muted node hands nothing on");
+  });
+
+test("a request goes through a bypassed reroute, and not through a bypassed form", () => {
+  const graph = new Graph();
+  const form = formIn(graph);
+  const latent = graph.add("FluxHotswapLatent", { types: { request: "FLUX_HOTSWAP_REQUEST" } });
+  const reroute = graph.add("Reroute", { inputs: [""], types: { "": "*" }, mode: 4 });
+  graph.connect(form, "request", reroute, "");
+  graph.connect(reroute, "", latent, "request");
+  assert.equal(formOf(latent), form);
+  for (const input of form.inputs) input.type ??= "STRING";
+  form.mode = 4;
+  assert.equal(formOf(latent), null);
+});
+
+const WIRED = {
+  "a file name": [{ value: "a.png" }, { given: true, size: { width: 500, height: 300 } }],
+  "a blank text": [{ value: " " }, { given: false }],
+  "a muted node": [{ value: "a.png", mode: 2 }, { given: false }],
+  "a node of another pack": [{ value: "", kind: "Switch" }, { given: true, size: null }],
+};
+
+for (const [name, [{ value, mode = 0, kind = "PrimitiveString" }, picture]] of Object.entries(WIRED))
+  test(`a form's image text comes from ${name}`, () => {
+    const graph = new Graph();
+    const form = formIn(graph);
+    graph.connect(graph.add(kind, { widgets: { value }, mode }), "", form, "image");
+    assert.deepEqual(pictures.ofForm(form), picture);
+  });
+
+test("a form's image text on the border of a subgraph cannot be told", () => {
+  const [graph, inner] = [new Graph(), new Graph()];
+  inner.rootGraph = graph;
+  const form = formIn(inner);
+  const host = graph.add("uuid", { subgraph: inner, inputs: ["image"] });
+  host.inputs[0].widget = { name: "image" };
+  inner.links[9] = { origin_id: -10, origin_slot: 0 };
+  form.inputs.find((input) => input.name === "image").link = 9;
+  assert.deepEqual(pictures.ofForm(form), { given: true, size: null });
 });
 
 test("what a request decides are widgets of the nodes that take one", () => {
