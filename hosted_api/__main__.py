@@ -8,6 +8,7 @@ import logging
 import signal
 import sys
 from collections.abc import Sequence
+from typing import Final
 
 from aiohttp import web
 
@@ -16,6 +17,8 @@ from flux_hotswap.hosted_api.app import Where, build, tell_of_address
 from flux_hotswap.hosted_api.options import Options, read_options
 from flux_hotswap.hosted_api.state import claimed
 from flux_hotswap.hosted_api.talk import set_up_log
+
+STOP_SECONDS: Final = 1.0
 
 log = logging.getLogger("hosted_api")
 
@@ -51,7 +54,10 @@ async def serve(options: Options) -> None:
     where = Where()
     app = await build(options, where, stopped.set)
     # A handler of Cog's has to know that its client has gone.
-    runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
+    # Whoever follows a stream or waits for an end calls again, so nobody is waited for at our end.
+    runner = web.AppRunner(
+        app, access_log=None, handler_cancellation=True, shutdown_timeout=STOP_SECONDS
+    )
     await runner.setup()
     try:
         try:

@@ -10,6 +10,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -67,7 +68,9 @@ async def build(
         StoreError: the state folder cannot be used.
     """
     async with contextlib.AsyncExitStack() as failing:
-        session = await failing.enter_async_context(aiohttp.ClientSession())
+        # Inside ComfyUI it is called at its own machine's address, which no certificate names.
+        connector = aiohttp.TCPConnector(ssl=stop is not None)
+        session = await failing.enter_async_context(aiohttp.ClientSession(connector=connector))
         service, work = _service(options, where, session)
         failing.pop_all()  # it is closed when the application ends
     app = web.Application(
@@ -83,7 +86,7 @@ async def build(
     async def running(_: web.Application) -> AsyncIterator[None]:
         tasks = [asyncio.ensure_future(each) for each in work]
         for task in tasks:
-            task.add_done_callback(_tell_fault)
+            task.add_done_callback(partial(_tell_fault, service))
         yield
         for task in reversed(tasks):  # who draws goes last: the others have things there
             task.cancel()
@@ -92,6 +95,10 @@ async def build(
         await session.close()
         service.store.close()
 
+    async def stopping(_: web.Application) -> None:
+        service.stopping = True
+
+    app.on_shutdown.append(stopping)
     app.cleanup_ctx.append(running)
     return app
 
@@ -178,10 +185,11 @@ def _recover(store: Store, outputs: Outputs) -> None:
     outputs.sweep(files)
 
 
-def _tell_fault(task: asyncio.Future[None]) -> None:
+def _tell_fault(service: Service, task: asyncio.Future[None]) -> None:
     """Tell of the end of what goes on as long as the API: nobody else would hear of it."""
     fault = None if task.cancelled() else task.exception()
     if fault is not None:
+        service.faulty = True
         log.error("a part of the API has ended; start the API anew", exc_info=fault)
 
 

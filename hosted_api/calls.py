@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import json
 import logging
+import sqlite3
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -27,6 +28,10 @@ show they cannot read, as no answer says that they may.
 _KEY: Final[Any] = getattr(web, "RequestKey", None)
 _OWNER: Final[Any] = _KEY("owner", str) if _KEY else "owner"
 """Where a request holds who calls: since aiohttp 3.14 a key of its own kind, before a name."""
+
+_NO_STORE: Final = CallError(
+    503, "The server cannot keep anything now; see its log, and try again.", title="Unavailable"
+)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 log = logging.getLogger(__name__)
@@ -154,6 +159,9 @@ def guarded(options: Options) -> Any:
             return problem(_refusal(error, request))
         except web.HTTPException as error:
             return problem(_known(error, options))
+        except sqlite3.Error as error:  # the disk is full, or somebody holds the file
+            log.error("%s %s: %s", request.method, request.path, error)
+            return problem(_NO_STORE)
 
     return middleware
 

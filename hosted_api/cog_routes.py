@@ -88,8 +88,9 @@ class Cog:
         try:
             while not job.status.ended:
                 job = await self._service.wait(job, 60.0)
-        except asyncio.CancelledError:  # the client has gone
-            self._service.cancel(job)
+        except asyncio.CancelledError:
+            if not self._service.stopping:  # the client has gone
+                self._service.cancel(job)
             raise
         return answered(self._service.present.cog(job))
 

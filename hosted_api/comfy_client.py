@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 import aiohttp
 
@@ -18,7 +19,23 @@ DROP_ROUTE: Final = "/flux_hotswap/drop"
 
 _CALL: Final = aiohttp.ClientTimeout(total=60.0, connect=10.0)
 _FAILURES: Final = (aiohttp.ClientError, asyncio.TimeoutError, OSError)
+_AWAY: Final = (502, 503, 504)
+"""What a proxy answers while ComfyUI is started anew."""
+
+_SICK: Final = re.compile(r"(?:CUDA|HIP) error:|device-side assert")
 Json = dict[str, Any]
+
+
+class Queue(NamedTuple):
+    """What a ComfyUI has to do: prompts by their id.
+
+    Attributes:
+        running: it draws them.
+        pending: they wait for that.
+    """
+
+    running: dict[str, Prompt]
+    pending: dict[str, Prompt]
 
 
 class ComfyClient:
@@ -64,20 +81,21 @@ class ComfyClient:
                 text = await answer.text()
         except _FAILURES as error:
             raise self._gone(error) from None
+        if answer.status in _AWAY:
+            raise self._gone(f"HTTP {answer.status}")
         if answer.status != 200:
-            reason = _why(text)
-            raise DrawError(reason)
+            raise DrawError(_why(text))
 
     async def history(self, prompt_id: str) -> Json | None:
         """Return what became of a prompt; None before its end."""
         told = await self._get(f"/history/{prompt_id}")
         return told.get(prompt_id)
 
-    async def queue(self) -> dict[str, Prompt]:
-        """Return the prompts that run or wait, by their id."""
+    async def queue(self) -> Queue:
+        """Return the prompts that run, and those that wait, by their id."""
         told = await self._get("/queue")
-        entries = [*told.get("queue_running", []), *told.get("queue_pending", [])]
-        return {str(entry[1]): entry[2] for entry in entries}
+        parts = (told.get(f"queue_{name}", []) for name in ("running", "pending"))
+        return Queue(*({str(entry[1]): entry[2] for entry in part} for part in parts))
 
     async def view(self, image: Mapping[str, str]) -> bytes:
         """Return the bytes of a file that a node showed."""
@@ -101,7 +119,8 @@ class ComfyClient:
 
     async def clear(self) -> None:
         """Stop and drop everything that this API's process before has left."""
-        for prompt_id, prompt in (await self.queue()).items():
+        queue = await self.queue()
+        for prompt_id, prompt in (queue.running | queue.pending).items():
             if _saves_as(prompt, f"{API_FOLDER}/{self._mark}"):
                 await self.stop(prompt_id)
         await self._post(DROP_ROUTE, {"prefix": self._mark})
@@ -121,7 +140,7 @@ class ComfyClient:
         except _FAILURES as error:
             raise self._gone(error) from None
 
-    def _gone(self, error: BaseException) -> WorkerLostError:
+    def _gone(self, error: BaseException | str) -> WorkerLostError:
         reason = str(error) or type(error).__name__
         return WorkerLostError(f"ComfyUI at {self.url} does not answer ({reason}).")
 
@@ -139,6 +158,14 @@ def failure(entry: Mapping[str, Any]) -> str | None:
         if kind == "execution_error":
             return str(data.get("exception_message") or data.get("exception_type")).strip()
     return ""
+
+
+def is_sick(why: str) -> bool:
+    """Whether a failure tells of a GPU that the process cannot use any more: it must be new.
+
+    One that is out of memory can.
+    """
+    return _SICK.search(why) is not None and "out of memory" not in why
 
 
 def _saves_as(prompt: Prompt, prefix: str) -> bool:

@@ -62,16 +62,10 @@ class ComfyProcess:
             WorkerLostError: it ends at once, or does not answer in time.
         """
         await self.stop()
-        self._clean()
-        with self.log_path.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command(),
-                stdin=asyncio.subprocess.PIPE,  # its end tells the child that we are gone
-                stdout=log,
-                stderr=log,
-                env=self._environment,
-                start_new_session=sys.platform != "win32",  # Ctrl-C is for us
-            )
+        try:
+            self._process = await self._spawn()
+        except OSError as error:  # of the disk, or of a machine that has no room for a process
+            raise WorkerLostError(f"ComfyUI cannot be started: {error}.") from error
         end = time.monotonic() + START_SECONDS
         while time.monotonic() < end:
             await self.check()
@@ -83,6 +77,18 @@ class ComfyProcess:
                 return
         await self.stop()
         raise WorkerLostError(f"ComfyUI did not answer within {START_SECONDS:.0f} s.")
+
+    async def _spawn(self) -> asyncio.subprocess.Process:
+        self._clean()
+        with self.log_path.open("ab") as log:
+            return await asyncio.create_subprocess_exec(
+                *self._command(),
+                stdin=asyncio.subprocess.PIPE,  # its end tells the child that we are gone
+                stdout=log,
+                stderr=log,
+                env=self._environment,
+                start_new_session=sys.platform != "win32",  # Ctrl-C is for us
+            )
 
     async def check(self) -> None:
         """See that it runs.
@@ -112,7 +118,7 @@ class ComfyProcess:
         """Remove what an earlier one left: its pictures were fetched, or are drawn again."""
         for name in ("output", "temp"):
             shutil.rmtree(self._folder / name, ignore_errors=True)
-            (self._folder / name).mkdir(parents=True)
+            (self._folder / name).mkdir(parents=True, exist_ok=True)  # what is open may stay
         if self.log_path.exists() and self.log_path.stat().st_size > LOG_LIMIT:
             self.log_path.unlink()
 

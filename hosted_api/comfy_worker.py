@@ -20,7 +20,7 @@ import aiohttp
 from ..errors import DrawError, WorkerLostError
 from ..prediction.fill import API_FOLDER, Prompt, save_as
 from .changes import heard
-from .comfy_client import ComfyClient, failure
+from .comfy_client import ComfyClient, failure, is_sick
 from .comfy_process import ComfyProcess
 from .job import Job, Kind, prompt_id
 from .logs import step_line
@@ -28,6 +28,9 @@ from .worker import Drawn, Progress, Told
 
 LOOK: Final = 1.0
 """Seconds between two looks at the history."""
+
+QUIET: Final = 5.0
+"""Seconds without a word of a prompt after which the queue is asked for it."""
 
 SAMPLER: Final = "SamplerCustomAdvanced"
 """The class of the node whose progress is that of the picture."""
@@ -174,9 +177,13 @@ class ComfyWorker:
             _InterruptedError: it was taken out of the queue before it began.
             WorkerLostError: it is neither there nor in the queue, or nothing has come for long.
         """
-        unsure = follower.canceled or follower.quiet > 5 * LOOK
-        # The queue first: a prompt goes from there to the history in one step.
-        waiting = wanted in await self._client.queue() if unsure else True
+        waiting = True
+        if follower.canceled or follower.quiet > min(QUIET, self._stall / 2):
+            # The queue first: a prompt goes from there to the history in one step.
+            queue = await self._client.queue()
+            waiting = wanted in queue.running or wanted in queue.pending
+            if wanted in queue.pending:  # others' prompts are before it, of which nothing is told
+                follower.heard()
         entry = await self._client.history(wanted)
         if entry is not None:
             return entry
@@ -195,6 +202,8 @@ class ComfyWorker:
         why = failure(entry)
         if why == "":
             raise _InterruptedError
+        if why is not None and is_sick(why):
+            raise WorkerLostError(f"ComfyUI's GPU has failed: {why.splitlines()[0]}")
         if why is not None:
             raise DrawError(why)
         outputs: dict[str, dict[str, list[Any]]] = entry.get("outputs") or {}
@@ -248,6 +257,10 @@ class _Follower:
         """Seconds since something was heard of the prompt."""
         return time.monotonic() - self._heard
 
+    def heard(self) -> None:
+        """Count a sign of life."""
+        self._heard = time.monotonic()
+
     def texts(self) -> list[str]:
         """Return the log lines since the last call."""
         found, self._texts = self._texts, []
@@ -294,7 +307,7 @@ class _Follower:
         data: _Message = told.get("data") or {}
         if data.get("prompt_id") != self._wanted:
             return
-        self._heard = time.monotonic()
+        self.heard()
         kind, node = told.get("type"), str(data.get("node"))
         if kind == "executing" and node in self._samplers:
             self._began = time.monotonic()

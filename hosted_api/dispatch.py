@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Protocol
 
 from ..errors import DrawError, HotswapError, WorkerLostError
@@ -28,6 +30,9 @@ TICK: Final = 1.0
 
 LOG_PAUSE: Final = 0.25
 """Seconds between two writes of a job's log."""
+
+Write = Callable[[], object]
+"""Writes into the store what became of a job."""
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +93,7 @@ class Dispatcher:
         self._wake = asyncio.Event()
         self._line = Line()
         self._ended_at: dict[str, float] = {}
+        self._unwritten: list[Write] = []
 
     # --- what handlers call ---
 
@@ -118,18 +124,31 @@ class Dispatcher:
         try:
             while True:
                 self._wake.clear()
-                for job in self._store.late(self._clock()):
-                    self.cancel(job.id, "Its time was over.\n")
-                self._give()
-                jobs = self._store.count(Status.QUEUED)
-                self.pool.waiting(jobs)
-                await heard(self._wake, min(TICK, PATIENCE) if jobs else TICK)
+                try:
+                    jobs = self._turn()
+                except sqlite3.Error as error:  # the disk is full, or somebody holds the file
+                    log.error("the database cannot be used now: %s", error)
+                    await asyncio.sleep(TICK)
+                else:
+                    await heard(self._wake, min(TICK, PATIENCE) if jobs else TICK)
         finally:
             tasks = [busy.task for busy in self._busy.values()]
             for task in tasks:
                 task.cancel()
             if tasks:  # each takes back what it has left in its ComfyUI
                 await asyncio.wait(tasks)
+
+    def _turn(self) -> int:
+        """Do what is to be done now; how many jobs wait after that."""
+        while self._unwritten:
+            self._unwritten[0]()
+            del self._unwritten[0]
+        for job in self._store.late(self._clock()):
+            self.cancel(job.id, "Its time was over.\n")
+        self._give()
+        jobs = self._store.count(Status.QUEUED)
+        self.pool.waiting(jobs)
+        return jobs
 
     def _give(self) -> None:
         """Give what waits to whom is free, as far as it is to begin now."""
@@ -183,18 +202,37 @@ class Dispatcher:
     async def _attempt(self, worker: Worker, job: Job) -> None:
         log.info("attempt %d on %s", job.attempt, worker.name, extra=_whose(job))
         try:
-            await self._draw(worker, job)
-        except WorkerLostError as error:
-            self._lost(job, error)
-        except HotswapError as error:
-            self._end(job, Status.FAILED, error=str(error))
-        except Exception:  # whatever it is, the job ends, and whoever waits for it is told
-            log.exception("a fault of the API", extra=_whose(job))
-            self._end(job, Status.FAILED, error="The API failed; its log says why.")
+            self._write(await self._outcome(worker, job))
         finally:
             del self._busy[worker.name]
             self._ended_at[worker.name] = self._clock()
             self._wake.set()
+
+    async def _outcome(self, worker: Worker, job: Job) -> Write | None:
+        """Draw a job; what is to be written of it then, None where its end is written."""
+        try:
+            await self._draw(worker, job)
+        except WorkerLostError as error:
+            return self._lost(job, str(error))
+        except HotswapError as error:
+            return partial(self._end, job, Status.FAILED, error=str(error))
+        except sqlite3.Error as error:
+            self._later(self._stop(worker, job))
+            return self._lost(job, f"The API's database could not be written ({error}).")
+        except Exception:  # whatever it is, the job ends, and whoever waits for it is told
+            log.exception("a fault of the API", extra=_whose(job))
+            return partial(self._end, job, Status.FAILED, error="The API failed; its log says why.")
+        return None
+
+    def _write(self, write: Write | None) -> None:
+        """Write what became of a job, or keep that for when it can be written."""
+        if write is None:
+            return
+        try:
+            write()
+        except sqlite3.Error as error:
+            log.error("the end of an attempt cannot be written yet: %s", error)
+            self._unwritten.append(write)
 
     async def _draw(self, worker: Worker, job: Job) -> None:
         self._store.log(job.id, job.attempt, seed_line(int(job.request["seed"])))
@@ -232,12 +270,16 @@ class Dispatcher:
             if ended is None:
                 await asyncio.to_thread(self._outputs.drop, job.id, job.attempt)
 
-    def _lost(self, job: Job, error: WorkerLostError) -> None:
+    def _lost(self, job: Job, why: str) -> Write:
         self._metrics.lost.add()
-        log.warning("attempt %d is lost: %s", job.attempt, error, extra=_whose(job))
-        if job.attempt >= self._options.attempts:
-            self._end(job, Status.FAILED, error=f"Given up after {job.attempt} tries: {error}")
-        elif self._store.requeue(job.id, job.attempt, f"{error} It is drawn again.\n"):
+        log.warning("attempt %d is lost: %s", job.attempt, why, extra=_whose(job))
+        if job.attempt < self._options.attempts:
+            return partial(self._again, job, f"{why} It is drawn again.\n")
+        told = f"Given up after {job.attempt} tries: {why}"
+        return partial(self._end, job, Status.FAILED, error=told)
+
+    def _again(self, job: Job, text: str) -> None:
+        if self._store.requeue(job.id, job.attempt, text):
             self._changes.tell(job.id)
 
     def _end(

@@ -27,7 +27,9 @@ STATE: Final = "flux_hotswap_api"
 log = logging.getLogger(__name__)
 
 
-async def mount(app: web.Application, given: str, listen: str, port: int, user: Path) -> None:
+async def mount(
+    app: web.Application, given: str, listen: str, port: int, user: Path, *, tls: bool = False
+) -> None:
     """Add the API to ComfyUI's server. Where that fails ComfyUI starts all the same.
 
     Args:
@@ -36,10 +38,11 @@ async def mount(app: web.Application, given: str, listen: str, port: int, user: 
         listen: the addresses where ComfyUI listens, with commas.
         port: on which port.
         user: ComfyUI's user folder.
+        tls: whether it speaks https.
     """
     words = [] if given.lower() in ("1", "true", "yes", "on") else shlex.split(given)
     host, near = reached(listen)
-    url = f"http://{near}:{port}"
+    url = f"{'https' if tls else 'http'}://{near}:{port}"
     try:
         # ComfyUI's address decides whether tokens are needed.
         options = read_options(["--state", str(user / STATE), *words, "--host", host])

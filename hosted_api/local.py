@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import aiohttp
 
+from ..errors import SettingsError
 from .comfy_client import ComfyClient
 from .comfy_process import ComfyProcess
 from .comfy_worker import ComfyWorker
 from .options import Options
 from .ports import free_port
+
+CARDS: Final = "CUDA_VISIBLE_DEVICES"
 
 
 class LocalPool:
@@ -48,8 +53,25 @@ class LocalPool:
 def _process(options: Options, number: int) -> tuple[str, ComfyProcess]:
     port = free_port()
     folder = options.state.resolve() / f"comfyui-{number}"
-    # One GPU each, in their order.
-    own = {"CUDA_VISIBLE_DEVICES": str(number)} if len(options.start) > 1 else None
+    own = {CARDS: card(number)} if len(options.start) > 1 else None
     place = options.start[number].resolve()
     process = ComfyProcess(place, options.python, port, folder, options.arguments, own)
     return f"http://127.0.0.1:{port}", process
+
+
+def card(number: int) -> str:
+    """Return which GPU a ComfyUI gets: one each, in the order of those that we may use.
+
+    Raises:
+        SettingsError: there are fewer.
+    """
+    allowed = os.environ.get(CARDS)
+    if allowed is None:
+        return str(number)
+    cards = [card.strip() for card in allowed.split(",")]
+    if number >= len(cards):
+        raise SettingsError(
+            f"{CARDS} names {len(cards)} GPUs, and each --start wants one. Name more, or start "
+            "fewer."
+        )
+    return cards[number]

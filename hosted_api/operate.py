@@ -40,7 +40,9 @@ class Operate:
         add("/v1/outputs/{id}/{name}", self.output, name="open:output")
 
     async def live(self, request: web.Request) -> web.Response:
-        """Answer that the process runs."""
+        """Answer whether the process does its work: 200, or 503 where it has to be started anew."""
+        if self._service.faulty:
+            return answered({"status": "failed"}, 503)
         return answered({"status": "ok"})
 
     async def ready(self, request: web.Request) -> web.Response:

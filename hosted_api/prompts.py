@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import json
@@ -60,9 +61,13 @@ class Prompts:
         for name in PICTURES:
             path = self._find(job.owner, str(request.get(name) or ""))
             if path is not None:
-                digits = base64.b64encode(path.read_bytes()).decode()
-                request[name] = f"data:application/octet-stream;base64,{digits}"
+                request[name] = await asyncio.to_thread(_as_data, path)
         return fill_prompt(self._workflow(request), request)
+
+
+def _as_data(path: Path) -> str:
+    digits = base64.b64encode(path.read_bytes()).decode()
+    return f"data:application/octet-stream;base64,{digits}"
 
 
 def _read_prompt(path: Path) -> Prompt:

@@ -42,7 +42,12 @@ INLINE: Final = 16 * 2**10
 
 @dataclass
 class Service:
-    """Everything that answers need. Made once, by `app`."""
+    """Everything that answers need. Made once, by `app`.
+
+    Attributes:
+        faulty: whether something has ended that goes on as long as the API.
+        stopping: whether the API ends.
+    """
 
     options: Options
     store: Store
@@ -57,6 +62,8 @@ class Service:
     metrics: Metrics
     webhook_key: Callable[[str], str]
     clock: Callable[[], float] = time.time
+    faulty: bool = False
+    stopping: bool = False
     _refused: Refused = field(default_factory=Refused)
 
     # --- making one ---
@@ -89,7 +96,8 @@ class Service:
         self.sources.check(asked.request, owner)
         if asked.webhook:
             self.webhooks.check(asked.webhook)
-        files = self._as_files(asked, owner)
+        seconds = self.options.deadline if seconds is None else seconds
+        files = self._as_files(asked, owner, seconds)
         urgency, note = granted(read_priority(priority), owner, self._levels())
         notes = (*asked.notes, *([note] if note else []))
         seed = secrets.randbelow(RANDOM_SEED_LIMIT)
@@ -102,7 +110,7 @@ class Service:
             input=asked.input | files,
             request={"seed": seed} | asked.request | files,
             created=now,
-            deadline=now + (self.options.deadline if seconds is None else seconds),
+            deadline=now + seconds,
             logs="".join(f"{each}\n" for each in notes),
             webhook=asked.webhook,
             events=asked.events,
@@ -150,7 +158,7 @@ class Service:
             retry_after=seconds,
         )
 
-    def _as_files(self, asked: Asked, owner: str) -> dict[str, str]:
+    def _as_files(self, asked: Asked, owner: str, seconds: float) -> dict[str, str]:
         """Return the addresses of pictures that came as data, once they are kept as files.
 
         Raises:
@@ -165,7 +173,7 @@ class Service:
                 data = read_data_uri(text)
             except ValueError as error:
                 raise refused([(name, str(error))]) from None
-            found[name] = self.uploads.keep(owner, name, data)
+            found[name] = self.uploads.keep(owner, name, data, seconds)
         return found
 
     # --- looking and waiting ---

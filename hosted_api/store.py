@@ -9,40 +9,21 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from ..files.addresses import origin
 from .job import Event, Job, Kind, Status, Waiting
+from .tables import TABLES
 
 Row: TypeAlias = "dict[str, Any]"
 
-_TABLES: Final = """
-CREATE TABLE IF NOT EXISTS jobs (
-    id TEXT PRIMARY KEY, owner TEXT NOT NULL, source TEXT NOT NULL, model TEXT NOT NULL,
-    version TEXT NOT NULL, input TEXT NOT NULL, request TEXT NOT NULL, status TEXT NOT NULL,
-    attempt INTEGER NOT NULL, worker TEXT NOT NULL, created REAL NOT NULL, started REAL,
-    completed REAL, deadline REAL NOT NULL, files TEXT NOT NULL, error TEXT NOT NULL,
-    logs TEXT NOT NULL, webhook TEXT NOT NULL, events TEXT NOT NULL, removed INTEGER NOT NULL,
-    urgency INTEGER NOT NULL, kind TEXT NOT NULL, work REAL NOT NULL, digest TEXT NOT NULL, key TEXT
-);
-CREATE UNIQUE INDEX IF NOT EXISTS jobs_key ON jobs (owner, key) WHERE key IS NOT NULL;
-CREATE INDEX IF NOT EXISTS jobs_open ON jobs (status, created);
-CREATE INDEX IF NOT EXISTS jobs_listed ON jobs (owner, created DESC);
-CREATE TABLE IF NOT EXISTS messages (
-    id TEXT PRIMARY KEY, job TEXT NOT NULL, event TEXT NOT NULL, tries INTEGER NOT NULL,
-    due REAL NOT NULL
-);
-CREATE TABLE IF NOT EXISTS uploads (
-    id TEXT PRIMARY KEY, owner TEXT NOT NULL, name TEXT NOT NULL, content_type TEXT NOT NULL,
-    size INTEGER NOT NULL, md5 TEXT NOT NULL, sha256 TEXT NOT NULL, metadata TEXT NOT NULL,
-    created REAL NOT NULL, expires REAL NOT NULL
-);
-CREATE TABLE IF NOT EXISTS issued (version TEXT PRIMARY KEY, model TEXT NOT NULL);
-"""
+LOCKED: Final = 1.0
+"""Seconds that a call waits, and everybody with it, while another process holds the file."""
 
 _AS_JSON: Final = ("input", "request", "files", "events")
 _OPEN: Final = (Status.QUEUED.value, Status.RUNNING.value)
@@ -93,11 +74,13 @@ class Store:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)  # the files beside it get what it has
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._db = sqlite3.connect(
+            path, timeout=LOCKED, isolation_level=None, check_same_thread=False
+        )
         self._db.row_factory = sqlite3.Row
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
-        self._db.executescript(_TABLES)
+        self._db.executescript(TABLES)
 
     def close(self) -> None:
         """Close the file."""
@@ -293,32 +276,38 @@ class Store:
 
     # --- messages ---
 
-    def messages(self, now: float, limit: int = 100) -> list[Message]:
-        """Return the messages that are to be delivered now."""
+    def messages(
+        self, now: float, limit: int = 100, without: Collection[str] = ()
+    ) -> list[Message]:
+        """Return the messages that are to be delivered now, but none to some origins."""
+        marks = ", ".join("?" * len(without))
         rows = self._db.execute(
-            "SELECT * FROM messages WHERE due <= ? ORDER BY due LIMIT ?", (now, limit)
+            "SELECT id, job, event, tries, due FROM outbox "  # noqa: S608 - marks alone
+            f"WHERE due <= ? AND origin NOT IN ({marks}) ORDER BY due LIMIT ?",
+            (now, *without, limit),
         )
         return [Message(**dict(row)) for row in rows]
 
     def next_due(self) -> float | None:
         """Return when the next message is to be delivered; None where there is none."""
-        (due,) = self._db.execute("SELECT min(due) FROM messages").fetchone()
+        (due,) = self._db.execute("SELECT min(due) FROM outbox").fetchone()
         return None if due is None else float(due)
 
     def delivered(self, message: str) -> None:
         """Drop a message that has arrived, or is given up."""
-        self._db.execute("DELETE FROM messages WHERE id = ?", (message,))
+        self._db.execute("DELETE FROM outbox WHERE id = ?", (message,))
 
     def postpone(self, message: str, due: float) -> None:
         """Count a try that failed, and say when the next one is."""
         self._db.execute(
-            "UPDATE messages SET tries = tries + 1, due = ? WHERE id = ?", (due, message)
+            "UPDATE outbox SET tries = tries + 1, due = ? WHERE id = ?", (due, message)
         )
 
     def _tell(self, job: Job, event: Event, message: str, now: float) -> None:
         if message and job.webhook and event.value in job.events:
             self._db.execute(
-                "INSERT INTO messages VALUES (?, ?, ?, 0, ?)", (message, job.id, event.value, now)
+                "INSERT INTO outbox VALUES (?, ?, ?, 0, ?, ?)",
+                (message, job.id, event.value, now, origin(job.webhook)),
             )
 
     # --- uploads ---

@@ -139,8 +139,14 @@ class Uploads:
 
     # --- for the others ---
 
-    def keep(self, owner: str, name: str, data: bytes) -> str:
-        """Keep a picture that came within a call as long as its job, and return its address.
+    def keep(self, owner: str, name: str, data: bytes, seconds: float) -> str:
+        """Keep a picture that came within a call, and return its address.
+
+        Args:
+            owner: whose.
+            name: of the input.
+            data: the file.
+            seconds: the time of its job; it is kept as long as that job's own data.
 
         Raises:
             CallError: it is too large, or there is no room.
@@ -160,8 +166,7 @@ class Uploads:
             arrived.path.unlink(missing_ok=True)
             self._arriving.pop(upload_id, None)
         arrived.size = len(data)
-        seconds = self._options.deadline + self._options.keep
-        self._add(self._known(upload_id, owner, arrived, seconds))
+        self._add(self._known(upload_id, owner, arrived, seconds + self._options.keep))
         return f"{self._base()}{ROUTE}/{upload_id}"
 
     def find(self, owner: str, text: str) -> Path | None:

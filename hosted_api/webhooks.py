@@ -14,6 +14,7 @@ import hmac
 import json
 import logging
 import secrets
+import sqlite3
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
@@ -38,8 +39,11 @@ _AT_ONCE: Final = 16
 _AT_ONE_PLACE: Final = 2
 """So many messages are on their way to one origin, so that a slow one does not hold the others."""
 
-_READ: Final = 1000
-"""Messages that are looked at; more are due only where one receiver has been gone for long."""
+_READ: Final = 100
+"""Messages that are looked at, those to origins left out that have as many as they get."""
+
+_AGAIN: Final = 1.0
+"""Seconds until the store is asked again where it could not be."""
 
 _GONE: Final = 410
 _DELIVERED, _FAILED, _REFUSED, _GIVEN_UP = "delivered", "failed", "refused", "given_up"
@@ -94,6 +98,7 @@ class Webhooks:
         self._places: Counter[str] = Counter()
         self._between: dict[str, tuple[Job, Event]] = {}
         self._telling: set[str] = set()
+        self._sent: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def check(self, url: str) -> None:
@@ -113,8 +118,13 @@ class Webhooks:
         try:
             while True:
                 self._wake.clear()
-                self._begin()
-                await heard(self._wake, self._pause())
+                try:
+                    self._begin()
+                    pause = self._pause()
+                except sqlite3.Error as error:
+                    log.error("messages cannot be looked up now: %s", error)
+                    pause = _AGAIN
+                await heard(self._wake, pause)
         finally:
             for task in self._tasks:
                 task.cancel()
@@ -135,18 +145,34 @@ class Webhooks:
     # --- messages that must arrive ---
 
     def _begin(self) -> None:
-        """Send what is due and can be sent now: one message of a job at a time, in order."""
-        for message in self._store.messages(self._clock(), _READ):
-            if self._busy.total() >= _AT_ONCE:
-                return
-            if message.job in self._busy or message.job in self._between:
-                continue
-            job = self._store.get(message.job)
-            if job is None or not job.webhook:
-                self._store.delivered(message.id)
-            elif self._places[origin(job.webhook)] < _AT_ONE_PLACE:
-                self._take(job)
-                self._start(self._deliver(message, job))
+        """Send what is due and can be sent now."""
+        for message in list(self._sent):
+            self._drop(message)
+        begun = True
+        while begun and self._busy.total() < _AT_ONCE:
+            full = [place for place, many in self._places.items() if many >= _AT_ONE_PLACE]
+            messages = self._store.messages(self._clock(), _READ, full)
+            begun = sum(self._begin_one(message) for message in messages) > 0
+
+    def _begin_one(self, message: Message) -> bool:
+        """Send a message if it can be sent now: one of a job at a time, in order."""
+        if message.job in self._busy or message.job in self._between:
+            return False
+        job = self._store.get(message.job)
+        if job is None or not job.webhook:
+            self._drop(message.id)
+            return False
+        if self._busy.total() >= _AT_ONCE or self._places[origin(job.webhook)] >= _AT_ONE_PLACE:
+            return False
+        self._take(job)
+        self._start(self._deliver(message, job))
+        return True
+
+    def _drop(self, message: str) -> None:
+        """Drop a message; where that cannot be written now, it is not sent again all the same."""
+        self._sent.add(message)
+        self._store.delivered(message)
+        self._sent.discard(message)
 
     def _pause(self) -> float | None:
         """Return the seconds until there is something to do that nobody pokes for."""
@@ -162,11 +188,14 @@ class Webhooks:
         finally:
             self._give(job)
         again = event is Event.COMPLETED and outcome == _FAILED
-        if again and message.tries < len(PAUSES):
-            self._store.postpone(message.id, self._clock() + PAUSES[message.tries])
-        else:
-            self._store.delivered(message.id)
-            outcome = _GIVEN_UP if again else outcome
+        try:
+            if again and message.tries < len(PAUSES):
+                self._store.postpone(message.id, self._clock() + PAUSES[message.tries])
+            else:
+                outcome = _GIVEN_UP if again else outcome
+                self._drop(message.id)
+        except sqlite3.Error as error:
+            log.error("what became of a message cannot be written now: %s", error)
         self._count(event, outcome)
         self.poke()
 

@@ -75,4 +75,5 @@ async def _add_api() -> None:
     from ..hosted_api.inside import mount
 
     user = Path(folder_paths.get_user_directory())
-    await mount(server.app, given, args.listen, args.port, user)
+    tls = bool(args.tls_keyfile and args.tls_certfile)
+    await mount(server.app, given, args.listen, args.port, user, tls=tls)

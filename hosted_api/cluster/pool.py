@@ -68,6 +68,7 @@ class ReplicaWorker:
         self._handle = handle
         self._calls: dict[str, _Call] = {}
         self._shunned = 0.0
+        self._gone = False
 
     @property
     def up(self) -> bool:
@@ -89,6 +90,7 @@ class ReplicaWorker:
 
     def gone(self) -> None:
         """Hear that it takes no calls any more. What it draws it may still end."""
+        self._gone = True
         for call in self._calls.values():
             asyncio.get_running_loop().call_later(ARRIVAL, call.give_up)
 
@@ -100,6 +102,8 @@ class ReplicaWorker:
         call = self._calls[job.id] = _Call(
             self._handle.options(stream=True).draw.remote(plain, prompt, replica=self.name)
         )
+        if self._gone:  # since it was chosen for this job
+            asyncio.get_running_loop().call_later(ARRIVAL, call.give_up)
         try:
             async for told in call.items():
                 yield told

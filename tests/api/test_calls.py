@@ -6,16 +6,22 @@ import base64
 import io
 import json
 import os
+import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import numpy as np
+import psutil
 import pytest
 import requests
 from PIL import Image
 
-from api.caller import QUICK, until_health
+from api.caller import MODEL, QUICK, until_health
+from api.hosted import HostedApi
 from api.site import QUEUE, SLOW, TOKENS, Site
 
 
@@ -58,6 +64,14 @@ def test_what_was_drawn_is_drawn_on_by_its_address(site: Site) -> None:
     gone = {**body["input"], "image": address[:-1]}
     answer = post(site, "/v1/models/acme/plain/predictions", {"input": gone})
     assert [each["field"] for each in answer.json()["invalid_fields"]] == ["input.image"]
+
+
+def test_a_picture_within_a_call_is_kept_as_long_as_its_job(site: Site) -> None:
+    body = {"input": {**QUICK, "image": noise(), "prompt_strength": 0.0}}
+    made = post(site, "/v1/models/acme/plain/predictions", body, **{"Cancel-After": "20h"}).json()
+    file = requests.get(made["input"]["image"], timeout=30).json()
+    times = [datetime.fromisoformat(file[name]) for name in ("created_at", "expires_at")]
+    assert times[1] - times[0] == timedelta(hours=21)
 
 
 def test_a_broken_picture_within_a_call_is_refused(site: Site) -> None:
@@ -210,9 +224,33 @@ def test_a_key_that_is_none_is_refused_in_words(site: Site, key: bytes) -> None:
     assert (answer.status_code, answer.json()["status"]) == (422, 422)
 
 
-def test_a_second_process_on_the_same_state_is_refused(site: Site) -> None:
-    from api.hosted import HostedApi
+def test_nobody_who_listens_holds_up_the_end(site: Site, tmp_path: Path) -> None:
+    with HostedApi(tmp_path, "http://127.0.0.1:1") as api:
+        url = f"{api.url}/v1/models/{MODEL}/predictions"
+        made = requests.post(url, json={"input": QUICK}, timeout=30).json()
+        with (
+            requests.get(made["urls"]["stream"], stream=True, timeout=30),
+            ThreadPoolExecutor() as others,
+        ):
+            waits = others.submit(
+                requests.post, url, json={"input": QUICK}, headers={"Prefer": "wait"}, timeout=90
+            )
+            until_many(api, 2)
+            psutil.Process(api.pid).terminate()
+            assert api.wait() == 0  # within `hosted.STOP_SECONDS`
+            with pytest.raises(requests.ConnectionError):
+                waits.result()
 
+
+def until_many(api: HostedApi, many: int) -> None:
+    """Wait until so many predictions have been taken."""
+    end = time.monotonic() + 30
+    while len(requests.get(f"{api.url}/v1/predictions", timeout=30).json()["results"]) < many:
+        assert time.monotonic() < end
+        time.sleep(0.02)  # between polls
+
+
+def test_a_second_process_on_the_same_state_is_refused(site: Site) -> None:
     with (
         pytest.raises(AssertionError, match="is used by another API process"),
         HostedApi(site.open.state.parent, site.comfy.server.url),

@@ -57,6 +57,17 @@ def test_what_waits_in_comfyui_is_taken_out(site: Site, second: Caller) -> None:
     assert second.end(create(second, seed=3))["status"] == "succeeded"
 
 
+def test_waiting_in_comfyui_behind_others_is_a_sign_of_life(site: Site, tmp_path: Path) -> None:
+    first = Caller(site.open)
+    with HostedApi(tmp_path, site.comfy.server.url, "--stall", "1") as api:
+        second = Caller(api)
+        drawn = create(first, **LONG, seed=4)
+        first.until_steps(drawn)
+        assert second.end(create(second, seed=5))["status"] == "succeeded"
+        assert first.get(drawn)["status"] == "succeeded", "it came first"
+        assert "lost" not in api.log_text()
+
+
 @pytest.mark.parametrize("after", [0.0, 0.01, 0.03, 0.1, 0.3], ids=lambda seconds: f"{seconds} s")
 def test_at_whatever_moment(site: Site, second: Caller, after: float) -> None:
     before = len(site.comfy.server.log_text())

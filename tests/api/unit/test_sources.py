@@ -33,7 +33,7 @@ class World:
 
     def sent(self, size: int) -> str:
         """A file of mine that has so many bytes; its address."""
-        address = self.uploads.keep("me", "image", b"x")
+        address = self.uploads.keep("me", "image", b"x", 60.0)
         path = self.uploads.find("me", address)
         assert path is not None
         with path.open("r+b") as file:

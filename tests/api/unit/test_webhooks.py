@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api.hooks import ALL, SHORTER, Here, here, receiver, run
+from api.hooks import ALL, SHORTER, Here, held, here, receiver, run
 
-from flux_hotswap.hosted_api import post, webhooks
+from flux_hotswap.hosted_api import post, store, webhooks
 from flux_hotswap.hosted_api.job import Event
 from flux_hotswap.hosted_api.webhooks import signature
 
@@ -90,6 +90,42 @@ def test_an_answer_that_is_final(tmp_path: Path, answer: int) -> None:
             assert [one.path for one in there.seen] == ["/hook"], "no redirect was followed"
         outcome = "delivered" if answer == 204 else "refused"
         assert here.counted == [("completed", outcome)]
+
+    run(tmp_path, test)
+
+
+def test_a_receiver_that_hangs_holds_no_other(tmp_path: Path) -> None:
+    """However many messages it is behind."""
+
+    async def test(here: Here) -> None:
+        async with receiver(20.0) as hangs, receiver() as there:
+            for _ in range(2 * webhooks._READ):
+                here.finish(here.job(hangs.url))
+            here.finish(here.job(there.url))
+            await there.got(1)
+            assert len(hangs.seen) == webhooks._AT_ONE_PLACE
+
+    run(tmp_path, test)
+
+
+def test_a_database_that_is_held_only_delays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "LOCKED", 0.01)
+    monkeypatch.setattr(webhooks, "_AGAIN", 0.05)
+
+    async def test(here: Here) -> None:
+        async with receiver(0.1, 200) as there:
+            first, second = here.job(there.url), here.job(there.url)
+            here.finish(first)
+            await there.got(1)  # and before its answer comes
+            with held(tmp_path / "jobs.sqlite"):
+                await asyncio.sleep(0.5)
+                assert len(there.seen) == 1, "it was taken, though that could not be written"
+            here.finish(second)
+            await there.got(2)
+            await here.idle()
+        assert here.counted == [("completed", "delivered")] * 2
 
     run(tmp_path, test)
 
