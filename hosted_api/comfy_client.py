@@ -84,7 +84,8 @@ class ComfyClient:
         if answer.status in _AWAY:
             raise self._gone(f"HTTP {answer.status}")
         if answer.status != 200:
-            raise DrawError(_why(text))
+            reason = _why(text)
+            raise DrawError(reason)
 
     async def history(self, prompt_id: str) -> Json | None:
         """Return what became of a prompt; None before its end."""

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
-from aiohttp import web
+from aiohttp import ClientSession, web
 from PIL import Image
 from runtime.session import Comfy
 
+from api.front import Front, make_certificate
 from api.site import QUICK
 from flux_hotswap.hosted_api.inside import mount, reached
 
@@ -110,6 +113,34 @@ def test_two_comfyuis_of_one_folder_have_one_api(
         await runner.cleanup()
 
     asyncio.run(whole())
+
+
+def test_inside_a_comfyui_that_speaks_https(comfy: Comfy, tmp_path: Path) -> None:
+    """It is called by its own address, which its certificate need not name."""
+    with closing(Front(*make_certificate(tmp_path))) as front:
+        front.lead_to(comfy.server.url)
+        port = urlsplit(front.url).port
+        assert port
+
+        async def whole() -> None:
+            app = web.Application()
+            await mount(app, "1", "127.0.0.1", port, tmp_path, tls=True)
+            runner = web.AppRunner(app)
+            await runner.setup()
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            url = f"http://127.0.0.1:{runner.addresses[0][1]}/hotswap/readyz"
+            told: dict[str, Any] = {}
+            async with ClientSession() as session:
+                for _ in range(500):
+                    async with session.get(url) as answer:
+                        told = await answer.json()
+                    if told["ready"]:
+                        break
+                    await asyncio.sleep(0.02)  # between polls
+            await runner.cleanup()
+            assert told["ready"], told
+
+        asyncio.run(whole())
 
 
 @pytest.mark.parametrize(

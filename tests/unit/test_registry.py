@@ -14,6 +14,7 @@ from runtime.pages import code_words, first_cells, page, section
 from flux_hotswap.engine import kept, models, trial
 from flux_hotswap.engine.fetching import LORAS
 from flux_hotswap.files.settings import Settings, parse_size
+from flux_hotswap.hosted_api.local import CARDS
 from flux_hotswap.lora_fetch import cli, store
 from flux_hotswap.lora_fetch.__main__ import look
 from flux_hotswap.ops.safety import weights
@@ -52,7 +53,7 @@ def read_variables() -> set[str]:
     asked = Asked()
     Settings.from_environment(asked, login=lambda: None)
     assert cli.main(["list"], asked, look) == 1, "no folder is named"
-    return asked.names | {kept.SIZE, trial.VARIABLE, API_SWITCH}
+    return asked.names | {kept.SIZE, trial.VARIABLE, API_SWITCH, CARDS}
 
 
 def test_reviewers_find_every_variable() -> None:
@@ -76,9 +77,10 @@ def test_reviewers_find_every_module_that_reads_the_environment() -> None:
     (line,) = re.findall(r"^Read in (.*?), and handed on", section(REGISTRY, "Environment"), re.M)
     assert {name for name, uses in found.items() if uses} == code_words(line)
     asking = [use for uses in found.values() for use in uses if re.match(r"os\.\w+[.(\[]", use)]
-    assert asking == ["os.environ.get"] * 3, "read_variables knows of no other"
+    assert asking == ["os.environ.get"] * 4, "read_variables knows of no other"
     for name in ("SIZE", "VARIABLE"):
         assert f"os.environ.get({name})" in shipped_code()["engine/models.py"]
+    assert "os.environ.get(CARDS)" in shipped_code()["hosted_api/local.py"]
     extension = shipped_code()["nodes/extension.py"]
     assert "os.environ.get(API_SWITCH," in extension
     assert f'API_SWITCH: Final = "{API_SWITCH}"' in extension

@@ -1,0 +1,64 @@
+"""A replica that goes as a job is given to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+
+from flux_hotswap.errors import WorkerLostError
+from flux_hotswap.hosted_api.cluster import pool
+from flux_hotswap.hosted_api.job import Job
+
+JOB = Job(id="j", model="a/b", version="c", input={}, request={}, created=0.0, deadline=9.0)
+
+
+class Nowhere:
+    """A call that no replica takes: Ray's router waits for one of that name for ever."""
+
+    def __init__(self) -> None:
+        self._canceled = asyncio.Event()
+        self.draw = self
+
+    def options(self, *, stream: bool) -> Nowhere:
+        assert stream
+        return self
+
+    def remote(self, *_: Any, **__: Any) -> Nowhere:
+        return self
+
+    def cancel(self) -> None:
+        self._canceled.set()
+
+    def __aiter__(self) -> Nowhere:
+        return self
+
+    async def __anext__(self) -> None:
+        await self._canceled.wait()
+        raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize("first", ["the call", "the end"])
+def test_a_call_to_one_that_has_gone_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    monkeypatch.setattr(pool, "ARRIVAL", 0.1)
+
+    async def draw(worker: pool.ReplicaWorker) -> None:
+        async for _ in worker.draw(JOB, {}):
+            raise AssertionError("nothing is told")
+
+    async def whole() -> None:
+        worker = pool.ReplicaWorker("r", cast("Any", Nowhere()))
+        steps: list[Callable[[], Any]] = [lambda: asyncio.ensure_future(draw(worker)), worker.gone]
+        drawing = None
+        for step in steps if first == "the call" else reversed(steps):
+            drawing = step() or drawing
+            await asyncio.sleep(0.01)
+        assert drawing is not None
+        with pytest.raises(WorkerLostError, match="gone before"):
+            await asyncio.wait_for(drawing, 5)
+
+    asyncio.run(whole())
