@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +17,8 @@ import pytest
 import requests
 from api.caller import Caller
 from api.hosted import HostedApi
+from runtime import ray
+from runtime.environment import ROOT, clean_env
 
 from cluster.farm import REPLICAS, Farm, cluster_env, farm, small_server
 
@@ -40,6 +44,17 @@ def fresh(running: Farm) -> None:
     """Replicas that have kept no picture, so that each is truly drawn again."""
     running.caller.pixels(running.caller.create(1))
     running.caller.pixels(running.caller.create(2))
+
+
+@pytest.mark.parametrize("first", ["call", "end"])
+def test_a_call_to_a_replica_that_has_gone_is_given_up(first: str) -> None:
+    """Also where it went after it was chosen for the job, and before the call."""
+    command = [sys.executable, str(Path(__file__).with_name("gone.py")), first]
+    env = {**clean_env(), "PYTHONPATH": os.pathsep.join([ray.ray_path(), str(ROOT)])}
+    done = subprocess.run(
+        command, env=env, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.stdout == "The replica was gone before the job reached it.", done.stderr
 
 
 def test_only_the_loopback_address_is_listened_on(running: Farm) -> None:
