@@ -188,7 +188,7 @@ def _resolve(host: str, port: int, resolver: Resolver) -> tuple[str, ...]:
 def _split(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
-        usable = parts.scheme in _DEFAULT_PORT and parts.hostname and parts.port != 0
+        usable = parts.scheme in _DEFAULT_PORT and _host(parts) and parts.port != 0
     except ValueError:
         usable = False
         parts = urlsplit("")
@@ -200,7 +200,9 @@ def _split(url: str) -> SplitResult:
 
 
 def _host(parts: SplitResult) -> str:
-    return (parts.hostname or "").rstrip(".")
+    """The host in ASCII, as a request carries it; raises UnicodeError where it has no such form."""
+    host = (parts.hostname or "").rstrip(".")
+    return host if host.isascii() else host.encode("idna").decode("ascii")
 
 
 def _port(parts: SplitResult) -> int:

@@ -7,6 +7,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Literal, Protocol, TypeAlias, cast
 from urllib.parse import urlsplit
 
@@ -60,6 +61,14 @@ class Answer:
     def header(self, name: str) -> str:
         """A header, or an empty text."""
         return self.headers.get(name, "")
+
+    @property
+    def location(self) -> str:
+        """Where it leads. Servers write that as UTF-8, and headers are read as Latin-1."""
+        text = self.header("Location")
+        with suppress(UnicodeError):
+            return text.encode("latin-1").decode("utf-8")
+        return text
 
     def read(self, size: int) -> bytes:
         """The next bytes as they were sent, as soon as there are any; empty at the end.

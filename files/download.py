@@ -95,6 +95,7 @@ class Download:
         self._alone = False
         self._url = remote.url
         self._told = -TELL_SECONDS
+        self._refusal: FetchError | None = None
         self._sink = FileSink(part, label=asked.shown, tar=remote.tar)
 
     def run(self) -> Arrived:
@@ -113,9 +114,10 @@ class Download:
             why = self._wrong(size, digest)
             if why:
                 raise BadFileError(f"{self._label}: {why} Try again later, or ask its author.")
-        except (BadFileError, RefusedError, NoRoomError):
+        except (BadFileError, RefusedError, NoRoomError) as error:
             self._sink.close()
-            self._part.remove()
+            if error is not self._refusal or not self._sink.position:
+                self._part.remove()
             raise
         finally:
             self._sink.close()
@@ -239,13 +241,18 @@ class Download:
         headers = {"Range": f"bytes={position}-"}
         if position and note.validator:
             headers["If-Range"] = note.validator
-        with self._client.request("GET", self._remote.url, headers=headers) as answer:
-            if answer.status not in (200, 206, 416):
-                raise self._failure(answer)
-            if "html" in answer.header("Content-Type") and looks_like(answer.peek(HEAD)) == PAGE:
-                raise self._asked.page(answer)
-            yield answer
-            yield from answer.chunks(stop)
+        try:
+            with self._client.request("GET", self._remote.url, headers=headers) as answer:
+                if answer.status not in (200, 206, 416):
+                    raise self._failure(answer)
+                kind = answer.header("Content-Type")
+                if "html" in kind and looks_like(answer.peek(HEAD)) == PAGE:
+                    raise self._asked.page(answer)
+                yield answer
+                yield from answer.chunks(stop)
+        except FetchError as error:
+            self._refusal = error  # of this answer: it says nothing against what is here
+            raise
 
     def _begin(self, answer: Answer) -> bool:
         """Judge the head of the answer.

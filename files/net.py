@@ -93,12 +93,11 @@ class Client:
             answer.trail = trail
             if answer.auth == "none" and self.settings.tokens.for_url(start):
                 answer.auth = "kept"
-            location = answer.header("Location")
-            if answer.status not in _REDIRECTS or not location:
+            if answer.status not in _REDIRECTS or not answer.location:
                 return _as_it_is(method, answer)
             with ExitStack() as stack:
                 stack.enter_context(answer)
-                target = _join(url, location)
+                target = _join(url, answer.location)
                 wanted = follow if isinstance(follow, bool) else follow(answer, target)
                 if not wanted and origin(target) != origin(url):
                     stack.pop_all()

@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 
-from ..errors import OfflineError
+from ..errors import OfflineError, RefusedError
 from .answer import Answer
 from .disk import disk_errors
 from .net import Client
@@ -83,13 +83,19 @@ class Pieces:
         headers = {"Range": f"bytes={at}-{end - 1}"}
         if self._part.note.validator:
             headers["If-Range"] = self._part.note.validator
-        with self._client.request("GET", self._url, headers=headers) as answer:
+        with self._request(headers) as answer:
             if not self._fits(answer, at, end):
                 raise OfflineError(
                     f"{self._label}: the server does not send pieces (HTTP {answer.status}). Try "
                     "again."
                 )
             yield from answer.chunks(stop)
+
+    def _request(self, headers: dict[str, str]) -> Answer:
+        try:
+            return self._client.request("GET", self._url, headers=headers)
+        except RefusedError as error:  # one connection alone is asked again, and says it
+            raise OfflineError(str(error)) from None
 
     def _fits(self, answer: Answer, at: int, end: int) -> bool:
         state, expected = validator(answer), self._part.note.validator

@@ -17,7 +17,7 @@ __all__ = ["said"]
 
 LONGEST = 200
 _KEYS = ("message", "error", "detail", "title", "error_description", "msg")
-_XML = re.compile(r"<(Message|Details)>\s*([^<]*?)\s*</\1>", re.IGNORECASE)
+_XML = re.compile(r"<(Message|Details)>([^<]*)</\1>", re.IGNORECASE)
 _SECRET_LENGTH = 6
 """Shorter values of a query are words such as ``get``."""
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar, cast
 
-from ..errors import OfflineError
+from ..errors import OfflineError, RefusedError
+from ..files.addresses import bare_url
 from ..files.answer import Answer
 from ..files.download import Remote
 from ..files.explain import Asked
@@ -28,6 +29,8 @@ class Document(NamedTuple):
     headers: Mapping[str, str]
     url: str
     """Where it was in the end."""
+    text: str
+    """The value as it was written."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,13 @@ class Api:
         """The rules of the fetch."""
         return self.client.settings
 
-    def json(self, url: str, *, patient: bool = True) -> Document:
+    def json(self, url: str, *, patient: bool = True, limit: int = MAX_DOCUMENT) -> Document:
         """GET a JSON document; a mirror may redirect to the service that has it.
 
         Args:
             url: Where it is.
             patient: Ask again when the service stumbles.
+            limit: Bytes that it may have.
 
         Raises:
             FetchError: the service refuses, fails or answers with something else.
@@ -72,9 +76,14 @@ class Api:
 
         def call() -> Document:
             with self._open("GET", url, follow=True) as answer:
-                body = answer.text(MAX_DOCUMENT)
+                body = answer.text(limit + 1)
+                if len(body.encode()) > limit:
+                    raise RefusedError(
+                        f"{self.asked.shown}: {bare_url(answer.url)} is larger than {limit} bytes, "
+                        "more than anybody needs there. Check the source, or ask its author."
+                    )
                 try:
-                    return Document(json.loads(body), answer.headers, answer.url)
+                    return Document(json.loads(body), answer.headers, answer.url, body)
                 except (ValueError, RecursionError):
                     raise OfflineError(
                         f"{self.asked.shown}: the service answered with something that is not "

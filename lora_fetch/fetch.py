@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -33,7 +32,7 @@ from .services import SERVICES
 from .services.data import DataURI
 from .services.local import LocalFile
 from .source import Service, Source
-from .store import Store
+from .store import Store, mark_of
 
 __all__ = ["Fetched", "fetch"]
 
@@ -121,7 +120,7 @@ class _Job:
     def run(self) -> Fetched:
         """Answer from the store, or fetch under the source's lock."""
         entry = self.store.find(self.source)
-        if entry is not None and self._settled(entry):
+        if entry is not None and self._settled(entry) and self.store.touch(self.source, entry):
             return self._hit(entry)
         try:
             with self.store.lock(self.source, cancelled=self.cancelled):
@@ -129,12 +128,13 @@ class _Job:
         except (StoreError, NoRoomError) as error:
             if entry is None or self.store.find(self.source) is None:
                 raise
+            self.store.touch(self.source, entry)
             return self._hit(entry, _could_not_look(error))  # a folder that can only be read
 
     def _alone(self) -> Fetched:
         """Look once more, now that nobody else fetches the source, and fetch it."""
         entry = self.store.find(self.source)
-        if entry is not None and self._settled(entry):
+        if entry is not None and self._settled(entry) and self.store.touch(self.source, entry):
             return self._hit(entry)
         if isinstance(self.source, DataURI):
             return self._unpack(self.source)
@@ -155,7 +155,6 @@ class _Job:
         return max(self.settings.recheck_after, self.settings.retry_check_after)
 
     def _hit(self, entry: Entry, *warnings: str) -> Fetched:
-        self.store.touch(self.source, entry)
         return _fetched(self.store, entry, from_cache=True, warnings=warnings)
 
     def _resolve(self, client: Client, *, probe: bool = False) -> Resolved:
@@ -169,26 +168,30 @@ class _Job:
             resolved = self._resolve(client, probe=True)
             if not _same(entry, resolved):
                 return self._newest(resolved, client, entry)
-            config = self._config(resolved, client)
-            if config is not None:
-                self.store.put_beside(self.source, self.store.path(entry), config)
+            if mark_of(self._config(resolved, client)) != entry.config:
+                return self._newest(resolved, client, entry)
         except CancelledError:
             raise
         except FetchError as error:
-            if self.store.find(self.source) is None:  # evicted to make room for the new one
+            kept = self._used(check_after=now + self.settings.retry_check_after)
+            if kept is None or self.store.find(self.source) is None:  # evicted meanwhile
                 raise
-            self.store.update(self.source, check_after=now + self.settings.retry_check_after)
-            return self._hit(entry, _could_not_look(error))
-        return self._still(entry, resolved)
+            return self._hit(kept, _could_not_look(error))
+        return self._still(entry, resolved, client)
 
-    def _still(self, entry: Entry, resolved: Resolved) -> Fetched:
+    def _used(self, **values: object) -> Entry | None:
+        """Note that the entry is used and what was found out; None if it is not there any more."""
+        return self.store.update(self.source, used=self.settings.clock(), **values)
+
+    def _still(self, entry: Entry, resolved: Resolved, client: Client) -> Fetched:
         """The file that is here is the one that the source names."""
-        fresh = self.store.update(
-            self.source,
+        found = self._used(
             check_after=self.settings.clock() + self.settings.recheck_after,
             revision=resolved.revision or entry.revision,
         )
-        return self._hit(fresh or entry, *resolved.warnings)
+        if found is None:  # evicted meanwhile to make room for another
+            return self._newest(resolved, client)
+        return self._hit(found, *resolved.warnings)
 
     def _newest(self, resolved: Resolved, client: Client, entry: Entry | None = None) -> Fetched:
         """Fetch what was found, or the one before it while that is in early access."""
@@ -200,16 +203,19 @@ class _Job:
                 raise
             logger.info("Taking the version before it. %s", error)
         if entry is not None and _same(entry, older):
-            return self._still(entry, older)
+            return self._still(entry, older, client)
         return self._download(older, client)
 
     def _download(self, resolved: Resolved, client: Client) -> Fetched:
         """Fetch a file, and what its source keeps of it in another one."""
         config = self._config(resolved, client)
-        found = self._weights(resolved, client)
-        if config is not None:
-            self.store.put_beside(self.source, found.path, config)
-        return found
+        if resolved.sha256 is not None:
+            entry = self._entry(resolved, sha256=resolved.sha256)
+            shared = self.store.share(self.source, entry, config)
+            if shared is not None:
+                return _fetched(self.store, shared, from_cache=True, warnings=resolved.warnings)
+        part = self.store.part(self.source)
+        return self._keep(part, self._weights(resolved, part, client), resolved, config)
 
     def _config(self, resolved: Resolved, client: Client) -> str | None:
         """Return the settings beside a file; None if it needs none, or has none.
@@ -219,18 +225,12 @@ class _Job:
         if resolved.config is None:
             return None
         try:
-            answer = Api(self.source.asked(), client, self.cancelled).json(resolved.config)
+            api = Api(self.source.asked(), client, self.cancelled)
+            return api.json(resolved.config, limit=MAX_CONFIG).text
         except NotFoundError:
             return None
-        config = json.dumps(answer.value)
-        return config if len(config) <= MAX_CONFIG else None
 
-    def _weights(self, resolved: Resolved, client: Client) -> Fetched:
-        if resolved.sha256 is not None:
-            shared = self.store.share(self.source, self._entry(resolved, sha256=resolved.sha256))
-            if shared is not None:
-                return _fetched(self.store, shared, from_cache=True, warnings=resolved.warnings)
-        part = self.store.part(self.source)
+    def _weights(self, resolved: Resolved, part: Part, client: Client) -> Arrived:
         # What is published of a tar's content is compared when it is unpacked.
         remote = replace(resolved, size=None, sha256=None) if resolved.tar else resolved
         arrived = Download(
@@ -242,9 +242,7 @@ class _Job:
             progress=self.progress,
             cancelled=self.cancelled,
         ).run()
-        if resolved.tar:
-            arrived = self._taken_out(part, arrived, resolved)
-        return self._keep(part, arrived, resolved)
+        return self._taken_out(part, arrived, resolved) if resolved.tar else arrived
 
     def _taken_out(self, part: Part, arrived: Arrived, resolved: Resolved) -> Arrived:
         """Leave of a tar the file in it."""
@@ -281,7 +279,9 @@ class _Job:
             arrived = self._taken_out(part, arrived, resolved)
         return self._keep(part, arrived, resolved)
 
-    def _keep(self, part: Part, arrived: Arrived, resolved: Resolved) -> Fetched:
+    def _keep(
+        self, part: Part, arrived: Arrived, resolved: Resolved, config: str | None = None
+    ) -> Fetched:
         """Check that it is a LoRA file at all, then give it its place."""
         try:
             head = header.read(arrived.path, name=self.source.shown())
@@ -292,7 +292,7 @@ class _Job:
         entry.size = arrived.size
         entry.revision = entry.revision or arrived.validator
         entry.trigger_words = entry.trigger_words or phrase_of(head)
-        entry = self.store.add(self.source, arrived.path, entry)
+        entry = self.store.add(self.source, arrived.path, entry, config)
         return _fetched(self.store, entry, from_cache=False, warnings=resolved.warnings)
 
     def _entry(self, resolved: Resolved, *, sha256: str) -> Entry:

@@ -50,6 +50,8 @@ class Entry:
     used: float = 0.0
     check_after: float = 0.0
     pinned: bool = False
+    config: str = ""
+    """The hash of the settings beside it; empty where there are none."""
 
 
 @dataclass

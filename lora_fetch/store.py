@@ -10,7 +10,7 @@ import difflib
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from .index import Document, Entry, Index, Known
 from .services.local import LocalFile
 from .source import Source
 
-__all__ = ["CONFIG", "FOLDER", "Store"]
+__all__ = ["CONFIG", "FOLDER", "Store", "mark_of"]
 
 FOLDER = "flux-hotswap"
 CONFIG = ".adapter_config.json"
@@ -120,44 +120,47 @@ class Store:
         """Where the bytes of a source go until they are whole."""
         return Part(self._work / f"{key_of(source)}-{self.settings.apart}")
 
-    def add(self, source: Source, part: Path, entry: Entry) -> Entry:
+    def add(self, source: Source, part: Path, entry: Entry, config: str | None = None) -> Entry:
         """Move a checked file to its place and write it into the index.
 
         Args:
             source: Where it came from.
             part: The file, whole and checked.
             entry: What is known about it; its ``file`` and times are filled in here.
+            config: The settings that are kept beside it.
         """
+        entry = replace(entry, config=mark_of(config))
         with self._index.change() as document, disk_errors(self.root):
-            file = self._twin(document, entry.sha256)
-            if file is not None:
+            twin = self._twin(document, entry)
+            file = twin or _free_name(document, source, entry)
+            self._put_beside(file, config)  # first: without it the file means something else
+            if twin is not None:
                 part.unlink()
             else:
-                file = file_name(source, entry.name, entry.sha256)
                 part.replace(self.root / file)
             return self._enter(document, source, replace(entry, file=file))
 
-    def share(self, source: Source, entry: Entry) -> Entry | None:
-        """Enter a source whose very bytes are here from another source; None if they are not."""
+    def share(self, source: Source, entry: Entry, config: str | None = None) -> Entry | None:
+        """Enter a source whose very bytes are here from another source; None if they are not.
+
+        Files that differ in the settings beside them are not the same, whatever their bytes.
+        """
+        entry = replace(entry, config=mark_of(config))
         with self._index.change() as document, disk_errors(self.root):
-            file = self._twin(document, entry.sha256)
+            file = self._twin(document, entry)
             if file is None:
                 return None
+            self._put_beside(file, config)
             size = (self.root / file).stat().st_size
             return self._enter(document, source, replace(entry, file=file, size=size))
 
-    def put_beside(self, source: Source, file: Path, config: str) -> None:
-        """Keep the settings of one of our files beside it; the source's lock is held."""
-        with disk_errors(self.root):
-            fresh = self._work / f"{key_of(source)}-{self.settings.apart}.config"
-            write_whole(file.with_suffix(CONFIG), config, by=fresh)
-
-    def touch(self, source: Source, entry: Entry) -> None:
-        """Note that an entry was used; not more often than matters."""
+    def touch(self, source: Source, entry: Entry) -> bool:
+        """Note, not more often than matters, that an entry was used; whether it is still there."""
         now = self.settings.clock()
         if not 0 <= now - entry.used < TOUCH_EVERY:
             with self._if_possible():
-                self.update(source, used=now)
+                return self.update(source, used=now) is not None
+        return True
 
     def update(self, source: Source, **values: object) -> Entry | None:
         """Change some values of an entry, if it is still there, and give it back."""
@@ -178,14 +181,16 @@ class Store:
             NoRoomError: the disk has no room for them, whatever is evicted.
         """
         settings = self.settings
-        for file, size, used in self._evictable():
+        if self._free() < needed + settings.reserve_bytes:
+            self._stale_parts()
+        for entry in self._evictable(self._index.read()):
             fits = self.size() + here + needed <= settings.cache_bytes
             if fits and self._free() >= needed + settings.reserve_bytes:
                 break
-            if abs(settings.clock() - used) < settings.keep_recent:
+            if self._recent(entry):
                 break
-            logger.info("Evicting %s (%d bytes) to make room.", file, size)
-            self.forget(file)
+            logger.info("Evicting %s (%d bytes) to make room.", entry.file, entry.size)
+            self._forget(entry)
         free = self._free()
         if free < needed + settings.reserve_bytes:
             raise NoRoomError(
@@ -202,23 +207,15 @@ class Store:
             The names of the files that were removed.
         """
         removed: list[str] = []
-        for file, _, used in self._evictable():
-            old = unused_since is not None and used < unused_since
-            if (old or self.size() > keep_bytes) and self.forget(file):
-                removed.append(file)
-        return removed + [path.name for path in self._stale_parts()]
+        for entry in self._evictable(self._index.read()):
+            old = unused_since is not None and entry.used < unused_since
+            if (old or self.size() > keep_bytes) and self._forget(entry):
+                removed.append(entry.file)
+        return removed + self._stale_parts()
 
     def size(self) -> int:
         """Bytes of all files in the index."""
         return sum({e.file: e.size for e in self._index.read().loras.values()}.values())
-
-    def forget(self, file: str) -> bool:
-        """Remove a file and all entries of it; tell whether the file is gone."""
-        with self._index.change() as document:
-            gone = self._unlink(file)
-            if gone:
-                document.loras = {k: e for k, e in document.loras.items() if e.file != file}
-        return gone
 
     def local(self, source: LocalFile) -> Path:
         """The file of that name in one of the loras folders.
@@ -258,13 +255,31 @@ class Store:
                 document.local[str(path)] = Known(stat.st_size, stat.st_mtime_ns, digest)
         return digest
 
-    def _twin(self, document: Document, sha256: str) -> str | None:
-        """The file that has these bytes already."""
+    def _twin(self, document: Document, like: Entry) -> str | None:
+        """The file that has the bytes of an entry already, and its settings."""
         for entry in document.loras.values():
             path = self.path(entry)
-            if entry.sha256 == sha256 and path.is_file() and hash_of(path) == sha256:
+            alike = _bytes_of(entry) == _bytes_of(like) and path.is_file()
+            if alike and hash_of(path) == like.sha256:
                 return entry.file
         return None
+
+    def _put_beside(self, file: str, config: str | None) -> None:
+        """Keep the settings of a file beside it; the index is locked."""
+        if config is not None:
+            fresh = self._work / f"config-{self.settings.apart}.new"
+            write_whole((self.root / file).with_suffix(CONFIG), config, by=fresh)
+
+    def _forget(self, chosen: Entry) -> bool:
+        """Evict a file and all entries of it; tell whether it is gone.
+
+        One that somebody has used or pinned since it was chosen stays.
+        """
+        with self._index.change() as document:
+            gone = chosen in self._evictable(document) and self._unlink(chosen.file)
+            if gone:
+                document.loras = {k: e for k, e in document.loras.items() if e.file != chosen.file}
+        return gone
 
     def _enter(self, document: Document, source: Source, entry: Entry) -> Entry:
         """Write an entry whose file is in place; the file that it had before may go."""
@@ -278,18 +293,21 @@ class Store:
         )
         document.loras[key_of(source)] = fresh
         if old is not None and old.file not in {e.file for e in document.loras.values()}:
-            self._unlink(old.file)
+            held = self.path(old).is_file() and self._recent(old)
+            if held or not self._unlink(old.file):  # somebody may be reading it: it goes later
+                document.loras[old.file] = replace(old, pinned=False)
         return fresh
 
-    def _evictable(self) -> list[tuple[str, int, float]]:
-        """Files that may go with size and last use, the least recently used first."""
-        entries = self._index.read().loras.values()
+    def _recent(self, entry: Entry) -> bool:
+        """Whether somebody who was given the file may not have opened it yet."""
+        return abs(self.settings.clock() - entry.used) < self.settings.keep_recent
+
+    def _evictable(self, document: Document) -> list[Entry]:
+        """Of each file that may go the entry last used, the least recently used first."""
+        entries = sorted(document.loras.values(), key=lambda e: e.used)
         pinned = {e.file for e in entries if e.pinned}
-        found: dict[str, tuple[str, int, float]] = {}
-        for e in sorted(entries, key=lambda e: e.used):
-            if e.file not in pinned:
-                found[e.file] = (e.file, e.size, e.used)
-        return sorted(found.values(), key=lambda item: item[2])
+        last = {e.file: e for e in entries if e.file not in pinned}
+        return sorted(last.values(), key=lambda e: e.used)
 
     @contextmanager
     def _if_possible(self) -> Generator[None, None, None]:
@@ -314,15 +332,37 @@ class Store:
             return False
         return True
 
-    def _stale_parts(self) -> Iterator[Path]:
-        """Remove what broken fetches left long ago."""
+    def _stale_parts(self) -> list[str]:
+        """Remove what broken fetches left long ago, as far as we may; the names of the files."""
+        removed: list[str] = []
         for path in sorted(self._work.glob("*.part")):
             key = path.stem.partition("-")[0]
-            with try_lock(path.with_name(f"{key}.lock")) as held:
+            with suppress(OSError, StoreError), try_lock(path.with_name(f"{key}.lock")) as held:
                 # Far in the future is stale too: a clock was wrong then.
                 if held and abs(self.settings.clock() - path.stat().st_mtime) > STALE_PART:
                     Part(path.with_suffix("")).remove()
-                    yield path
+                    removed.append(path.name)
+        return removed
+
+
+def mark_of(config: str | None) -> str:
+    """What tells the settings of a file from others; empty for none."""
+    return "" if config is None else hashlib.sha256(config.encode()).hexdigest()
+
+
+def _bytes_of(entry: Entry) -> tuple[str, str]:
+    return entry.sha256, entry.config
+
+
+def _free_name(document: Document, source: Source, entry: Entry) -> str:
+    """A name that no other bytes have; who makes a file can choose the start of its hash."""
+    same = _bytes_of(entry)
+    taken = {e.file.lower() for e in document.loras.values() if _bytes_of(e) != same}
+    short, long = (
+        file_name(source, entry.name, "-".join(mark[:digits] for mark in same if mark))
+        for digits in (8, 32)
+    )
+    return long if short.lower() in taken else short
 
 
 def key_of(source: Source) -> str:
@@ -330,12 +370,12 @@ def key_of(source: Source) -> str:
     return hashlib.sha256(source.canonical().encode()).hexdigest()[:32]
 
 
-def file_name(source: Source, name: str, sha256: str) -> str:
-    """A safe, readable file name: where it comes from, its own name if it says more, its hash."""
+def file_name(source: Source, name: str, mark: str) -> str:
+    """A safe, readable file name: where it comes from, its own name if it says more, its mark."""
     stem = re.sub(r"\.(safetensors|tar)$", "", name, flags=re.IGNORECASE)
     plain = stem.lower() in ("", "lora", "trained_model", "pytorch_lora_weights", "flux-lora")
     words = source.label if plain or stem == source.label else f"{source.label}-{stem}"
     words = re.sub(r"[^A-Za-z0-9._-]+", "-", words).strip("-._")[:80].strip("-._") or "lora"
     if _RESERVED.fullmatch(words):
         words = f"lora-{words}"
-    return f"{words}-{sha256[:8]}.safetensors"
+    return f"{words}-{mark}.safetensors"

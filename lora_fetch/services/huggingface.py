@@ -200,7 +200,7 @@ def _pick(source: HuggingFace, api: Api) -> str:
     files: list[str] = []
     services = {origin(hub)}
     for _ in range(MAX_PAGES):
-        document, headers, url = api.json(url)
+        document, headers, url, _ = api.json(url)
         services.add(origin(url))
         files += [f["path"] for f in rows(document) if isinstance(f.get("path"), str)]
         links: list[dict[str, Any]] = requests.utils.parse_header_links(headers.get("Link", ""))

@@ -81,7 +81,7 @@ class Replicate(Source):
             raise _known(self, api, error) from None
         target = answer.url
         if answer.status >= 300:
-            target = urljoin(answer.url, answer.header("Location"))
+            target = urljoin(answer.url, answer.location)
         name = urlsplit(target).path.rsplit("/", 1)[-1]
         return Resolved(
             url=target,

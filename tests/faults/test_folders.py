@@ -16,7 +16,7 @@ from fetch.servers import lora, sha256
 from fetch.services import repository
 from fetch.world import World, entry_of, files, index
 
-from flux_hotswap.errors import NoRoomError, StoreError
+from flux_hotswap.errors import NoRoomError, OfflineError, StoreError
 from flux_hotswap.files.lock import locked
 from flux_hotswap.lora_fetch.fetch import Fetched
 
@@ -220,6 +220,30 @@ def test_what_a_broken_fetch_left_goes_by_its_age(world: World, age: float) -> N
     os.utime(part, (made, made))
     world.store.prune(keep_bytes=2**40)
     assert part.exists() is (abs(age) < DAY)
+
+
+@pytest.mark.parametrize("has_room", [False, True], ids=["short of room", "room enough"])
+def test_what_broken_fetches_left_makes_room(world: World, has_room: bool) -> None:
+    """Before a LoRA is evicted for it, and only where the disk is short."""
+    kept = world.fetch(world.cdn.file("/a.safetensors", DATA))
+    world.use(attempts=1)
+    for number in range(3):
+        url = world.cdn.file(f"/{number}.safetensors", lora(400_000), cut=[200_000])
+        with pytest.raises(OfflineError):
+            world.fetch(url)
+    for part in parts(world):
+        os.utime(part, (world.clock.now, world.clock.now))
+    world.clock.now += 2 * DAY
+    disk = 10**9 if has_room else 700_000
+
+    def free(_: Path) -> int:
+        return disk - sum(path.stat().st_size for path in world.loras.rglob("*") if path.is_file())
+
+    world.use(free_space=free)
+    found = world.fetch(world.cdn.file("/new.safetensors", lora(350_000)))
+    assert found.path.read_bytes() == lora(350_000)
+    assert len(parts(world)) == (3 if has_room else 0)
+    assert kept.path.exists()
 
 
 def test_what_another_process_is_writing_stays(world: World) -> None:

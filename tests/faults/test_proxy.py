@@ -223,7 +223,8 @@ def test_nor_does_a_redirect_lead_there(
 )
 def test_what_may_be_public_is_asked_of_it(proxied: World, proxy: Proxy, host: str) -> None:
     proxy.status = 403
-    with pytest.raises(OfflineError, match=f"{host} cannot be reached through the proxy"):
+    shown = host.encode("idna").decode()
+    with pytest.raises(OfflineError, match=f"{shown} cannot be reached through the proxy"):
         link(proxied, f"https://{host}/a.png")
     assert len(proxy.asked) == 1
 

@@ -145,6 +145,56 @@ def test_redirect_to_where_we_must_not_go(world: World, location: str, words: st
         world.fetch(world.cdn.url + "/a.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("location", "path"),
+    [
+        ("/grüße/猫.safetensors".encode(), "/gr%C3%BC%C3%9Fe/%E7%8C%AB.safetensors"),
+        ("/grüße.safetensors".encode("latin-1"), "/gr%C3%BC%C3%9Fe.safetensors"),
+        (b"/gr%C3%BC%C3%9Fe.safetensors", "/gr%C3%BC%C3%9Fe.safetensors"),
+        (b"/plain%20name.safetensors", "/plain%20name.safetensors"),
+    ],
+    ids=["utf-8", "latin-1", "escaped", "ascii"],
+)
+@pytest.mark.parametrize("through", ["link", "replicate"])
+def test_redirect_in_any_spelling(world: World, location: bytes, path: str, through: str) -> None:
+    def route(request: Request) -> None:
+        request.reply(302, b"", location=(world.cdn.url.encode() + location).decode("latin-1"))
+
+    world.cdn.file(path, DATA)
+    world.cdn.routes["/a.safetensors"] = world.replicate.routes["/a/b/_weights"] = route
+    text = "a/b" if through == "replicate" else world.cdn.url + "/a.safetensors"
+    assert world.fetch(text).sha256 == sha256(DATA)
+
+
+@pytest.mark.parametrize(
+    "host", ["猫.test", "grüße.test", "１２７.0.0.1", "\u2024.test", "a" * 70 + "ü"]
+)
+def test_redirect_to_a_host_in_any_script(world: World, host: str) -> None:
+    """In words, and to none that we must not ask."""
+    asked: list[str] = []
+
+    def resolver(host: str, _: int) -> list[str]:
+        asked.append(host)
+        return ["127.0.0.1" if host == "127.0.0.1" else "10.0.0.7"]
+
+    world.use(resolver=resolver)
+    location = f"https://{host}/a.safetensors".encode().decode("latin-1")
+    world.cdn.routes["/a.safetensors"] = to(location)
+    with pytest.raises((RefusedError, OfflineError)):
+        world.fetch(world.cdn.url + "/a.safetensors")
+    assert all(name.isascii() for name in asked)
+
+
+def test_a_host_in_any_script_is_asked_by_its_ascii_name(world: World) -> None:
+    port = world.cdn.port
+    world.use(allow=AllowList.parse("127.0.0.1 xn--z7x.test"), resolver=one("127.0.0.1"))
+    world.cdn.file("/b.safetensors", DATA)
+    location = f"http://猫.test:{port}/b.safetensors".encode().decode("latin-1")
+    world.cdn.routes["/a.safetensors"] = to(location)
+    assert world.fetch(world.cdn.url + "/a.safetensors").sha256 == sha256(DATA)
+    assert world.cdn.seen[-1].headers["host"] == f"xn--z7x.test:{port}"
+
+
 def test_redirect_loop(world: World) -> None:
     world.cdn.routes["/a.safetensors"] = to("/a.safetensors")
     with pytest.raises(RefusedError, match="more than 10 times"):

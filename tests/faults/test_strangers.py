@@ -88,6 +88,41 @@ def test_an_encoded_refusal_is_told_by_its_status(world: World) -> None:
         world.fetch(url)
 
 
+# --- refusals ---
+
+REFUSALS: dict[str, tuple[str, str]] = {
+    "blanks": ("xml", "<Message>" + " " * 4000 + "<x"),
+    "lines": ("xml", "<Details>" + "\r\n" * 2000 + "</Message>"),
+    "blanks and words": ("xml", "<Message>" + " a" * 2000 + "</Details>"),
+    "begun often": ("xml", "<Message>" * 450),
+    "ended often": ("xml", "<Message>" + "</Message" * 450),
+    "half a sign": ("xml", "<Message>" + "&#" * 2000 + "</Message>"),
+    "a long sign": ("xml", "<Message>&#" + "9" * 4050 + ";</Message>"),
+    "deep": ("json", '{"a":' * 800),
+    "quotes": ("json", '{"message": "' + '\\"' * 2000),
+    "plain": ("plain", "\t \n" * 1300),
+}
+
+
+@pytest.mark.parametrize(("kind", "body"), REFUSALS.values(), ids=REFUSALS)
+def test_a_refusal_costs_no_time(world: World, kind: str, body: str) -> None:
+    """The start of one once took a minute, in which nothing else in the process went on."""
+    content_type = "text/plain" if kind == "plain" else f"application/{kind}"
+    route = serve(body.encode(), 403, Content_Type=content_type)
+    world.cdn.routes["/a.safetensors"] = route
+    began = time.process_time()
+    with pytest.raises(FetchError, match=r"refuses \(HTTP 403"):
+        world.fetch(world.cdn.url + "/a.safetensors")
+    assert time.process_time() - began < 4
+
+
+def test_a_refusal_is_told_on_one_line(world: World) -> None:
+    body = b"<Error><Message>\n  Has\n\texpired. </Message><Details>\n Ask &amp; pay\n</Details>"
+    world.cdn.routes["/a.safetensors"] = serve(body, 403, Content_Type="application/xml")
+    with pytest.raises(FetchError, match=r"403: Has expired\. Ask & pay\)"):
+        world.fetch(world.cdn.url + "/a.safetensors")
+
+
 # --- bodies without a length ---
 
 

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from fetch.servers import lora, sha256, tar
+from fetch.servers import File, Request, lora, sha256, tar
 from fetch.world import World
 
 from flux_hotswap.errors import BadFileError, FetchError, NotFoundError, OfflineError, RefusedError
@@ -120,6 +120,55 @@ def test_a_short_web_page(world: World) -> None:
     with pytest.raises(BadFileError, match="a web page"):
         world.fetch(url)
     assert world.leftovers() == []
+
+
+def login(request: Request) -> None:
+    request.reply(200, b"<!doctype html>Too many have downloaded this", content_type="text/html")
+
+
+def inwards(request: Request) -> None:
+    request.reply(302, b"", location="https://10.0.0.1/portal")
+
+
+def compressed(request: Request) -> None:
+    request.reply(206, b"x", content_encoding="gzip")
+
+
+@pytest.mark.parametrize("route", [login, inwards, compressed, None])
+def test_a_refusal_leaves_what_is_here(world: World, route: Any) -> None:
+    """Gigabytes may have come before a proxy asks for a login."""
+    url = world.cdn.file("/a.safetensors", DATA, cut=[100_000])
+    world.use(attempts=1)
+    with pytest.raises(OfflineError):
+        world.fetch(url)
+    world.use(offline=route is None)
+    world.cdn.routes["/a.safetensors"] = route
+    with pytest.raises((BadFileError, RefusedError)):
+        world.fetch(url)
+    world.use(offline=False)
+    world.cdn.file("/a.safetensors", DATA)
+    assert world.fetch(url).path.read_bytes() == DATA
+    assert world.cdn.seen[-1].headers["range"] == "bytes=100000-"
+    assert world.leftovers() == []
+
+
+@pytest.mark.parametrize("route", [login, inwards, compressed])
+def test_a_refusal_of_some_connections_leaves_what_is_here(world: World, route: Any) -> None:
+    """One alone goes on after the pieces that came."""
+    data = lora(3 * 2**20)
+    world.use(parallel_from=2**20, probe_seconds=0.05, piece_bytes=2**19, connections=4)
+    served = File(data, rate=4_000_000)
+
+    def some(request: Request) -> None:
+        (served if request.headers["Range"].endswith("-") else route)(request)
+
+    world.cdn.routes["/a.safetensors"] = some
+    assert world.fetch(world.cdn.url + "/a.safetensors").path.read_bytes() == data
+    starts = [seen.headers["range"] for seen in world.cdn.seen]
+    assert starts[0] == "bytes=0-"
+    assert starts[-1].endswith("-")
+    assert starts[-1] != "bytes=0-"
+    assert len(starts) > 2
 
 
 def test_chunked_without_a_length(world: World) -> None:

@@ -331,7 +331,7 @@ NAMES = [
 
 @pytest.mark.parametrize(("text", "name", "stem"), NAMES)
 def test_file_names_are_ours(text: str, name: str, stem: str) -> None:
-    made = file_name(parse(text), name, "abcdef0123")
+    made = file_name(parse(text), name, "abcdef01")
     assert made == f"{stem}-abcdef01.safetensors"
     assert Path(made).name == made
 
