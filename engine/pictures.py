@@ -51,10 +51,20 @@ def read_source(field: str, source: str) -> bytes:
 
 
 def fingerprint(field: str, source: str) -> str:
-    """Return a text that changes when the file behind source does. A link is fetched once."""
+    """Return a text that changes when the file behind source does. A link is fetched once.
+
+    Args:
+        field: "image" or "mask".
+        source: what the widget holds, with the blanks that a request loses. A file that is not
+            there need not be: it may stand beside a connected picture.
+    """
+    source = source.strip()
     if not source or is_data_uri(source) or is_link(source):
         return ""
-    state = input_file(field, source).stat()
+    try:
+        state = input_file(field, source).stat()
+    except (RequestError, OSError):
+        return "missing"
     return f"{state.st_mtime_ns}-{state.st_size}"
 
 

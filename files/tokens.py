@@ -28,9 +28,15 @@ _LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)")
 _SHAPE = re.compile(r"[\x21-\x7e]+")
 
 
-def default_file() -> Path:
-    """Where tokens are looked for when ``FLUX_HOTSWAP_TOKENS`` is not set."""
-    return Path.home() / ".config" / "flux-hotswap" / "tokens"
+def default_file() -> Path | None:
+    """Where tokens are looked for when ``FLUX_HOTSWAP_TOKENS`` is not set.
+
+    None for a user without a home folder, as in a container.
+    """
+    try:
+        return Path.home() / ".config" / "flux-hotswap" / "tokens"
+    except RuntimeError:
+        return None
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ def load(
         SettingsError: the file cannot be trusted or read, or a token cannot be one.
     """
     named = environ.get(FILE_VARIABLE, "").strip()
-    path = Path(named).expanduser() if named else default_file
+    path = _expanded(named) if named else default_file
     saved = _read(path, must_exist=bool(named)) if path is not None else {}
     found: dict[str, str] = {}
     for names, url in ((HUB, hub), (CIVITAI, civitai), (REPLICATE, replicate_api)):
@@ -99,6 +105,16 @@ def hub_login() -> str | None:
 
 def _first(names: tuple[str, ...], values: Mapping[str, str]) -> str:
     return next((text for name in names if (text := values.get(name, "").strip())), "")
+
+
+def _expanded(named: str) -> Path:
+    try:
+        return Path(named).expanduser()
+    except RuntimeError:
+        raise SettingsError(
+            f"{named}, which {FILE_VARIABLE} names, starts with ~, and there is no such home "
+            "folder. Write the whole path."
+        ) from None
 
 
 def _read(path: Path, *, must_exist: bool) -> dict[str, str]:

@@ -22,16 +22,13 @@ from ..engine.pictures import check_source
 from ..engine.weights import missing_weights
 from ..errors import MissingFileError, RequestError, SaveError
 from ..ops.naming import DEFAULT_PREFIX, clean_prefix
-from ..prediction.fill import is_link
+from ..prediction.fill import BESIDE, is_link
 from ..prediction.plan import make_plan
 from ..prediction.request import by_field, check_value, parse_request, unwrap
 from ..prediction.spec import CUSTOM, FIELD, FIELDS, MODELS, Field, Kind
 from .refused import Refused, RefusedChoice
 
 FORM: Final = "FluxHotswapInputs"
-BESIDE: Final = ("go_fast_multiplier", "go_fast_lora", "input_image", "input_mask")
-"""Inputs of the form that are no fields of a request."""
-
 FIELD_OF: Final = {name: field.name for field in FIELDS for name in (field.name, *field.aliases)}
 """Fields by every name that counts for them."""
 
@@ -158,7 +155,8 @@ def _form(key: str, inputs: Inputs, prompt: Prompt) -> Found:
         return
     if has_image and not _takes_pictures(key, prompt):
         yield "image", "image: this graph takes no picture; connect a VAE to the Latent node"
-    for name in ("image", "mask"):
+    # A connected image wins; of a connected mask only the run can tell whether it is one.
+    for name in ("mask",) if is_link(inputs.get("input_image")) else ("image", "mask"):
         if source := _text(known, name):
             try:
                 check_source(name, source)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -49,6 +50,7 @@ def keep_before(request: Prediction) -> dict[str, str] | None:
 
 def _write(path: Path, data: bytes) -> None:
     if path.is_file():
+        os.utime(path)  # used last, so it goes last
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{uuid.uuid4().hex}.part")

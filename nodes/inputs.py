@@ -87,10 +87,13 @@ class FluxHotswapInputs(io.ComfyNode):
     def fingerprint_inputs(
         cls, seed: int | None = None, image: str | None = "", mask: str | None = "", **_: Any
     ) -> float | str:
-        """Run anew when a picture's file changes, or no seed is given and each run draws one."""
-        if seed is None:
+        """Run anew when a picture's file changes, or no seed is given and each run draws one.
+
+        What comes through a wire is None here: nobody knows yet which file its text names.
+        """
+        if seed is None or image is None or mask is None:
             return float("nan")  # a new one each time: a NaN equals itself when it is one object
-        return fingerprint("image", image or "") + fingerprint("mask", mask or "")
+        return f"{fingerprint('image', image)} {fingerprint('mask', mask)}"
 
     @classmethod
     async def execute(
@@ -113,8 +116,11 @@ class FluxHotswapInputs(io.ComfyNode):
         begin(plan, cls.hidden.prompt or {})
         wired = [
             name
-            for name, made in (("image", input_image), ("mask", input_mask))
-            if made is not None
+            for name, used, made in (
+                ("image", prediction.image, input_image),
+                ("mask", prediction.mask, input_mask),
+            )
+            if used is not None and used is made
         ]
         note(cls, warnings=list(plan.warnings), request=asked(prediction, wired))
         return io.NodeOutput(
@@ -138,7 +144,7 @@ def gather(
     Args:
         request: what was asked for.
         image: [B,H,W,C] 0..1, the connected picture.
-        mask: [B,H,W] 0..1, the connected mask.
+        mask: [B,H,W] 0..1, the connected mask; the one that LoadImage gives for none is none.
         strengths: what go_fast makes of LoRA strengths.
 
     Raises:
@@ -146,6 +152,14 @@ def gather(
         ImageError: the size of a named picture cannot be read, or its link cannot be had.
         ImageError: a named picture cannot be read.
     """
+    named, size = b"", None
+    if image is not None:
+        size = image.shape[2], image.shape[1]
+    elif request.image:
+        named = read_source("image", request.image)
+        size = upright_size(named, "image")
+    if mask is not None and is_placeholder(mask, size):
+        mask = None
     notes = [
         f"{field}: the connected one is used, not the one named in the field"
         for field, connected, named in (
@@ -154,28 +168,19 @@ def gather(
         )
         if connected is not None and named
     ]
-    named, size = b"", None
-    if image is not None:
-        size = image.shape[2], image.shape[1]
-    elif request.image:
-        named = read_source("image", request.image)
-        size = upright_size(named, "image")
     if image is not None and len(image) > 1:
         notes.append(f"image: the first of {len(image)} pictures is used")
-    has_mask = bool(request.mask) if mask is None else not is_placeholder(mask, size)
     plan = make_plan(
         request,
         seed=secrets.randbelow(RANDOM_SEED_LIMIT),
         image=size,
-        mask=has_mask,
+        mask=mask is not None or bool(request.mask),
         strengths=strengths,
     )
     if named:
         image = decode_picture(named, "image", fit=plan.size, warn=notes.append)
     del named  # a file's bytes are not kept beside its pixels
-    if not has_mask:
-        mask = None
-    elif mask is None and request.mask:
+    if mask is None and request.mask:
         named = read_source("mask", request.mask)
         mask = decode_mask(named, "mask", fit=plan.size, warn=notes.append)
     if mask is not None and (warning := mask_warning(mask, grid_mask(mask, *plan.size))):
@@ -198,20 +203,17 @@ def asked(prediction: Prediction, wired: Collection[str]) -> dict[str, Any]:
 
     Args:
         prediction: what runs.
-        wired: which of image and mask are connected.
+        wired: which of image and mask are connected, and used so.
 
     Returns:
         fields: each that has a value, with the seed that is used. left_out: the fields whose value
         cannot be said in a few words: a connected picture, and the bytes of a `data:` URI.
     """
     given: dict[str, Any] = {**asdict(prediction.request), "seed": prediction.plan.seed}
-    used = {"image": prediction.image, "mask": prediction.mask}
-    left_out = [name for name in wired if used[name] is not None]
+    left_out = list(wired)
     left_out += [name for name in SOURCES if name not in wired and is_data_uri(given[name] or "")]
     fields = {
-        name: value
-        for name, value in given.items()
-        if value is not None and name not in wired and name not in left_out
+        name: value for name, value in given.items() if value is not None and name not in left_out
     }
     return {"fields": fields, "left_out": left_out}
 

@@ -118,4 +118,12 @@ class FluxHotswapSave(io.ComfyNode):
         graph = {"prompt": cls.hidden.prompt, **(cls.hidden.extra_pnginfo or {})}
         graph["flux_hotswap"] = record
         kept = {key: value for key, value in graph.items() if value is not None}
-        return metadata.pack(kept, parameters=parameters(record), home=str(Path.home()))
+        return metadata.pack(kept, parameters=parameters(record), home=_home())
+
+
+def _home() -> str:
+    """Return the user's home folder, empty for a user who has none, as in a container."""
+    try:
+        return str(Path.home())
+    except RuntimeError:
+        return ""

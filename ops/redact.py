@@ -10,11 +10,13 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Final
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
 REDACTED: Final = "[removed]"
 
@@ -114,9 +116,34 @@ def clean_text(text: str, home: str) -> str:
         text = _ADDRESS.sub(lambda match: _bare_word(match[0]), text)
     for pattern in _SECRET_TEXT:
         text = pattern.sub(lambda m: (m.group(1) if m.lastindex else "") + REDACTED, text)
-    if len(home) > 1 and home in text:
-        text = re.sub(rf"(?<![\w.-]){re.escape(home)}(?=[\\/\"'\s]|$)", "~", text)
+    if pattern := _home_pattern(home):
+        text = pattern.sub("~", text)
     return text
+
+
+# --- the home folder ---
+
+
+@cache
+def _home_pattern(home: str) -> re.Pattern[str] | None:
+    """Return what finds a home folder as people, addresses and JSON within a text write it.
+
+    Args:
+        home: an absolute path, or one that is no folder of somebody's: empty, a root, `~`.
+    """
+    first, *parts = re.split(r"[\\/]+", home.rstrip("\\/"))
+    if not parts:
+        return None
+    start = "" if first else r"(?:\\?/|\\{1,4})"
+    names = r"[\\/]{1,8}".join(_spelt(part) for part in (first, *parts) if part)
+    how = re.IGNORECASE if "\\" in home else 0  # Windows tells no capitals apart
+    return re.compile(rf"(?<![\w.-]){start}{names}(?!\.?[\w-])", how)
+
+
+def _spelt(part: str) -> str:
+    # A name as it is, in an address and in JSON; half a character must not end the run.
+    ways = {part: None, quote(part, errors="replace"): None, json.dumps(part)[1:-1]: None}
+    return f"(?:{'|'.join(map(re.escape, ways))})"
 
 
 # --- addresses ---

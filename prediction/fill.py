@@ -17,6 +17,8 @@ Prompt: TypeAlias = "dict[str, dict[str, Any]]"
 INPUTS_CLASS: Final = "FluxHotswapInputs"
 LATENT_CLASS: Final = "FluxHotswapLatent"
 SAVE_CLASS: Final = "FluxHotswapSave"
+BESIDE: Final = ("go_fast_multiplier", "go_fast_lora", "input_image", "input_mask")
+"""Inputs of the form that are no fields of a request."""
 API_FOLDER: Final = "flux_hotswap_api"
 """Folder below ComfyUI's output folder for pictures that the API fetches and then removes."""
 
@@ -29,8 +31,9 @@ def workflow_for(request: Mapping[str, Any]) -> str:
 def fill_prompt(prompt: Prompt, request: Mapping[str, Any]) -> Prompt:
     """Return a copy of prompt whose Inputs node asks for request.
 
-    Fields that the request leaves out are left out, so that the node's own defaults apply and a
-    missing seed is drawn anew. A picture that is connected stays so unless the request names one.
+    Fields that the request leaves out are left out, also those that are connected, so that the
+    node's own defaults apply and a missing seed is drawn anew. A picture that is connected stays so
+    unless the request names one, and so does what is no field.
 
     Args:
         prompt: an API prompt with one Inputs node; other nodes stay as they are.
@@ -40,22 +43,20 @@ def fill_prompt(prompt: Prompt, request: Mapping[str, Any]) -> Prompt:
         RequestError: the request is not valid, or the prompt has no way to take one of its fields.
     """
     parsed = parse_request(request)
-    if parsed.image is None:
-        make_plan(parsed, seed=0, mask=parsed.mask is not None)
     filled = copy.deepcopy(prompt)
     ids = [key for key, node in filled.items() if node["class_type"] == INPUTS_CLASS]
     if len(ids) != 1:
         raise InputError(f"the prompt has {len(ids)} {INPUTS_CLASS} nodes; give one that has one")
-    before: dict[str, Any] = filled[ids[0]]["inputs"]
-    wires: dict[str, Any] = {
-        name: value for name, value in before.items() if isinstance(value, list)
-    }
+    inputs: dict[str, Any] = filled[ids[0]]["inputs"]
+    kept = {name: value for name, value in inputs.items() if name in BESIDE}
+    if parsed.image is None and "input_image" not in kept:
+        make_plan(parsed, seed=0, mask=parsed.mask is not None)
     given = {name: value for name, value in asdict(parsed).items() if value is not None}
     for name in ("image", "mask"):
         if name in given:
             _check_taken(filled, name, given[name])
-            wires.pop(f"input_{name}", None)
-    filled[ids[0]]["inputs"] = given | wires
+            kept.pop(f"input_{name}", None)
+    filled[ids[0]]["inputs"] = given | kept
     return filled
 
 

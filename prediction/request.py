@@ -121,6 +121,8 @@ def _value(field: Field, value: object) -> Any:
             raise RequestError(field.name, None, field.allowed, "is missing")
         return field.default
     checked = check_value(field, value)
+    if field.kind is Kind.URI:
+        checked = checked.strip()  # as of a LoRA: pasted text often ends in a line break
     # An emptied text box means "nothing", but an empty prompt is a prompt.
     blank = isinstance(checked, str) and not checked.strip() and not field.required
     return None if blank else checked

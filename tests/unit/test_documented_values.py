@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 
 import pytest
 from runtime.pages import page
@@ -28,6 +29,7 @@ from flux_hotswap.tools.nodes_info import RECORDED
 A100_MULTIPROCESSORS = 108
 MIB, GIB = 2**20, 2**30
 RULES = Settings()
+TOKENS = default_file() or Path()
 
 INPUTS, LATENT = "js/docs/FluxHotswapInputs.md", "js/docs/FluxHotswapLatent.md"
 LOADER, LORA = "js/docs/FluxHotswapLoader.md", "js/docs/FluxHotswapLora.md"
@@ -91,7 +93,7 @@ PHRASES = [
     (SOURCES, f"| `FLUX_HOTSWAP_CACHE_SIZE` | `{RULES.cache_bytes // GIB}G` |"),
     (SOURCES, f"| `FLUX_HOTSWAP_RECHECK_HOURS` | `{RULES.recheck_after / 3600:g}` |"),
     (SOURCES, f"| `HF_ENDPOINT` | `{RULES.endpoints.hub}` |"),
-    (SOURCES, f"| `{FILE_VARIABLE}` | `~/{default_file().relative_to(default_file().home())}` |"),
+    (SOURCES, f"| `{FILE_VARIABLE}` | `~/{TOKENS.relative_to(Path.home())}` |"),
     (SOURCES, f"less than {RULES.reserve_bytes // GIB} GB free"),
     (SOURCES, f"header that is too large ({header.MAX_HEADER // MIB} MB)"),
     (SOURCES, f"more than {header.MAX_TENSORS:,} tensors"),

@@ -12,6 +12,7 @@ import pytest
 
 from flux_hotswap.errors import RequestError
 from flux_hotswap.prediction.fill import fill_prompt, workflow_for
+from flux_hotswap.prediction.spec import FIELDS, Field
 from flux_hotswap.tools.graph import Graph, Prompt
 from flux_hotswap.tools.nodes_info import read_nodes
 from flux_hotswap.tools.workflows import built
@@ -57,6 +58,49 @@ def test_a_connected_picture_stays_until_one_is_named() -> None:
     assert named["image"] == "b.png"
 
 
+CONNECTED: dict[str, dict[str, Any]] = {
+    "mask": {"mask": "m.png"},
+    "no size": {"aspect_ratio": "custom"},
+    "one side": {"aspect_ratio": "custom", "width": 512},
+}
+
+
+@pytest.mark.parametrize("fields", CONNECTED.values(), ids=CONNECTED)
+def test_a_connected_picture_counts_as_one(fields: dict[str, Any]) -> None:
+    """It allows what an image allows; what the request names takes the place of its own wire."""
+    filled = inputs(fill_prompt(load("inpaint"), {"prompt": "a", **fields}))
+    assert filled.items() >= {"prompt": "a", **fields}.items()
+    assert "input_image" in filled
+    assert ("input_mask" in filled) != ("mask" in fields)
+
+
+REQUEST: dict[str, Any] = {field.name: field.choices[-1] for field in FIELDS if field.choices}
+REQUEST |= {"prompt": "a", "image": "b.png", "mask": "m.png", "lora": "b/c", "extra_lora": "d/e"}
+REQUEST |= {"height": 256, "width": 512, "prompt_strength": 0.5, "num_outputs": 2, "seed": 7}
+REQUEST |= {"num_inference_steps": 3, "guidance_scale": 2, "output_quality": 50, "lora_scale": 0.5}
+REQUEST |= {"disable_safety_checker": True, "go_fast": False, "extra_lora_scale": 0.25}
+
+
+@pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
+def test_the_request_wins_over_what_a_field_is_connected_to(field: Field) -> None:
+    prompt = load("flux_lora_schema")
+    inputs(prompt)[field.name] = ["99", 0]
+    assert inputs(fill_prompt(prompt, REQUEST))[field.name] == REQUEST[field.name]
+    left_out = inputs(fill_prompt(prompt, {"prompt": "a"}))
+    assert left_out.get(field.name) in ("a" if field.required else field.default, None)
+
+
+@pytest.mark.parametrize("value", [["99", 0], 1.25], ids=["connected", "set"])
+def test_what_is_no_field_stays(value: Any) -> None:
+    prompt = load("flux_lora_schema")
+    every = {entry.name for entry in read_nodes()["FluxHotswapInputs"].inputs}
+    beside = dict.fromkeys(every - {field.name for field in FIELDS}, value)
+    inputs(prompt).update(beside)
+    assert len(beside) == 4
+    filled = inputs(fill_prompt(prompt, {"prompt": "a"}))
+    assert {name: filled[name] for name in beside} == beside
+
+
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
@@ -82,8 +126,6 @@ def test_the_workflow_fits_the_request(request_: dict[str, Any], name: str) -> N
 
 
 def test_every_field_is_an_input_of_one_node() -> None:
-    from flux_hotswap.prediction.spec import FIELDS
-
     assert {field.name for field in FIELDS} <= inputs(load("flux_lora_schema")).keys()
 
 
