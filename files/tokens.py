@@ -79,7 +79,7 @@ def load(
         SettingsError: the file cannot be trusted or read, or a token cannot be one.
     """
     named = environ.get(FILE_VARIABLE, "").strip()
-    path = _expanded(named) if named else default_file
+    path = expanded(named, FILE_VARIABLE) if named else default_file
     saved = _read(path, must_exist=bool(named)) if path is not None else {}
     found: dict[str, str] = {}
     for names, url in ((HUB, hub), (CIVITAI, civitai), (REPLICATE, replicate_api)):
@@ -107,13 +107,18 @@ def _first(names: tuple[str, ...], values: Mapping[str, str]) -> str:
     return next((text for name in names if (text := values.get(name, "").strip())), "")
 
 
-def _expanded(named: str) -> Path:
+def expanded(named: str, variable: str) -> Path:
+    """Return the path that a variable names, with the user's home folder for `~`.
+
+    Raises:
+        SettingsError: this user has none.
+    """
     try:
         return Path(named).expanduser()
     except RuntimeError:
         raise SettingsError(
-            f"{named}, which {FILE_VARIABLE} names, starts with ~, and there is no such home "
-            "folder. Write the whole path."
+            f"{named}, which {variable} names, starts with ~, and there is no such home folder. "
+            "Write the whole path."
         ) from None
 
 

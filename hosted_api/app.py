@@ -68,7 +68,8 @@ async def build(
         StoreError: the state folder cannot be used.
     """
     async with contextlib.AsyncExitStack() as failing:
-        # Inside ComfyUI it is called at its own machine's address, which no certificate names.
+        # It speaks to ComfyUI alone. Inside that it does so by its own machine's address, which no
+        # certificate names.
         connector = aiohttp.TCPConnector(ssl=stop is not None)
         session = await failing.enter_async_context(aiohttp.ClientSession(connector=connector))
         service, work = _service(options, where, session)
@@ -143,7 +144,7 @@ def _service(
     webhooks = Webhooks(store, settings, secrets.webhook_key, present.told, time.time, counting)
     pool = _pool(options, session, secrets)
     sources = Sources(uploads, outputs, base)
-    prompts = Prompts(read_workflow(options.workflow), sources.find)
+    prompts = Prompts(read_workflow(options.workflow), sources)
     dispatcher = Dispatcher(options, store, outputs, pool, changes, webhooks, prompts.of, metrics)
     service = Service(
         options, store, links, outputs, present, uploads, sources, webhooks, changes, dispatcher,

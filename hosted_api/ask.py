@@ -36,7 +36,7 @@ _PLAIN: Final = re.compile(r"\w{1,40}", re.ASCII)
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|)")
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
 _LORAS: Final = ("lora", "extra_lora")
-_PICTURES: Final = ("image", "mask")
+PICTURES: Final = ("image", "mask")
 _PICTURE_FORMS: Final = "give a data: URI, an https link, or a file sent to /v1/files"
 
 
@@ -209,7 +209,7 @@ def _request(
     except RequestError as error:
         raise refused([(error.field, error.allowed)]) from None
     wrong += [(name, why) for name in _LORAS if (why := _lora(given.get(name, ""), options))]
-    wrong += [(name, why) for name in _PICTURES if (why := _picture(given.get(name, "")))]
+    wrong += [(name, why) for name in PICTURES if (why := _picture(given.get(name, "")))]
     if wrong:
         raise refused(wrong)
     return {name: value for name, value in asdict(parsed).items() if value is not None}
@@ -265,7 +265,7 @@ def _picture(text: str) -> str:
 
 def _bare(name: str, value: Any) -> Any:
     """Return a source as it is checked, and so as it is drawn: without the blanks around it."""
-    return value.strip() if name in (*_LORAS, *_PICTURES) else value
+    return value.strip() if name in (*_LORAS, *PICTURES) else value
 
 
 def _notes(dropped: Sequence[str]) -> tuple[str, ...]:

@@ -122,9 +122,13 @@ class ComfyClient:
         """Stop and drop everything that this API's process before has left."""
         queue = await self.queue()
         for prompt_id, prompt in (queue.running | queue.pending).items():
-            if _saves_as(prompt, f"{API_FOLDER}/{self._mark}"):
+            if self.is_ours(prompt):
                 await self.stop(prompt_id)
         await self._post(DROP_ROUTE, {"prefix": self._mark})
+
+    def is_ours(self, prompt: Prompt) -> bool:
+        """Whether a prompt is this API's."""
+        return _saves_as(prompt, f"{API_FOLDER}/{self._mark}")
 
     async def _get(self, path: str) -> Json:
         try:

@@ -182,7 +182,8 @@ class ComfyWorker:
             # The queue first: a prompt goes from there to the history in one step.
             queue = await self._client.queue()
             waiting = wanted in queue.running or wanted in queue.pending
-            if wanted in queue.pending:  # others' prompts are before it, of which nothing is told
+            ours = any(self._client.is_ours(prompt) for prompt in queue.running.values())
+            if wanted in queue.pending and not ours:  # others' are before it, and say nothing to us
                 follower.heard()
         entry = await self._client.history(wanted)
         if entry is not None:

@@ -10,15 +10,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias, cast
 
-from ..errors import SettingsError
+from ..errors import InputError, SettingsError
 from ..prediction.fill import Prompt, fill_prompt, workflow_for
+from .ask import PICTURES
 from .job import Job
-from .sources import PICTURES
+from .sources import Sources
 
 WORKFLOWS: Final = Path(__file__).parents[1] / "workflows" / "api"
-
-Find: TypeAlias = "Callable[[str, str], Path | None]"
-"""Gives where a picture lies that an owner's input names by an address of ours."""
 
 Workflow: TypeAlias = "Callable[[Mapping[str, Any]], Prompt]"
 """Gives the API prompt that serves a request."""
@@ -42,12 +40,12 @@ class Prompts:
 
     Args:
         workflow: what is filled.
-        find: the pictures that lie here.
+        sources: the pictures that lie here.
     """
 
-    def __init__(self, workflow: Workflow, find: Find) -> None:
+    def __init__(self, workflow: Workflow, sources: Sources) -> None:
         self._workflow = workflow
-        self._find = find
+        self._sources = sources
 
     async def of(self, job: Job) -> Prompt:
         """Return a job's prompt, with the pictures that lie here as data in it.
@@ -56,12 +54,16 @@ class Prompts:
 
         Raises:
             RequestError: the workflow has no way to take one of the fields.
+            InputError: a picture of ours has gone since it was asked for.
         """
         request = dict(job.request)
         for name in PICTURES:
-            path = self._find(job.owner, str(request.get(name) or ""))
+            text = str(request.get(name) or "")
+            path = self._sources.find(job.owner, text)
             if path is not None:
                 request[name] = await asyncio.to_thread(_as_data, path)
+            elif self._sources.is_here(text):
+                raise InputError(f"{name}: it is not there any more; send it to /v1/files again")
         return fill_prompt(self._workflow(request), request)
 
 

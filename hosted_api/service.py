@@ -15,7 +15,7 @@ from typing import Final
 from ..errors import CallError
 from ..prediction.data_uri import is_data_uri, read_data_uri
 from ..prediction.spec import RANDOM_SEED_LIMIT
-from .ask import Asked, refused
+from .ask import PICTURES, Asked, refused
 from .changes import Changes
 from .dispatch import Dispatcher
 from .job import API, Job, Status, new_id
@@ -25,7 +25,7 @@ from .options import Options
 from .outputs import Outputs
 from .present import Presenter
 from .refused import Call, Refused
-from .sources import PICTURES, Sources
+from .sources import Sources
 from .store import Store
 from .uploads import Uploads
 from .urgency import granted, read_priority
@@ -159,22 +159,30 @@ class Service:
         )
 
     def _as_files(self, asked: Asked, owner: str, seconds: float) -> dict[str, str]:
-        """Return the addresses of pictures that came as data, once they are kept as files.
+        """Return the addresses of pictures that are kept as files now, as long as the job.
+
+        Those that came as data, and those that were drawn here, which go with their own job.
 
         Raises:
             CallError: one is broken, or there is no room.
         """
         found: dict[str, str] = {}
         for name in PICTURES:
-            text = str(asked.request.get(name) or "")
-            if not is_data_uri(text) or len(text) <= INLINE:
-                continue
-            try:
-                data = read_data_uri(text)
-            except ValueError as error:
-                raise refused([(name, str(error))]) from None
-            found[name] = self.uploads.keep(owner, name, data, seconds)
+            data = self._data_of(name, str(asked.request.get(name) or ""))
+            if data is not None:
+                found[name] = self.uploads.keep(owner, name, data, seconds)
         return found
+
+    def _data_of(self, name: str, text: str) -> bytes | None:
+        drawn = self.outputs.find(text)
+        if drawn is not None:
+            return drawn.read_bytes()
+        if not is_data_uri(text) or len(text) <= INLINE:
+            return None
+        try:
+            return read_data_uri(text)
+        except ValueError as error:
+            raise refused([(name, str(error))]) from None
 
     # --- looking and waiting ---
 

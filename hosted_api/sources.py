@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..prediction.data_uri import DATA_LIMIT, is_data_uri
-from .ask import refused
+from .ask import PICTURES, refused
 from .outputs import Outputs
 from .uploads import Uploads
-
-PICTURES: Final = ("image", "mask")
 
 TOGETHER: Final = 72 * 2**20
 """Bytes of all pictures of a call: ComfyUI takes prompts of 100 MB, where they are in base64."""
@@ -55,17 +53,20 @@ class Sources:
 
     def _size(self, name: str, text: str, owner: str) -> int:
         """Return the bytes of a picture that lies here, or is in the call; 0 for any other."""
-        path = self.find(owner, text)
-        if path is not None:
-            size = path.stat().st_size
-        elif text.startswith(self._starts()):
+        size = len(text) * 3 // 4 if is_data_uri(text) else 0
+        if self.is_here(text):
+            path = self.find(owner, text)
+            try:
+                size = -1 if path is None else path.stat().st_size
+            except FileNotFoundError:  # its time has just ended
+                size = -1
+        if size < 0:
             raise refused([(name, "is not there any more, or not yours; send it to /v1/files")])
-        else:
-            size = len(text) * 3 // 4 if is_data_uri(text) else 0
         if size > DATA_LIMIT:
             raise refused([(name, f"has more than {DATA_LIMIT // 2**20} MB; send a smaller one")])
         return size
 
-    def _starts(self) -> tuple[str, ...]:
+    def is_here(self, text: str) -> bool:
+        """Whether an input is an address of ours, with a picture there or not."""
         base = self._base()
-        return ("/v1/files/", f"{base}/v1/files/", f"{base}/v1/outputs/")
+        return text.startswith(("/v1/files/", f"{base}/v1/files/", f"{base}/v1/outputs/"))

@@ -73,7 +73,8 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)  # the files beside it get what it has
+        path.touch(mode=0o600)
+        path.chmod(0o600)  # it may be from elsewhere; the files beside it get what it has
         self._db = sqlite3.connect(
             path, timeout=LOCKED, isolation_level=None, check_same_thread=False
         )

@@ -98,7 +98,7 @@ class Webhooks:
         self._places: Counter[str] = Counter()
         self._between: dict[str, tuple[Job, Event]] = {}
         self._telling: set[str] = set()
-        self._sent: set[str] = set()
+        self._unwritten: dict[str, float | None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def check(self, url: str) -> None:
@@ -146,8 +146,8 @@ class Webhooks:
 
     def _begin(self) -> None:
         """Send what is due and can be sent now."""
-        for message in list(self._sent):
-            self._drop(message)
+        for message, due in list(self._unwritten.items()):
+            self._write(message, due)  # else nothing goes: it would be sent again and again
         begun = True
         while begun and self._busy.total() < _AT_ONCE:
             full = [place for place, many in self._places.items() if many >= _AT_ONE_PLACE]
@@ -155,24 +155,31 @@ class Webhooks:
             begun = sum(self._begin_one(message) for message in messages) > 0
 
     def _begin_one(self, message: Message) -> bool:
-        """Send a message if it can be sent now: one of a job at a time, in order."""
+        """Send a message if it can be sent now: one of a job at a time, in order.
+
+        Returns:
+            Whether it is out of the way of those behind it.
+        """
         if message.job in self._busy or message.job in self._between:
             return False
         job = self._store.get(message.job)
         if job is None or not job.webhook:
-            self._drop(message.id)
-            return False
+            self._write(message.id, None)
+            return True
         if self._busy.total() >= _AT_ONCE or self._places[origin(job.webhook)] >= _AT_ONE_PLACE:
             return False
         self._take(job)
         self._start(self._deliver(message, job))
         return True
 
-    def _drop(self, message: str) -> None:
-        """Drop a message; where that cannot be written now, it is not sent again all the same."""
-        self._sent.add(message)
-        self._store.delivered(message)
-        self._sent.discard(message)
+    def _write(self, message: str, due: float | None) -> None:
+        """Write when a message is to be sent again, or for None that it is not."""
+        self._unwritten[message] = due
+        if due is None:
+            self._store.delivered(message)
+        else:
+            self._store.postpone(message, due)
+        del self._unwritten[message]
 
     def _pause(self) -> float | None:
         """Return the seconds until there is something to do that nobody pokes for."""
@@ -188,12 +195,10 @@ class Webhooks:
         finally:
             self._give(job)
         again = event is Event.COMPLETED and outcome == _FAILED
+        left = again and message.tries < len(PAUSES)
+        outcome = _GIVEN_UP if again and not left else outcome
         try:
-            if again and message.tries < len(PAUSES):
-                self._store.postpone(message.id, self._clock() + PAUSES[message.tries])
-            else:
-                outcome = _GIVEN_UP if again else outcome
-                self._drop(message.id)
+            self._write(message.id, self._clock() + PAUSES[message.tries] if left else None)
         except sqlite3.Error as error:
             log.error("what became of a message cannot be written now: %s", error)
         self._count(event, outcome)

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 from ..errors import FetchError, SettingsError
 from ..files.settings import Settings, parse_size
-from ..files.tokens import default_file
+from ..files.tokens import default_file, expanded
 from .fetch import fetch
 from .parser import parse
 from .pasted import displayed
@@ -110,10 +110,9 @@ def _parser(command: str) -> argparse.ArgumentParser:
 
 def _store(arguments: argparse.Namespace, environ: Mapping[str, str], settings: Settings) -> Store:
     named: Path | None = arguments.dir
-    if named is None and environ.get("FLUX_HOTSWAP_LORAS"):
-        named = Path(environ["FLUX_HOTSWAP_LORAS"]).expanduser()
-    if named is None and environ.get("COMFYUI_DIR"):
-        named = Path(environ["COMFYUI_DIR"]).expanduser() / "models" / "loras"
+    for variable, below in (("FLUX_HOTSWAP_LORAS", ""), ("COMFYUI_DIR", "models/loras")):
+        if named is None and (folder := environ.get(variable)):
+            named = expanded(folder, variable) / below
     if named is None:
         raise SettingsError(
             "Which loras folder? Give --dir, or set FLUX_HOTSWAP_LORAS or COMFYUI_DIR."

@@ -26,7 +26,12 @@ export class Downloads {
     this.api = api;
     this.onEnd = onEnd;
     this.onProgress = onProgress;
-    /** @type {string | undefined} - of the graph that runs; undefined: not known */
+    /**
+     * Of the graph that was open when the run began; undefined: not known. Nobody says from which one it
+     * was queued, so that where that was another its downloads show here.
+     *
+     * @type {string | undefined}
+     */
     this.graphId = undefined;
     /** @type {Map<Node, Download>} */
     this.running = new Map();

@@ -56,9 +56,10 @@ class Receiver:
         self.seen.append(Seen(request.path_qs, headers, body, time.monotonic()))
         self.came.set()
         given = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        seconds, given = given if isinstance(given, tuple) else (0.0, given)
         if isinstance(given, float):
-            await asyncio.sleep(given)
-            given = 200
+            seconds, given = given, 200
+        await asyncio.sleep(seconds)
         if given == "gone":
             assert request.transport
             request.transport.abort()

@@ -61,6 +61,7 @@ def test_what_was_drawn_is_drawn_on_by_its_address(site: Site) -> None:
     body["input"] |= {"image": address, "prompt_strength": 0.5}
     made = post(site, "/v1/models/acme/plain/predictions", body, Prefer="wait").json()
     assert made["status"] == "succeeded", made
+    assert made["input"]["image"].startswith(f"{site.open.url}/v1/files/"), "it outlives the first"
     gone = {**body["input"], "image": address[:-1]}
     answer = post(site, "/v1/models/acme/plain/predictions", {"input": gone})
     assert [each["field"] for each in answer.json()["invalid_fields"]] == ["input.image"]

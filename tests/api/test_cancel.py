@@ -59,7 +59,7 @@ def test_what_waits_in_comfyui_is_taken_out(site: Site, second: Caller) -> None:
 
 def test_waiting_in_comfyui_behind_others_is_a_sign_of_life(site: Site, tmp_path: Path) -> None:
     first = Caller(site.open)
-    with HostedApi(tmp_path, site.comfy.server.url, "--stall", "1") as api:
+    with HostedApi(tmp_path, site.comfy.server.url, "--stall", "3") as api:
         second = Caller(api)
         drawn = create(first, **LONG, seed=4)
         first.until_steps(drawn)

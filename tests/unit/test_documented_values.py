@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
+from typing import cast
 
 import pytest
 from runtime.pages import page
@@ -29,7 +30,7 @@ from flux_hotswap.tools.nodes_info import RECORDED
 A100_MULTIPROCESSORS = 108
 MIB, GIB = 2**20, 2**30
 RULES = Settings()
-TOKENS = default_file() or Path()
+TOKENS = cast("Path", default_file())
 
 INPUTS, LATENT = "js/docs/FluxHotswapInputs.md", "js/docs/FluxHotswapLatent.md"
 LOADER, LORA = "js/docs/FluxHotswapLoader.md", "js/docs/FluxHotswapLora.md"

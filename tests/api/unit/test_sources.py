@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -9,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from flux_hotswap.errors import CallError
+from flux_hotswap.errors import CallError, InputError
+from flux_hotswap.hosted_api.job import Job
 from flux_hotswap.hosted_api.links import Links
 from flux_hotswap.hosted_api.options import Options
 from flux_hotswap.hosted_api.outputs import Outputs
+from flux_hotswap.hosted_api.prompts import Prompts, read_workflow
 from flux_hotswap.hosted_api.sources import TOGETHER, Sources
 from flux_hotswap.hosted_api.store import Store
 from flux_hotswap.hosted_api.uploads import Uploads
@@ -99,6 +102,23 @@ def test_files_of_others_are_none(here: World) -> None:
 )
 def test_what_is_not_here_is_refused_at_once(here: World, address: str) -> None:
     assert refusal(here, {"mask": address}) == "mask"
+
+
+def test_what_has_gone_while_the_job_waited_is_told(here: World) -> None:
+    """ComfyUI, which would be asked to fetch it from us, may not."""
+    request = {"seed": 1, "prompt": "a", "image": here.sent(5)}
+    job = Job(
+        id="j", owner="me", model="a/b", version="c", input={}, request=request, created=0.0,
+        deadline=9.0,
+    )  # fmt: skip
+    prompts = Prompts(read_workflow(None), here.sources)
+    filled = asyncio.run(prompts.of(job))
+    assert "data:application/octet-stream;base64," in str(filled)
+    path = here.sources.find("me", request["image"])
+    assert path is not None
+    path.unlink()
+    with pytest.raises(InputError, match="image: it is not there any more"):
+        asyncio.run(prompts.of(job))
 
 
 @pytest.mark.parametrize("address", ["https://x.org/v1/files/a", "http://127.0.0.1:5001/a.png"])

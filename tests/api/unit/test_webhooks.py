@@ -108,24 +108,28 @@ def test_a_receiver_that_hangs_holds_no_other(tmp_path: Path) -> None:
     run(tmp_path, test)
 
 
+@pytest.mark.parametrize("answer", [200, 500])
 def test_a_database_that_is_held_only_delays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: int
 ) -> None:
     monkeypatch.setattr(store, "LOCKED", 0.01)
     monkeypatch.setattr(webhooks, "_AGAIN", 0.05)
 
     async def test(here: Here) -> None:
-        async with receiver(0.1, 200) as there:
+        tries = 1 if answer == 200 else 2
+        async with receiver((0.1, answer), 200) as there:
             first, second = here.job(there.url), here.job(there.url)
             here.finish(first)
             await there.got(1)  # and before its answer comes
             with held(tmp_path / "jobs.sqlite"):
                 await asyncio.sleep(0.5)
-                assert len(there.seen) == 1, "it was taken, though that could not be written"
+                assert len(there.seen) == 1, "what became of it could not be written"
+            await there.got(tries)
             here.finish(second)
-            await there.got(2)
+            await there.got(tries + 1)
             await here.idle()
-        assert here.counted == [("completed", "delivered")] * 2
+        failed = [("completed", "failed")] * (tries - 1)
+        assert here.counted == [*failed, *[("completed", "delivered")] * 2]
 
     run(tmp_path, test)
 
