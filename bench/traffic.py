@@ -156,7 +156,7 @@ def has_text_axes() -> bool:
 
 def least(net: Any, side: int) -> float:
     """Return the bytes in bf16 that any LoRA moves which runs behind all its layers."""
-    layers = inside.pack("engine.beside").quantised_layers(net)
+    layers = quantised(net)
     image = (side // 16) ** 2
     moved = 0
     for name, layer in layers.items():
@@ -165,11 +165,17 @@ def least(net: Any, side: int) -> float:
     return moved
 
 
+def quantised(net: Any) -> dict[str, Any]:
+    """Return the layers in int8, by their names."""
+    layers = inside.pack("engine.beside").linear_layers(net)
+    return {name: layer for name, layer in layers.items() if layer.weight.dtype == torch.int8}
+
+
 def attach(net: Any) -> None:
     """Put a LoRA beside every int8 layer, as the engine does."""
     beside = inside.pack("engine.beside")
     hooks = beside.attached(net)
-    for name, layer in beside.quantised_layers(net).items():
+    for name, layer in quantised(net).items():
         up = torch.empty(layer.out_features, RANK, dtype=torch.bfloat16, device="meta")
         down = torch.empty(RANK, layer.in_features, dtype=torch.bfloat16, device="meta")
         hooks.add(name, [beside.Factors(up, down)], up.device, up.dtype)

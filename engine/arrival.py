@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 from ..ops.checkpoint.layout import is_block_linear
 from ..ops.lora.changes import Place
 from .rows import Rows
+from .unpatched import unpatched
 
 if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
     from torch import Tensor
 
     from ..ops.hosted.change import Change
@@ -61,12 +63,12 @@ def everywhere(strength: float) -> Arrivals:
 
 
 def arrivals_of(
-    network: Any, changes: Mapping[str, Change], coefficient: float, key: object, device: Any
+    model: ModelPatcher, changes: Mapping[str, Change], coefficient: float, key: object, device: Any
 ) -> Arrivals:
     """Return what arrives of a LoRA on a model, computed once for file, model and strength.
 
     Args:
-        network: ComfyUI's model, which holds the weights.
+        model: holds the weights; what is patched into them at the moment does not count.
         changes: what the LoRA does to each weight, by the core's names.
         coefficient: what the hosted model adds it with.
         key: tells files apart.
@@ -74,14 +76,15 @@ def arrivals_of(
     """
     from ..ops.hosted.strength import arriving
 
-    known = _known(network)
+    known = _known(model.model)
     found = known.results.get((key, coefficient))
     if found is None:
-        layers = dict(network.named_modules())
+        layers = dict(model.model.named_modules())
         strengths = {}
         for name, change in changes.items():
             if is_block_linear(name.removeprefix(_PREFIX)):
-                base = known.base(name, layers[name.removesuffix(".weight")], device)
+                rows = Rows.of(layers[name.removesuffix(".weight")], unpatched(model, name))
+                base = known.base(name, rows, device)
                 strengths[name] = arriving(base, change, coefficient).strength
         found = Arrivals(strengths, coefficient, _mean(changes, strengths, coefficient))
         known.keep((key, coefficient), found)
@@ -113,12 +116,11 @@ class Known:
         while len(self.results) > KEPT:
             self.results.popitem(last=False)
 
-    def base(self, name: str, layer: Any, device: Any) -> Base:
+    def base(self, name: str, rows: Rows, device: Any) -> Base:
         """Return a layer's weight on the hosted engine's grid."""
         from ..ops.hosted.quantise import E4M3, E4M3_MAX, quantise, scale_for, widen
         from ..ops.hosted.strength import Base
 
-        rows = Rows.of(layer)
         largest = self._largest.get(name)
         if largest is None:
             largest = self._largest[name] = rows.largest(device)

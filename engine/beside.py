@@ -15,7 +15,9 @@ from ..ops.lora.beside import Dense, Factors, Kron, Lengths, rows_of, stack
 from ..ops.lora.changes import Place
 from .fetching import progress_bar
 from .models import interruptible
+from .rows import Rows
 from .sides import Side, side_of, sides_with
+from .unpatched import unpatched
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +51,7 @@ def add_beside(
     Raises:
         InterruptProcessingException: the user pressed cancel.
     """
-    layers = quantised_layers(model.model)
+    layers = quantised_layers(model)
     added: defaultdict[str, list[Side]] = defaultdict(list)
     slow: list[tuple[str, _Change]] = []
     done: set[Any] = set()
@@ -78,16 +80,18 @@ def _with_weights(
     tell = interruptible(progress_bar())
     for count, (name, change) in enumerate(changes):
         tell(count, len(changes))
-        yield name, sides_with(*change, layers[name], model.load_device)
+        rows = Rows.of(layers[name], unpatched(model, f"{name}.weight"))
+        yield name, sides_with(*change, rows, model.load_device)
 
 
-def quantised_layers(model: Any) -> dict[str, Any]:
-    """Return the linear layers of a model whose weights are quantised, by their names."""
+def quantised_layers(model: ModelPatcher) -> dict[str, Any]:
+    """Return the linear layers of a model whose weights were loaded quantised, by their names."""
     import torch
 
     whole = (torch.float32, torch.bfloat16, torch.float16)
-    layers = linear_layers(model)
-    return {n: layer for n, layer in layers.items() if stored_dtype(layer.weight) not in whole}
+    layers = linear_layers(model.model)
+    dtypes = {name: stored_dtype(unpatched(model, f"{name}.weight")) for name in layers}
+    return {name: layer for name, layer in layers.items() if dtypes[name] not in whole}
 
 
 def linear_layers(model: Any) -> dict[str, Any]:

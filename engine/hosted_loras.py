@@ -22,6 +22,7 @@ from .fetching import progress_bar
 from .hosted import hosted_layers
 from .models import interruptible
 from .stored_linear import parameter
+from .unpatched import unpatched
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -71,7 +72,7 @@ _FIELDS = ("weight", "scale", "scale_reciprocal")
 
 def _weight_of(model: ModelPatcher, layer: str, device: torch.device) -> Quantised:
     """Return a layer's weight as this clone has it, whichever clone is loaded."""
-    found: list[Any] = [model.get_model_object(f"{layer}.{field}") for field in _FIELDS]
+    found = (unpatched(model, f"{layer}.{field}") for field in _FIELDS)
     return Quantised(*(value.detach().to(device) for value in found))
 
 

@@ -251,7 +251,7 @@ def apply(
     if as_hosted and not merged:
         known = changes_of(fitting, shapes)
         device = model.load_device
-        arrivals = arrivals_of(model.model, known, strength, as_hosted, device)
+        arrivals = arrivals_of(model, known, strength, as_hosted, device)
     model = model.clone()
     if merged:
         done, left = merge_patches(model, fitting, strength)

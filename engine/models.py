@@ -172,7 +172,7 @@ def _load(
         made, route = load_fast(path, modulation=whole, engine=engine, dynamic=dynamic)
     else:
         made, route = load_flux(path, dynamic=dynamic), Route("bf16", "bf16", "go_fast off")
-    if quantised_layers(made.model):
+    if quantised_layers(made):
         attached(made.model)
     tell_in_bf16(made)
     return made, route

@@ -28,11 +28,16 @@ class Rows:
     group: int
 
     @staticmethod
-    def of(layer: Any) -> Rows:
-        """Return those of a layer."""
+    def of(layer: Any, weight: Any = None) -> Rows:
+        """Return those of a layer.
+
+        Args:
+            layer: the layer.
+            weight: its weight as it was loaded, see `engine.unpatched`; None for the live one.
+        """
         import torch
 
-        weight = layer.weight
+        weight = layer.weight if weight is None else weight
         inner = getattr(weight, "_qdata", None)
         if inner is not None and inner.dtype == torch.int8:
             told = weight._params

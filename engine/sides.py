@@ -36,18 +36,17 @@ def side_of(patch: Any, strength: float, offset: Any) -> Factors | Kron | None:
 
 
 def sides_with(
-    patch: Any, strength: float, offset: Any, layer: Any, device: torch.device
+    patch: Any, strength: float, offset: Any, rows: Rows, device: torch.device
 ) -> list[Side]:
-    """Return any patch as what runs beside a layer, as its weight is now.
+    """Return any patch as what runs beside a layer of some weight.
 
     Args:
         patch: as the core has it.
         strength: what it is multiplied by.
         offset: (dimension, start, length) of what it is for; None for all of the weight.
-        layer: the layer.
+        rows: of the weight.
         device: where it is computed.
     """
-    rows = Rows.of(layer)
     return _lengthened(patch, strength, offset, rows, device) or [
         _written_out(patch, strength, offset, rows, device)
     ]
