@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ _LONGEST: Final = 50
 
 _BLOCK: Final = 4096
 _SAMPLES: Final = 3
+
+log = logging.getLogger(__name__)
 
 Spans = Iterable[tuple[int, int]]
 """Where tensors lie in a file: first byte and the one behind the last."""
@@ -100,13 +103,19 @@ def touch(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a cached file and its record."""
-    _record_path(path).unlink(missing_ok=True)
+    """Delete a cached file, then its record: what cannot be deleted stays known.
+
+    Raises:
+        OSError: it cannot, as on Windows where a model of it is loaded.
+    """
     path.unlink(missing_ok=True)
+    _record_path(path).unlink(missing_ok=True)
 
 
 def prune(folder: Path, *, room: int, keep: Path) -> list[Path]:
     """Delete the files that were not used for longest, until the rest has room.
+
+    What cannot be deleted now, as on Windows while a model of it is loaded, stays for next time.
 
     Args:
         folder: of the cache.
@@ -126,10 +135,15 @@ def prune(folder: Path, *, room: int, keep: Path) -> list[Path]:
     for _, size, path in sorted(used):
         if total <= room:
             break
-        if path != keep:
+        if path == keep:
+            continue
+        try:
             remove(path)
-            deleted.append(path)
-            total -= size
+        except OSError as error:
+            log.warning("%s cannot be deleted now: %s", path.name, error)
+            continue
+        deleted.append(path)
+        total -= size
     return deleted
 
 

@@ -196,5 +196,27 @@ def test_other_peoples_files_stay(tmp_path: Path) -> None:
     assert left(tmp_path) == {"mine.safetensors", "x"}
 
 
+def test_what_cannot_be_deleted_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Windows deletes no file that a loaded model is mapped from."""
+    mapped = stored(tmp_path, "a", size=10, used=1)
+    stored(tmp_path, "b", size=10, used=2)
+    unlink = Path.unlink
+
+    def as_on_windows(path: Path, missing_ok: bool = False) -> None:
+        if path == mapped:
+            raise PermissionError(13, "in use", str(path))
+        unlink(path, missing_ok=missing_ok)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", as_on_windows)
+        (deleted,) = cache.prune(tmp_path, room=10, keep=tmp_path / "none")
+    assert deleted.name[0] == "b", "the next one makes the room"
+    assert mapped.name in caplog.text
+    assert cache.prune(tmp_path, room=0, keep=tmp_path / "none") == [mapped]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     assert cache.prune(tmp_path / "none", room=0, keep=tmp_path) == []
