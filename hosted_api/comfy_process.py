@@ -16,6 +16,7 @@ from ..errors import WorkerLostError
 CHILD: Final = Path(__file__).with_name("child.py")
 START_SECONDS: Final = 600.0
 STOP_SECONDS: Final = 10.0
+LOG: Final = "comfyui.log"
 LOG_LIMIT: Final = 32 * 2**20
 """Bytes of ComfyUI's log after which it begins anew at the next start."""
 
@@ -47,7 +48,7 @@ class ComfyProcess:
     @property
     def log_path(self) -> Path:
         """Where its log goes."""
-        return self._folder / "comfyui.log"
+        return self._folder / LOG
 
     @property
     def pid(self) -> int | None:

@@ -20,18 +20,24 @@ from ...errors import WorkerLostError
 from ...files.lock import locked, try_lock
 from ...prediction.fill import Prompt
 from ..comfy_client import ComfyClient
-from ..comfy_process import ComfyProcess
+from ..comfy_process import LOG, ComfyProcess
 from ..comfy_worker import ComfyWorker
 from ..job import Job
 from ..ports import free_port
 from ..worker import Progress, Told
-from .settings import read_settings
+from .settings import ReplicaSettings, read_settings
 
 MARK: Final = "0" * 12 + "-"
 """Of names of files in the ComfyUI that is the replica's alone."""
 
 FOLDERS: Final = "flux-hotswap-replicas"
-"""Below the system's temporary folder."""
+"""Below the folder that the settings name, or the system's temporary one."""
+
+PREFIX: Final = "replica-"
+"""Of the folder of one replica, so that nothing else is taken for one."""
+
+LOGS: Final = 5
+"""Of so many replicas that are gone the logs are kept."""
 
 log = logging.getLogger("ray.serve")
 
@@ -46,10 +52,9 @@ class ComfyReplica:
     async def __init__(self, given: Mapping[str, Any]) -> None:
         settings = read_settings(given)
         self._kept = contextlib.ExitStack()
-        root = Path(settings.folder or Path(tempfile.gettempdir(), FOLDERS))
-        folder = self._kept.enter_context(_own_folder(root))
+        folder = self._kept.enter_context(own_folder(root_of(settings)))
         port = free_port()
-        process = ComfyProcess(
+        self._process = process = ComfyProcess(
             Path(settings.comfyui),
             Path(settings.python) if settings.python else None,
             port,
@@ -82,7 +87,7 @@ class ComfyReplica:
                 raise
             # Ray would ask three times for health before it believed that; whoever waits for a
             # picture hears of the end of a process at once, and Ray starts a new replica.
-            log.error("the replica ends: %s", error)
+            log.error("the replica ends: %s (%s)", error, self._process.log_path)
             logging.shutdown()
             os._exit(1)
 
@@ -129,16 +134,42 @@ class ComfyReplica:
         }
 
 
+def root_of(settings: ReplicaSettings) -> Path:
+    """Return where the folders of replicas are, and nothing else."""
+    return Path(settings.folder or tempfile.gettempdir(), FOLDERS)
+
+
 @contextlib.contextmanager
-def _own_folder(root: Path) -> Generator[Path, None, None]:
-    """Make a folder for this process; folders of processes that are gone are removed."""
+def own_folder(root: Path) -> Generator[Path, None, None]:
+    """Make a folder for this process, and clear those of processes that are gone.
+
+    Args:
+        root: of these folders alone.
+    """
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
     with contextlib.ExitStack() as kept:
         with locked(root / "lock", sleep=time.sleep, cancelled=lambda: False):
-            for path in filter(Path.is_dir, root.iterdir()):
-                with try_lock(path / "lock") as free:
-                    if free:
-                        shutil.rmtree(path, ignore_errors=True)
-            folder = Path(tempfile.mkdtemp(dir=root))
+            _clear(root)
+            folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=root))
             kept.enter_context(try_lock(folder / "lock"))
         yield folder
+
+
+def _clear(root: Path) -> None:
+    """Remove what processes that are gone have left, all but the last logs: those say why."""
+    gone: list[Path] = []
+    for path in root.glob(f"{PREFIX}*/lock"):
+        with try_lock(path) as free:
+            if free:
+                gone.append(path.parent)
+    gone.sort(key=_ended, reverse=True)
+    for path in gone[:LOGS]:
+        for name in ("output", "temp"):
+            shutil.rmtree(path / name, ignore_errors=True)
+    for path in gone[LOGS:]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _ended(folder: Path) -> float:
+    log = folder / LOG
+    return log.stat().st_mtime if log.is_file() else 0.0

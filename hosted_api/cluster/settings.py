@@ -23,7 +23,8 @@ class ReplicaSettings:
         comfyui: its folder, on each machine.
         python: what runs it; empty for the Python that runs Ray.
         arguments: further arguments for its main.py.
-        folder: of logs and temporary files, on each machine; empty for one of the system's.
+        folder: in which logs and temporary files get a folder of their own, on each machine; empty
+            for the system's.
         gpus: of a replica: 1, a part of one, or 0.
         cpus: of a replica; torch uses as many threads.
         least: replicas that are always there, 0 where all may go while nothing is asked for.
@@ -73,13 +74,14 @@ def settings_of(options: Options, gpus: float) -> ReplicaSettings:
             "--workers ray starts one ComfyUI several times: give one --start FOLDER, and "
             "--replicas for how often."
         )
-    least, most = read_range(options.replicas) if options.replicas else (1, max(1, int(gpus)))
+    each = max(1, int(gpus))
+    least, most = read_range(options.replicas) if options.replicas else (each, each)
     return ReplicaSettings(
         comfyui=str(options.start[0].resolve()),
         python=str(options.python or ""),
         arguments=options.arguments,
         gpus=1.0 if gpus else 0.0,
-        least=least if options.replicas else most,
+        least=least,
         most=most,
         idle=options.idle,
         stall=options.stall,
