@@ -61,9 +61,9 @@ def options_of(settings: ReplicaSettings) -> dict[str, Any]:
     }
     if not settings.scales:
         return {**options, "num_replicas": settings.most}
+    # No number to begin with: Ray would go back to it at each change, whatever runs.
     options["autoscaling_config"] = {
         "min_replicas": settings.least,
-        "initial_replicas": settings.least,
         "max_replicas": settings.most,
         "target_ongoing_requests": 1,
         "upscale_delay_s": 3.0,

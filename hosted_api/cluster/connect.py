@@ -13,10 +13,10 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
 
-from ...errors import SettingsError
+from ...errors import SettingsError, WorkerLostError
 from ..options import Options
 from .app import build
-from .settings import APP, as_data, settings_of
+from .settings import APP, DEPLOYMENT, as_data, settings_of
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,15 @@ class Cluster:
     def handle(self) -> DeploymentHandle[Any]:
         """Return what calls the application; one that is not there is deployed first.
 
-        Its replicas need not be up yet.
+        So is one that Ray has given up, where we know what it is. Its replicas need not be up yet.
 
         Raises:
             SettingsError: it is not there, and `--start` does not say what it is.
         """
-        if APP in serve.status().applications:
+        known = serve.status().applications.get(APP)
+        if known is not None and self._given_up(known):
+            serve.delete(APP)
+        elif known is not None:
             return serve.get_app_handle(APP)
         if not self.options.start:
             raise SettingsError(
@@ -73,6 +76,9 @@ class Cluster:
         """Return what Ray says is wrong with the application; empty while it only begins.
 
         None where it is well; one that has scaled to zero is.
+
+        Raises:
+            WorkerLostError: Ray has given it up, and `handle` can deploy it again.
         """
         known = serve.status().applications.get(APP)
         if known is None:
@@ -80,7 +86,20 @@ class Cluster:
         if known.status is ApplicationStatus.RUNNING:
             return None
         told = [known.message, *(each.message for each in known.deployments.values())]
-        return "; ".join(filter(None, told))
+        said = "; ".join(filter(None, told))
+        if self._given_up(known):
+            raise WorkerLostError(f"No replica has started: {said}")
+        return said
+
+    def _given_up(self, known: Any) -> bool:
+        """Whether Ray starts no replica any more, none runs, and we can say what to start.
+
+        Three that fail as they start end an application for ever, also where it was a drive that
+        was not there yet.
+        """
+        running = known.deployments[DEPLOYMENT].replica_states if known.deployments else {}
+        failed = known.status is ApplicationStatus.DEPLOY_FAILED
+        return failed and bool(self.options.start) and not running.get("RUNNING")
 
     def leave(self) -> None:
         """End it if it is ours, else leave it as it is."""

@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from ray.exceptions import RayError, RayTaskError
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from ...errors import DrawError, HotswapError, WorkerLostError
@@ -276,7 +277,8 @@ def _heed_signals_again() -> None:
 async def _wait_for_one(handle: DeploymentHandle[Any]) -> None:
     response = handle.wake.remote()
     try:
-        with suppress(RayError):  # the replica died meanwhile; the next look asks again
+        # The replica died meanwhile, or no application can start one: the next look asks again.
+        with suppress(RayError, RayServeException):
             await response
     except asyncio.CancelledError:
         response.cancel()
