@@ -41,6 +41,9 @@ KNOWN: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 """Names that mean a model without a LoRA, with the fields that they stand for."""
 
+_RAYS: Final = frozenset({"ray_address", "replicas", "idle"})
+"""Options that say nothing to workers that are started here."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -247,6 +250,11 @@ def read_options(argv: Sequence[str]) -> Options:
     # Who is alone on the machine decides by calling; whoever lets others in has to say what they
     # may have fetched.
     given.setdefault("allow", ("*",) if is_loopback(host) and not given.get("tokens") else ())
+    if given.get("workers", LOCAL) == LOCAL and (alone := sorted(_RAYS & given.keys())):
+        raise SettingsError(
+            f"--{alone[0].replace('_', '-')} is for a cluster of Ray: add --workers ray, or leave "
+            "it out."
+        )
     return Options(**given)
 
 

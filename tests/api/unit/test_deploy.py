@@ -20,7 +20,7 @@ from flux_hotswap.hosted_api.cluster.settings import (
     settings_of,
 )
 from flux_hotswap.hosted_api.metrics import Metrics
-from flux_hotswap.hosted_api.options import read_options
+from flux_hotswap.hosted_api.options import Options, read_options
 
 ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "deploy"
@@ -50,6 +50,7 @@ def test_kubernetes_has_the_same_replicas(tmp_path: Path) -> None:
     groups = service["rayClusterConfig"]["workerGroupSpecs"]
     (app,) = serve_config()["applications"]
     assert groups[0]["maxReplicas"] == app["args"]["most"]
+    assert service["rayClusterConfig"]["enableInTreeAutoscaling"] is True, "there would be one pod"
     api = kinds["Deployment"]["spec"]["template"]["spec"]["containers"][0]
     # A full queue must not keep clients from what they have there.
     assert [api[f"{kind}Probe"]["httpGet"]["path"] for kind in ("liveness", "readiness")] == [
@@ -59,6 +60,35 @@ def test_kubernetes_has_the_same_replicas(tmp_path: Path) -> None:
     claims = {each["metadata"]["name"] for each in every if each["kind"].endswith("Claim")}
     used = set(re.findall(r"claimName: ([\w-]+)", (DEPLOY / "rayservice.yaml").read_text("utf-8")))
     assert used == claims
+
+
+def test_kubernetes_lets_the_operator_in() -> None:
+    """It deploys the replicas by Ray's dashboard, with the token that its pods have."""
+    text = (DEPLOY / "rayservice.yaml").read_text(encoding="utf-8")
+    kinds = {each["kind"]: each for each in yaml.safe_load_all(text)}
+    secret = kinds["RayService"]["spec"]["rayClusterConfig"]["authOptions"]["secretName"]
+    assert f"kubectl create secret generic {secret} --from-literal=auth_token=" in text
+    assert set(re.findall(r"secretKeyRef: \{(.+)\}", text)) == {f" name: {secret}, key: auth_token "}
+    rules = kinds["NetworkPolicy"]["spec"]["ingress"]
+    (operator,) = [rule for rule in rules if "kuberay-operator" in str(rule)]
+    assert operator["ports"] == [{"port": 8265}]
+
+
+@pytest.mark.parametrize("name", [".dockerignore", ".gitignore"])
+def test_secrets_stay_here(name: str) -> None:
+    """The image is pushed to a registry, and the repository to a server."""
+    told = (ROOT / name).read_text(encoding="utf-8").split()
+    written = {each.removeprefix("**/").strip("/") for each in told}
+    composed = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
+    assert composed["secrets"]["tokens"]["file"] in written
+    assert str(Options().state) in written
+
+
+@pytest.mark.parametrize("words", [["--ray-address", "auto"], ["--replicas", "2"], ["--idle", "9"]])
+def test_what_is_for_a_cluster_wants_one(words: list[str]) -> None:
+    with pytest.raises(SettingsError, match=f"{words[0]} is for a cluster.*--workers ray"):
+        read_options(["--start", "/c", *words])
+    read_options(["--start", "/c", "--workers", "ray", *words])
 
 
 def test_one_box(tmp_path: Path) -> None:
