@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import re
 from collections.abc import Generator
 from pathlib import Path
 from typing import Final, Protocol, cast
+from urllib.parse import parse_qsl, urlsplit
 
 from ..errors import SettingsError, StoreError
 from ..files.addresses import bare_url
@@ -30,6 +32,8 @@ _PACKAGES: Final = {
 """What brings a protocol, where its own message is not enough."""
 
 _SAID: Final = 300
+_SECRET: Final = 5
+"""Letters from which on a value in an address may be one."""
 
 
 class _FileSystem(Protocol):
@@ -48,20 +52,24 @@ class Folder:
     Args:
         address: as fsspec writes it.
 
+    Attributes:
+        shown: the address without who enters and with what, for others to read.
+
     Raises:
         SettingsError: fsspec, or what it needs for the protocol, is not installed; or the address
             is none.
     """
 
     def __init__(self, address: str) -> None:
-        self.address = address.rstrip("/")
-        self._files, root = _opened(self.address)
+        self._address = address.rstrip("/")
+        self.shown = _shown(self._address)
+        self._files, root = _opened(self._address)
         self._root = root.rstrip("/")
         # Where there is no true move, fsspec copies and deletes; a store of objects shows none
         # before it is whole, so it needs no other name first.
         base = importlib.import_module("fsspec.spec").AbstractFileSystem
         self._moves = type(self._files).mv is not base.mv
-        self._s3 = self.address.startswith(("s3://", "s3a://"))
+        self._s3 = self._address.startswith(("s3://", "s3a://"))
 
     def put(self, source: Path, folder: str, name: str) -> None:
         """Copy a file, whole or not at all where the file system can do that.
@@ -105,30 +113,43 @@ class Folder:
         except Exception as error:
             # Each file system raises errors of its own library.
             raise StoreError(
-                f"--outputs {bare_url(self.address)} cannot be {what}: "
-                f"{_said(error)}. Check the address, the permissions and the network."
+                f"--outputs {self.shown} cannot be {what}: "
+                f"{_said(error, self._address)}. Check the address, the permissions and the network."
             ) from error
 
 
-def _said(error: Exception) -> str:
-    """Return what an error says, without a full stop at its end."""
-    return one_line(str(error) or type(error).__name__, _SAID).rstrip(".")
+def _shown(address: str) -> str:
+    """Return an address without who enters and with what."""
+    return re.sub(r"//[^/]*@", "//", bare_url(address))
+
+
+def _said(error: Exception, address: str) -> str:
+    """Return what an error says, without what is secret of the address, or a full stop at its end.
+
+    Libraries write the address into their errors, whole or in parts, and callers read those.
+    """
+    said = str(error) or type(error).__name__
+    query = address[len(bare_url(address)) :]
+    values = [value for _, value in parse_qsl(query[1:]) if len(value) >= _SECRET]
+    for secret in (query, urlsplit(address).password or "", *values):
+        said = said.replace(secret, "...") if secret else said
+    return one_line(said, _SAID).rstrip(".")
 
 
 def _opened(address: str) -> tuple[_FileSystem, str]:
-    shown, protocol = bare_url(address), address.partition("://")[0]
+    shown, protocol = _shown(address), address.partition("://")[0]
     try:
         files, root = importlib.import_module("fsspec.core").url_to_fs(address)
     except ImportError as error:
         package = _PACKAGES.get(protocol)
         missing = package if error.name != "fsspec" else f"fsspec {package or ''}".strip()
-        remedy = f"Run: python -m pip install {missing}" if missing else f"{_said(error)}."
+        remedy = f"Run: python -m pip install {missing}" if missing else f"{_said(error, address)}."
         raise SettingsError(
             f"--outputs {shown} needs a package that is not installed. {remedy}"
         ) from error
     except Exception as error:
         raise SettingsError(
-            f"--outputs {shown} cannot be used: {_said(error)}. Write data, link, "
+            f"--outputs {shown} cannot be used: {_said(error, address)}. Write data, link, "
             "or a folder such as s3://bucket/path."
         ) from error
     return cast("_FileSystem", files), str(root)

@@ -27,7 +27,6 @@ from .options import Options
 from .served import type_of
 
 DATA: Final = "data"
-LINK: Final = "link"
 
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _NAME: Final = re.compile(r"([0-9]+)-[0-9]+\.[a-z0-9]{1,5}")
@@ -100,7 +99,7 @@ class Outputs:
             listed: it is one of many, so the pictures themselves do not go into the answer.
         """
         if self._away is not None:
-            start = self._options.outputs_public or self._away.address
+            start = self._options.outputs_public or self._away.shown
             return [f"{start}/{job.id}/{name}" for name in job.files]
         if self._inline() and not listed:
             return [self._data(job, name) for name in job.files]

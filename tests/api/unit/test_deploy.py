@@ -68,7 +68,8 @@ def test_kubernetes_lets_the_operator_in() -> None:
     kinds = {each["kind"]: each for each in yaml.safe_load_all(text)}
     secret = kinds["RayService"]["spec"]["rayClusterConfig"]["authOptions"]["secretName"]
     assert f"kubectl create secret generic {secret} --from-literal=auth_token=" in text
-    assert set(re.findall(r"secretKeyRef: \{(.+)\}", text)) == {f" name: {secret}, key: auth_token "}
+    used = set(re.findall(r"secretKeyRef: \{ (.+) \}", text))
+    assert used == {f"name: {secret}, key: auth_token"}
     rules = kinds["NetworkPolicy"]["spec"]["ingress"]
     (operator,) = [rule for rule in rules if "kuberay-operator" in str(rule)]
     assert operator["ports"] == [{"port": 8265}]
