@@ -14,6 +14,7 @@ from aiohttp import web
 
 from ..errors import CallError, HotswapError, RefusedError
 from . import views
+from .links import Links
 from .metrics import Metrics
 from .options import Options, is_loopback
 from .service import owner_of
@@ -50,6 +51,20 @@ def owner(request: web.Request) -> str:
 def priority(request: web.Request) -> str:
     """Return what a call's header `Priority` says; several are one, with commas."""
     return ", ".join(request.headers.getall("Priority", []))
+
+
+def check_signed(links: Links, path: str, request: web.Request) -> None:
+    """See that the address of a prediction's picture or events is one of ours.
+
+    Raises:
+        CallError: it is not, or not any more.
+    """
+    if not links.check(path, request.query):
+        raise CallError(
+            403,
+            "This address is not signed, or too old. Ask for the prediction again.",
+            title="Forbidden",
+        )
 
 
 async def body_of(request: web.Request) -> Any:

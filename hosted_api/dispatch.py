@@ -71,13 +71,12 @@ class Dispatcher:
         teller: tells the webhooks.
         prompt: gives ComfyUI's prompt for a job, with its pictures in it.
         metrics: counts.
-        clock: seconds since 1970.
     """
 
     def __init__(
         self, options: Options, store: Store, outputs: Outputs, pool: Pool,
         changes: Changes, teller: Teller, prompt: Callable[[Job], Awaitable[Prompt]],
-        metrics: Metrics, clock: Callable[[], float] = time.time,
+        metrics: Metrics,
     ) -> None:  # fmt: skip
         self._options = options
         self._store = store
@@ -87,7 +86,6 @@ class Dispatcher:
         self._teller = teller
         self._prompt = prompt
         self._metrics = metrics
-        self._clock = clock
         self._busy: dict[str, _Busy] = {}
         self._tasks: set[asyncio.Future[None]] = set()
         self._wake = asyncio.Event()
@@ -103,7 +101,7 @@ class Dispatcher:
 
     def cancel(self, job_id: str, why: str = "") -> Job | None:
         """Cancel a job that has not ended; it has ended at once. None where it had before."""
-        job = self._store.cancel(job_id, self._clock(), message=message_id(), text=why)
+        job = self._store.cancel(job_id, time.time(), message=message_id(), text=why)
         if job is None:
             return None
         for busy in self._busy.values():
@@ -143,7 +141,7 @@ class Dispatcher:
         while self._unwritten:
             self._unwritten[0]()
             del self._unwritten[0]
-        for job in self._store.late(self._clock()):
+        for job in self._store.late(time.time()):
             self.cancel(job.id, "Its time was over.\n")
         self._give()
         jobs = self._store.count(Status.QUEUED)
@@ -164,7 +162,7 @@ class Dispatcher:
     def _give_one(
         self, up: Mapping[str, Worker], waiting: Sequence[Waiting], limits: Limits
     ) -> Waiting | None:
-        now = self._clock()
+        now = time.time()
         standing = [self._standing(worker) for worker in up.values()]
         line = self._line.order(waiting, now)
         found = pick(line, standing, now, limits)
@@ -195,7 +193,7 @@ class Dispatcher:
         if before is not None and before[2] != job.kind[2]:
             self._metrics.switches.add(what="lora")
         if job.attempt == 1:
-            self._metrics.seconds.observe(self._clock() - job.created, phase="queue")
+            self._metrics.seconds.observe(time.time() - job.created, phase="queue")
 
     # --- one attempt ---
 
@@ -205,7 +203,7 @@ class Dispatcher:
             self._write(await self._outcome(worker, job))
         finally:
             del self._busy[worker.name]
-            self._ended_at[worker.name] = self._clock()
+            self._ended_at[worker.name] = time.time()
             self._wake.set()
 
     async def _outcome(self, worker: Worker, job: Job) -> Write | None:
@@ -287,7 +285,7 @@ class Dispatcher:
         text: str = "",
     ) -> Job | None:  # fmt: skip
         ended = self._store.finish(
-            job.id, job.attempt, status, self._clock(), message=message_id(), files=files,
+            job.id, job.attempt, status, time.time(), message=message_id(), files=files,
             error=error, text=text,
         )  # fmt: skip
         if ended is not None:

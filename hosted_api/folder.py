@@ -113,8 +113,8 @@ class Folder:
         except Exception as error:
             # Each file system raises errors of its own library.
             raise StoreError(
-                f"--outputs {self.shown} cannot be {what}: "
-                f"{_said(error, self._address)}. Check the address, the permissions and the network."
+                f"--outputs {self.shown} cannot be {what}: {_said(error, self._address)}. "
+                "Check the address, the permissions and the network."
             ) from error
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from ..prediction.spec import CUSTOM
+from ..prediction.spec import CUSTOM, FIELD
 
 _ATTEMPTS: Final = uuid.UUID("0b6a1c58-6c5e-4f0e-9a53-5f2a5c1f7d10")
 """Names ComfyUI's prompts; any constant does."""
@@ -102,26 +102,27 @@ class Job:
 
         A picture to start from has any size; it counts as one megapixel.
         """
-        request = self.request
-        steps = float(request.get("num_inference_steps", 28))
-        if request.get("image"):
+        steps = float(self._field("num_inference_steps"))
+        if self._field("image"):
             area = 1.0
-            steps *= float(request.get("prompt_strength", 1.0))
-        elif request.get("aspect_ratio") == CUSTOM:
-            area = float(request.get("width", 1000)) * float(request.get("height", 1000)) / 1e6
+            steps *= float(self._field("prompt_strength"))
+        elif self._field("aspect_ratio") == CUSTOM:
+            area = float(self._field("width")) * float(self._field("height")) / 1e6
         else:
-            area = float(request.get("megapixels", 1))
-        return max(area * steps, 1.0) * int(request.get("num_outputs", 1))
+            area = float(self._field("megapixels"))
+        return max(area * steps, 1.0) * int(self._field("num_outputs"))
 
     @property
     def kind(self) -> Kind:
         """What a worker has loaded after it."""
-        request = self.request
         return (
-            str(request.get("model", "dev")),
-            bool(request.get("go_fast", True)),
-            str(request.get("lora") or ""),
+            str(self._field("model")),
+            bool(self._field("go_fast")),
+            str(self._field("lora") or ""),
         )
+
+    def _field(self, name: str) -> Any:
+        return self.request.get(name, FIELD[name].default)
 
 
 class Waiting(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Final
 from aiohttp import web
 
 from ..errors import CallError
-from .calls import answered
+from .calls import answered, check_signed
 from .cog_routes import index
 from .job import Status
 from .metrics import CONTENT_TYPE
@@ -73,12 +73,7 @@ class Operate:
     async def output(self, request: web.Request) -> web.StreamResponse:
         """Answer a picture; its address is signed, since clients read it without a token."""
         job_id, name = request.match_info["id"], request.match_info["name"]
-        if not self._service.links.check(f"/v1/outputs/{job_id}/{name}", request.query):
-            raise CallError(
-                403,
-                "This address is not signed, or too old. Ask for the prediction again.",
-                title="Forbidden",
-            )
+        check_signed(self._service.links, f"/v1/outputs/{job_id}/{name}", request)
         path = self._service.outputs.path(job_id, name)
         if path is None:
             raise CallError(

@@ -38,14 +38,12 @@ class Message:
         job: whose.
         event: which.
         tries: how often it was tried.
-        due: when it is to be tried next, seconds since 1970.
     """
 
     id: str
     job: str
     event: str
     tries: int
-    due: float
 
 
 @dataclass(frozen=True)
@@ -283,7 +281,7 @@ class Store:
         """Return the messages that are to be delivered now, but none to some origins."""
         marks = ", ".join("?" * len(without))
         rows = self._db.execute(
-            "SELECT id, job, event, tries, due FROM outbox "  # noqa: S608 - marks alone
+            "SELECT id, job, event, tries FROM outbox "  # noqa: S608 - marks alone
             f"WHERE due <= ? AND origin NOT IN ({marks}) ORDER BY due LIMIT ?",
             (now, *without, limit),
         )

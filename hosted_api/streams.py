@@ -9,6 +9,7 @@ from typing import Final
 from aiohttp import web
 
 from ..errors import CallError
+from .calls import check_signed
 from .job import Job, Status
 from .service import Service
 
@@ -34,12 +35,7 @@ class Streams:
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """Send events until the prediction ends."""
         job_id = request.match_info["id"]
-        if not self._service.links.check(f"/v1/stream/{job_id}", request.query):
-            raise CallError(
-                403,
-                "This address is not signed, or too old. Ask for the prediction again.",
-                title="Forbidden",
-            )
+        check_signed(self._service.links, f"/v1/stream/{job_id}", request)
         job = self._service.store.get(job_id)
         if job is None:
             raise CallError(404, "There is no such prediction. Check its id.", title="Not found")
