@@ -9,7 +9,6 @@ exactly that input and answers HTTP 400 with the node, the input and our words.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final
@@ -24,13 +23,11 @@ from ..errors import MissingFileError, RequestError, SaveError
 from ..ops.naming import DEFAULT_PREFIX, clean_prefix
 from ..prediction.fill import BESIDE, is_link
 from ..prediction.plan import make_plan
-from ..prediction.request import by_field, check_value, parse_request, unwrap
-from ..prediction.spec import CUSTOM, FIELD, FIELDS, MODELS, Field, Kind
+from ..prediction.request import by_field, check_value, nearest, parse_request, unwrap
+from ..prediction.spec import CUSTOM, FIELD, FIELD_OF, MODELS, Field, Kind
 from .refused import Refused, RefusedChoice
 
 FORM: Final = "FluxHotswapInputs"
-FIELD_OF: Final = {name: field.name for field in FIELDS for name in (field.name, *field.aliases)}
-"""Fields by every name that counts for them."""
 
 KINDS: Final = {
     io.Boolean.Input: Kind.BOOLEAN,
@@ -127,8 +124,7 @@ def _names(inputs: Inputs) -> Found:
         try:
             fields = by_field({name: value})
         except RequestError as error:
-            near = difflib.get_close_matches(name.lower(), FIELD_OF, n=1)
-            yield FIELD_OF[near[0]] if near else "prompt", str(error)
+            yield FIELD_OF.get(nearest(name), "prompt"), str(error)
             continue
         for field, checked in fields.items():
             if field in inputs:

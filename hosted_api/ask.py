@@ -19,7 +19,7 @@ from ..lora_fetch.source import Source
 from ..prediction.data_uri import check_data_uri, is_data_uri
 from ..prediction.plan import make_plan
 from ..prediction.request import by_field, check_value, parse_request
-from ..prediction.spec import FIELD, FIELDS
+from ..prediction.spec import FIELD, FIELD_OF
 from .job import Event
 from .options import UNNAMED, Options, own_version
 
@@ -29,7 +29,6 @@ HIDDEN: Final = "hidden"
 WAIT_LIMIT: Final = 59.0
 """A call is answered before the clients stop waiting for it, 60.5 s, and then ask twice."""
 
-_FIELD_OF: Final = {alias: each.name for each in FIELDS for alias in (each.name, *each.aliases)}
 _VERSION: Final = re.compile(r"[0-9a-fA-F]{6,64}")
 _NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,94}/[A-Za-z0-9][\w.-]{0,94}", re.ASCII)
 _PLAIN: Final = re.compile(r"\w{1,40}", re.ASCII)
@@ -180,7 +179,7 @@ def _fields(raw: object) -> tuple[dict[str, Any], list[str]]:
     known: dict[str, Any] = {}
     dropped: list[str] = []
     for name, value in cast("dict[str, Any]", raw).items():
-        if name in _FIELD_OF:
+        if name in FIELD_OF:
             known[name] = value
         else:
             dropped.append(name)
@@ -225,7 +224,7 @@ def _each(fields: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return what is wrong with single values."""
     wrong: list[tuple[str, str]] = []
     for name, value in fields.items():
-        known = FIELD[_FIELD_OF[name]]
+        known = FIELD[FIELD_OF[name]]
         if value is None:
             continue
         try:

@@ -171,7 +171,7 @@ def make_plan(
         output_format=request.output_format,
         output_quality=request.output_quality,
         safety_checker=not request.disable_safety_checker,
-        warnings=tuple(_warnings(request, size, image is not None)),
+        warnings=tuple(_warnings(request, size, skipped if image else None)),
     )
 
 
@@ -283,8 +283,9 @@ def _loras(request: Request, route: str, strengths: Strengths) -> tuple[Lora, ..
     )
 
 
-def _warnings(request: Request, size: Size, has_image: bool) -> list[str]:
-    found = _image_warnings(request) if has_image else _size_warnings(request, size)
+def _warnings(request: Request, size: Size, skipped: int | None) -> list[str]:
+    """Return what is to be told; `skipped` are the steps of an input picture, None without one."""
+    found = _size_warnings(request, size) if skipped is None else _image_warnings(request, skipped)
     if request.model == "schnell" and request.num_inference_steps > SCHNELL_STEPS:
         found.append(
             f"num_inference_steps: schnell needs only {SCHNELL_STEPS} steps, "
@@ -306,7 +307,7 @@ def _size_warnings(request: Request, size: Size) -> list[str]:
     return found
 
 
-def _image_warnings(request: Request) -> list[str]:
+def _image_warnings(request: Request, skipped: int) -> list[str]:
     shape = {
         "aspect_ratio": request.aspect_ratio,
         "megapixels": request.megapixels,
@@ -315,7 +316,6 @@ def _image_warnings(request: Request) -> list[str]:
     }
     ignored = [name for name, value in shape.items() if value != FIELD[name].default]
     found = [f"{', '.join(ignored)}: ignored, the image sets the size"] if ignored else []
-    skipped = start_step(request.num_inference_steps, request.prompt_strength)
     if skipped == 0:
         found.append(
             f"prompt_strength: {request.prompt_strength:g} of {request.num_inference_steps} steps "

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from ..errors import RequestError
-from .spec import FIELD, FIELDS, Field, Kind
+from .spec import FIELD, FIELD_OF, FIELDS, Field, Kind
 
 _HALF: Final = re.compile("[\ud800-\udfff]")
 """A lone half of a pair, which JSON can hold and neither a tokenizer nor a file can."""
@@ -96,12 +96,11 @@ def by_field(raw: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         RequestError: a field is unknown, or given twice.
     """
-    names = {alias: field.name for field in FIELDS for alias in (field.name, *field.aliases)}
     given: dict[str, Any] = {}
     for key, value in raw.items():
-        name = names.get(key)
+        name = FIELD_OF.get(key)
         if name is None:
-            raise RequestError(str(key), value, _suggestion(str(key), names), "no such field")
+            raise RequestError(str(key), value, _suggestion(str(key)), "no such field")
         if value is None:
             continue
         if name in given:
@@ -110,9 +109,14 @@ def by_field(raw: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _suggestion(key: str, names: Mapping[str, str]) -> str:
-    near = difflib.get_close_matches(key.lower(), names, n=1)
-    return f"did you mean {near[0]}?" if near else "the fields are " + ", ".join(FIELD)
+def nearest(key: str) -> str:
+    """Return the field, or its alias, that a wrong name may stand for; empty if none may."""
+    return next(iter(difflib.get_close_matches(key.lower(), FIELD_OF, n=1)), "")
+
+
+def _suggestion(key: str) -> str:
+    near = nearest(key)
+    return f"did you mean {near}?" if near else "the fields are " + ", ".join(FIELD)
 
 
 def _value(field: Field, value: object) -> Any:

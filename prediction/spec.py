@@ -250,3 +250,6 @@ FIELDS: Final[tuple[Field, ...]] = (
 
 FIELD: Final[dict[str, Field]] = {field.name: field for field in FIELDS}
 """The same fields by name."""
+
+FIELD_OF: Final = {name: field.name for field in FIELDS for name in (field.name, *field.aliases)}
+"""Names of fields by every name that counts for them."""
