@@ -288,10 +288,10 @@ class CancelledError(FetchError):
     """The caller's ``cancelled`` said so; what was fetched so far is kept for a later resume."""
 
 
-def shorten(value: object, limit: int = _SHOWN) -> str:
-    """Return value as it would stand in JSON or Python, cut to limit characters on one line."""
+def shorten(value: object) -> str:
+    """Return value as it would stand in JSON or Python, on one line that is not too long."""
     text = repr(value)
-    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 def _listed(choices: Sequence[str]) -> Iterator[str]:

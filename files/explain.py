@@ -5,15 +5,14 @@ from __future__ import annotations
 import email.utils
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlsplit
 
 from ..errors import BadFileError, FetchError, NotAuthorisedError, NotFoundError, OfflineError
-from .answer import Answer
+from .answer import Answer, host_of
 from .net import BUSY
 from .settings import Settings
 from .words import said
 
-__all__ = ["GONE", "Asked", "host_of", "retry_after"]
+__all__ = ["GONE", "Asked", "retry_after"]
 
 GONE: Final = frozenset((404, 410, 451))
 
@@ -38,8 +37,8 @@ class Asked:
         words = said(answer, settings.tokens)
         if answer.status in BUSY or answer.status >= 500:
             return OfflineError(
-                f"{self.shown}: {host_of(answer)} is busy or failing (HTTP {answer.status}{words})."
-                " Try again later.",
+                f"{self.shown}: {host_of(answer.url)} is busy or failing (HTTP "
+                f"{answer.status}{words}). Try again later.",
                 status=answer.status,
                 retry_after=retry_after(answer.header("Retry-After"), settings.clock()),
             )
@@ -51,7 +50,7 @@ class Asked:
         A file server's signed address may have run out, and a second try brings a fresh one.
         """
         return OfflineError(
-            f"{self.shown}: the file server {host_of(answer)} did not send the file (HTTP "
+            f"{self.shown}: the file server {host_of(answer.url)} did not send the file (HTTP "
             f"{answer.status}{said(answer, settings.tokens)}). Try again later.",
             status=answer.status,
         )
@@ -73,8 +72,8 @@ class Asked:
         status = answer.status
         if status in GONE:
             return NotFoundError(
-                f"{self.shown}: {host_of(answer)} has nothing there (HTTP {status}{words}). Check "
-                "the address.",
+                f"{self.shown}: {host_of(answer.url)} has nothing there (HTTP {status}{words}). "
+                "Check the address.",
                 status=status,
             )
         remedy = (
@@ -88,14 +87,9 @@ class Asked:
         elif answer.auth == "sent":
             remedy = "Your token for this host is not accepted, or does not reach it."
         return NotAuthorisedError(
-            f"{self.shown}: {host_of(answer)} refuses (HTTP {status}{words}). {remedy}",
+            f"{self.shown}: {host_of(answer.url)} refuses (HTTP {status}{words}). {remedy}",
             status=status,
         )
-
-
-def host_of(answer: Answer) -> str:
-    """The host that answered in the end, for a message."""
-    return urlsplit(answer.url).hostname or "the server"
 
 
 def retry_after(text: str, now: float) -> float | None:

@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import NoRoomError, OfflineError, RefusedError
+from ..errors import OfflineError, RefusedError
 from .addresses import bare_url
 from .download import Download, Remote
 from .explain import Asked
@@ -108,19 +108,8 @@ def fetch_file(
                 Remote(url=url, size=size, sha256=sha256),
                 Part(target.with_name(f".{target.stem}-{settings.apart}{target.suffix}")),
                 client=client,
-                room=lambda needed, _: _check_room(target.parent, needed, rules),
+                room=lambda needed, _: rules.check_room(target.parent, needed),
                 progress=progress,
                 cancelled=cancelled,
             ).run()
         arrived.path.replace(target)
-
-
-def _check_room(folder: Path, needed: int, settings: Settings) -> None:
-    free = settings.free_space(folder)
-    if free < needed + settings.reserve_bytes:
-        raise NoRoomError(
-            f"{folder}: {needed} bytes are needed, {free} are free and {settings.reserve_bytes} "
-            "must stay free. Free some space.",
-            needed=needed,
-            free=free,
-        )

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import SettingsError
+from ..errors import NoRoomError, SettingsError
 from .addresses import AllowList, Resolver, origin, system_resolver
 from .proxy import proxy_of
 from .tokens import CIVITAI, HUB, REPLICATE, Tokens, hub_login, load
@@ -109,6 +109,21 @@ class Settings:
     free_space: Callable[[Path], int] = field(default=free_space, repr=False)
     machine: str = field(default_factory=platform.node, repr=False)
     """This machine's name; no other one that writes to the same folder may have it."""
+
+    def check_room(self, folder: Path, needed: int) -> None:
+        """See that a folder's disk takes so many bytes, and keeps what must stay free.
+
+        Raises:
+            NoRoomError: it does not.
+        """
+        free = self.free_space(folder)
+        if free < needed + self.reserve_bytes:
+            raise NoRoomError(
+                f"{folder}: {needed} bytes are needed, {free} are free and {self.reserve_bytes} "
+                "must stay free. Free some space.",
+                needed=needed,
+                free=free,
+            )
 
     @property
     def apart(self) -> str:

@@ -191,14 +191,7 @@ class Store:
                 break
             logger.info("Evicting %s (%d bytes) to make room.", entry.file, entry.size)
             self._forget(entry)
-        free = self._free()
-        if free < needed + settings.reserve_bytes:
-            raise NoRoomError(
-                f"{self.root}: {needed} bytes are needed, {free} are free and "
-                f"{settings.reserve_bytes} must stay free. Free some space.",
-                needed=needed,
-                free=free,
-            )
+        settings.check_room(self.root, needed)
 
     def prune(self, *, keep_bytes: int, unused_since: float | None = None) -> list[str]:
         """Remove what was not used since then, and the least recently used above a size.

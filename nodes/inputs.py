@@ -149,8 +149,7 @@ def gather(
 
     Raises:
         RequestError: a named picture is not there, or a mask has no image.
-        ImageError: the size of a named picture cannot be read, or its link cannot be had.
-        ImageError: a named picture cannot be read.
+        ImageError: a named picture or its size cannot be read, or its link cannot be had.
     """
     named, size = b"", None
     if image is not None:

@@ -49,9 +49,7 @@ def clean_prefix(prefix: str, now: datetime) -> str:
     if len(prefix) > MAX_PREFIX_BYTES:
         raise _too_long(prefix)
     text = _expand_dates(prefix, now).strip()
-    if any(
-        ord(char) < 32 or 127 <= ord(char) < 160 or "\ud800" <= char <= "\udfff" for char in text
-    ):
+    if _BROKEN.search(text):
         raise _refuse(prefix, "it holds control or broken characters", "Remove them")
     text = text.replace("\\", "/")
     if text.startswith("/"):

@@ -55,7 +55,6 @@ class NodeInfo:
     pack: str
     inputs: tuple[InputInfo, ...]
     outputs: tuple[tuple[str, str], ...]
-    is_output: bool
 
     def input(self, name: str) -> InputInfo:
         """Return the input called name.
@@ -80,9 +79,9 @@ class NodeInfo:
         raise KeyError(f"{self.name} has no output {name}")
 
 
-def read_nodes(path: Path = RECORDED) -> dict[str, NodeInfo]:
+def read_nodes() -> dict[str, NodeInfo]:
     """Return the recorded node classes by id."""
-    recorded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    recorded: dict[str, Any] = json.loads(RECORDED.read_text(encoding="utf-8"))
     return {name: node_info(name, entry) for name, entry in recorded.items()}
 
 
@@ -100,7 +99,6 @@ def node_info(name: str, entry: dict[str, Any]) -> NodeInfo:
         pack=str(entry["python_module"]).rpartition(".")[2],
         inputs=tuple(inputs),
         outputs=tuple(zip(entry["output_name"], types, strict=True)),
-        is_output=bool(entry["output_node"]),
     )
 
 

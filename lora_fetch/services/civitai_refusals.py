@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from ...errors import FetchError, NotAuthorisedError, NotFoundError
-from ...files.answer import Answer
-from ...files.explain import GONE, host_of
+from ...files.answer import Answer, host_of
+from ...files.explain import GONE
 from ...files.net import UNAUTHORISED
 from ...files.settings import Settings
 from ...files.words import said
@@ -45,7 +45,7 @@ class AskedCivitAI(AskedLink):
         """What it means that a web page came in place of the file."""
         if _page_of(answer) == "early":
             return self._early(answer, "")
-        return self._login(answer, f"{host_of(answer)} shows its page for that")
+        return self._login(answer, f"{host_of(answer.url)} shows its page for that")
 
     def refused(self, answer: Answer, words: str) -> FetchError:
         """What a refusal means, by its status, its words and where it led."""
@@ -84,7 +84,7 @@ class AskedCivitAI(AskedLink):
         )
 
     def _login(self, answer: Answer, words: str) -> FetchError:
-        host = host_of(answer)
+        host = host_of(answer.url)
         remedy = {
             "none": "Make a key in your CivitAI account settings and set CIVITAI_API_TOKEN.",
             "sent": "Your CIVITAI_API_TOKEN is not accepted: make a new one.",

@@ -11,8 +11,8 @@ import requests.utils
 
 from ...errors import FetchError, NotAuthorisedError, NotFoundError, NotThisWayError, OfflineError
 from ...files.addresses import origin
-from ...files.answer import Answer
-from ...files.explain import GONE, Asked, host_of
+from ...files.answer import Answer, host_of
+from ...files.explain import GONE, Asked
 from ...files.net import UNAUTHORISED
 from ...files.settings import Settings
 from ...files.validators import length
@@ -287,8 +287,8 @@ class _AskedHub(AskedLink):
 def _set_token(answer: Answer) -> str:
     if answer.auth == "kept":
         return (
-            f"unset HF_ENDPOINT, whose mirror leads to {host_of(answer)}: your HF_TOKEN goes to "
-            "the mirror alone"
+            f"unset HF_ENDPOINT, whose mirror leads to {host_of(answer.url)}: your HF_TOKEN goes "
+            "to the mirror alone"
         )
     return "set HF_TOKEN" + (
         " to a new token (yours is not accepted)" if answer.auth == "refused" else ""

@@ -11,6 +11,7 @@ from .names import is_text_name
 from .others import no_lora
 
 _SHOWN: Final = 90
+_FEW: Final = 3
 """Most characters of a name that a message shows."""
 
 
@@ -119,8 +120,8 @@ def refusal(name: str, fit: Fit, *, has_clip: bool) -> str:
     )
 
 
-def shown(names: Sequence[str], limit: int = 3) -> str:
+def shown(names: Sequence[str]) -> str:
     """Return the first few names, and how many more there are."""
-    cut = [name if len(name) <= _SHOWN else f"{name[: _SHOWN - 3]}..." for name in names[:limit]]
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    cut = [name if len(name) <= _SHOWN else f"{name[: _SHOWN - 3]}..." for name in names[:_FEW]]
+    more = f" and {len(names) - _FEW} more" if len(names) > _FEW else ""
     return ", ".join(cut) + more

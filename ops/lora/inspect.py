@@ -19,7 +19,7 @@ from .dylora import block_of
 from .file import checked, config_of, modules_of, other_model_of, refuse_numbers
 from .fit import Fit, describe, refusal
 from .flux1 import key_map, part_of, shapes
-from .parts import MAGNITUDES, Kind, Module, kind_of
+from .parts import MAGNITUDES, RANKED, Kind, Module, kind_of
 from .trainer import frequent_tag, trainer_of
 
 FLUX: Final = "FLUX.1"
@@ -34,8 +34,6 @@ _KINDS: Final = {
     "diff": "whole difference",
     "set": "whole weight",
 }
-_RANKED: Final = ("down", "hada_w1_b", "lokr_w2_b", "lokr_w1_b")
-"""Slots of factors that are as high as the rank."""
 _GLORA: Final = "b2"
 """As high as the rank, in the first versions of LyCORIS as wide."""
 
@@ -173,7 +171,7 @@ def _kinds(modules: Iterable[Module], *, dylora: bool) -> Iterator[str]:
 
 def _ranks(modules: Iterable[Module]) -> Iterator[int]:
     for module in modules:
-        slot = next((slot for slot in _RANKED if slot in module.parts), None)
+        slot = next((slot for slot in RANKED if slot in module.parts), None)
         if slot is not None and module.parts[slot].ndim:
             yield len(module.parts[slot])
         elif _GLORA in module.parts:

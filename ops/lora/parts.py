@@ -103,6 +103,9 @@ KINDS: Final = (
 )
 """Of the weight. Biases are changed by `BIASES`."""
 
+RANKED: Final = ("down", "hada_w1_b", "lokr_w2_b", "lokr_w1_b")
+"""Slots that are as long as a change's rank; the first that is there counts."""
+
 BIASES: Final = ("diff_b", "b_norm", "up_bias")
 """Slots with a change of the bias."""
 

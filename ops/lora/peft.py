@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 from ...errors import shorten
-from .parts import Module, length
+from .parts import RANKED, Module, length
 from .patterns import Patterns
 
 METADATA_KEY: Final = "lora_adapter_metadata"
@@ -19,9 +19,6 @@ CONFIG: Final = "adapter_config.json"
 """What PEFT calls the file of its settings, beside `adapter_model.safetensors`."""
 
 _ALPHA: Final = "lora_alpha"
-
-_RANKS: Final = ("down", "hada_w1_b", "lokr_w2_b", "lokr_w1_b")
-"""Slots that are as long as a change's rank; the first that is there counts."""
 
 _MOVING: Final = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Ways to begin a training that change the model's own weights too."""
@@ -81,7 +78,7 @@ def alphas_of(modules: Iterable[Module], metadata: Mapping[str, str], config: st
             lacking += [name] if name.startswith(_WRAPPED) else []
             continue
         inner = stem if part is None else stem.removeprefix(f"{part}.")
-        rank = next((length(module.parts[slot]) for slot in _RANKS if slot in module.parts), None)
+        rank = next((length(module.parts[slot]) for slot in RANKED if slot in module.parts), None)
         alpha = settings.alpha(inner, rank or settings.rank(inner))
         if alpha is not None and rank is not None:
             made.values[module.name] = alpha
@@ -101,7 +98,7 @@ def _named(module: Module) -> str | None:
 
     Others have names with `lokr_w1` too, and always an alpha with them.
     """
-    slot = next((slot for slot in (*_RANKS, "lokr_w1") if slot in module.names), None)
+    slot = next((slot for slot in (*RANKED, "lokr_w1") if slot in module.names), None)
     if slot is None:
         return None
     mark = ".lora_A" if slot == "down" else f".{slot}"
