@@ -26,7 +26,7 @@ HANDED_OUT: Final = {
     "output_format": "The file format that was asked for.",
     "output_quality": "The quality that was asked for.",
     "disable_safety_checker": "Whether the safety checker is off.",
-    "go_fast": "Whether the model runs in fp8; with a custom size or an image it does not.",
+    "go_fast": "Whether the model runs in 8 bit; with a custom size or an image it does not.",
     "megapixels": "The megapixels that were asked for.",
     "lora": "The main LoRA as it was written, or an empty text.",
     "lora_scale": "The strength of the main LoRA that was asked for, not multiplied.",
