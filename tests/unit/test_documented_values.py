@@ -132,3 +132,14 @@ def test_safety_page_names_the_file(file: weights.WeightFile) -> None:
 def test_pages_agree_on_the_size_of_the_safety_files(name: str) -> None:
     total = sum(file.size for file in weights.FILES.values())
     assert f"{total / 1e9:.2f} GB" in page(name)
+
+
+@pytest.mark.parametrize(
+    ("script", "name"),
+    [("sources", "MAX_TEXT"), ("tokens", "MAX_PROMPT")],
+    ids=["source", "prompt"],
+)
+def test_the_editor_asks_about_what_the_server_looks_at(script: str, name: str) -> None:
+    code = page("gate/routes.py")
+    limit = re.findall(rf"^{name}: Final = (\d+)$", code, re.M)
+    assert re.findall(r"^const LONGEST = (\d+);$", page(f"js/ui/{script}.mjs"), re.M) == limit != []

@@ -157,3 +157,10 @@ def test_the_page_shows_the_same_rule() -> None:
     assert {room: told.get(room) for room in MAY_IMPORT} == {
         room: set(rooms - LIGHT) for room, rooms in MAY_IMPORT.items()
     }
+
+
+def test_ray_is_an_extra_of_the_cluster_alone() -> None:
+    rooms = [room for room in MAY_IMPORT if (ROOT / room).is_dir()]
+    found = [path for room in rooms for path in modules(room) if "ray" in set(needs(path))]
+    assert found
+    assert {path.parent for path in found} == {ROOT / "hosted_api" / "cluster"}
