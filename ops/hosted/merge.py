@@ -7,7 +7,7 @@ one before has left. Nothing is subtracted to remove one: the weight from before
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -95,14 +95,3 @@ def merge(weight: Quantised, parts: Sequence[Part], coefficient: float) -> Quant
         rows = merged[part.start : part.stop]
         rows.copy_(rows.to(torch.float32) + change(part, coefficient).to(torch.float32))
     return quantise_weight(merged)
-
-
-def merge_all(weight: Quantised, loras: Iterable[tuple[Sequence[Part], float]]) -> Quantised:
-    """Return the weight with LoRAs in it, in order; each with its coefficient as in `merge`.
-
-    A LoRA that has no part in this weight must not be among them: rounding once more is not the
-    same as leaving the weight alone.
-    """
-    for parts, coefficient in loras:
-        weight = merge(weight, parts, coefficient)
-    return weight

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from hosted_files import hosted_state
-from hosted_vectors import SAID, WHOLE, file_of, sha
+from hosted_vectors import SAID, SAME_SUMS, WHOLE, file_of, sha
 from hosted_vectors import model as state_of
 from runtime import inside
 from safetensors.torch import load_file, save_file
@@ -240,8 +240,14 @@ def test_scales_are_found_as_hosted_and_kept(
     assert "calibrated as hosted" in route.reason
     found = {key: float(layer.input_scale) for key, layer in layers(model).items()}
     told = MODELS[name]["input_scales"]
-    apart = [abs(found[key] / told[key] - 1) for key in told]
-    assert sorted(apart)[len(apart) // 2] < 0.05, apart  # another order of sums, another loudness
+    assert found.keys() == told.keys()
+    if SAME_SUMS:
+        assert found == told
+    # In another order of sums another value is the loudest: by 5 % at most, without AVX-512 or at
+    # all. With another noise it is 16 %, with another prompt, size or guidance 26 % and more.
+    apart = sorted(abs(found[key] / told[key] - 1) for key in told)
+    assert apart[len(apart) // 2] < 0.02, apart
+    assert apart[-1] < 0.12, apart
     (kept,) = models.glob(f"diffusion_models/flux_hotswap_fp8/{path.stem[:50]}-*.json")
     again, route = load_model(path, name, engine="fp8")
     assert "calibrated as hosted" in route.reason, "the text encoders are not needed again"

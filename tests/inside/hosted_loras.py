@@ -7,19 +7,23 @@ from typing import Any
 
 import pytest
 import torch
-from hosted_vectors import sha
+from hosted_vectors import DTYPES, SAID, file_of, sha, tensors
 from runtime import inside
 from runtime.lora_states import DEV, KINDS, NATIVE, PROJ, State, changes
 from safetensors.torch import save_file
 
 WEIGHT = f"diffusion_model.{PROJ}.weight"
+RECORDED: dict[str, Any] = SAID["lora"]
+
+
+def load(path: Path) -> Any:
+    options = {"go_fast": True, "modulation": "bf16", "engine": "fp8"}
+    return inside.pack("engine.models").load(path, "dev", **options)[0]
 
 
 @pytest.fixture(scope="module")
 def fast(comfy: Any, models: Path) -> Any:
-    path = models / "diffusion_models" / DEV
-    load = inside.pack("engine.models").load
-    return load(path, "dev", go_fast=True, modulation="bf16", engine="fp8")[0]
+    return load(models / "diffusion_models" / DEV)
 
 
 def merged(model: Any) -> torch.Tensor:
@@ -30,6 +34,18 @@ def merged(model: Any) -> torch.Tensor:
     )
     assert data.dtype == torch.float8_e4m3fn
     return data.to(torch.float32) * reciprocal
+
+
+def told(model: Any) -> dict[str, list[object]]:
+    """A clone's weights as the hosted code told its own, by the names of RECORDED's layers."""
+    found: dict[str, list[object]] = {}
+    for layer, name in RECORDED["layers"].items():
+        weight, scale = (
+            model.get_model_object(f"diffusion_model.{name}.{field}")
+            for field in ("weight", "scale")
+        )
+        found[layer] = [sha(weight), float(scale)]
+    return found
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -74,7 +90,7 @@ def test_a_bias_goes_with_it(fast: Any, comfy: Any, tmp_path: Path) -> None:
 
 
 def test_two_are_merged_one_after_the_other(fast: Any, tmp_path: Path) -> None:
-    """The second on top of what the first left, which is not what both at once would be."""
+    """The second on top of what the first left, which is about what both add when alone."""
     apply = inside.pack("engine.loras").apply
     paths = []
     for name in ("pair", "LoKr"):
@@ -85,5 +101,24 @@ def test_two_are_merged_one_after_the_other(fast: Any, tmp_path: Path) -> None:
     alone = apply(paths[1], fast, None, 1.0)[0]
     assert first.object_patches[WEIGHT] is not both.object_patches[WEIGHT]
     moved = (merged(both) - merged(first)) - (merged(alone) - merged(fast))
-    assert float(moved.norm() / merged(fast).norm()) < 0.1
+    rounding = 0.02  # with half of either LoRA it is more
+    assert float(moved.norm() / merged(fast).norm()) < rounding
     assert first.patches_uuid != both.patches_uuid != fast.patches_uuid
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_two_of_the_hosted_codes_own(comfy: Any, tmp_path: Path, dtype: str) -> None:
+    """With what that code ran with, each step is its own, bit for bit."""
+    path = tmp_path / "hosted.safetensors"
+    path.write_bytes(file_of("flux1-dev"))
+    model, states = load(path), RECORDED["states"][dtype]
+    assert told(model) == states["before"]
+    made = model
+    for which, state in (("main", "after main"), ("extra", "after main, then extra")):
+        start = f"lora/{dtype}/{which}/"
+        lora = tmp_path / f"{which}.safetensors"
+        save_file({k[len(start) :]: v for k, v in tensors().items() if k.startswith(start)}, lora)
+        coefficient = RECORDED["coefficients"][which]
+        made = inside.pack("engine.loras").apply(lora, made, None, coefficient)[0]
+        assert told(made) == states[state]
+    assert told(model) == states["after removing main"]

@@ -8,7 +8,7 @@ from hosted_vectors import DTYPES, SAID, file_of, model, parts, sha, tensors
 from safetensors.torch import load
 
 from flux_hotswap.errors import CheckpointError, LoraError
-from flux_hotswap.ops.hosted.merge import Part, change, merge, merge_all
+from flux_hotswap.ops.hosted.merge import Part, change, merge
 from flux_hotswap.ops.hosted.quantise import Quantised, quantise_weight
 
 LORA = SAID["lora"]
@@ -32,11 +32,10 @@ def test_main_then_extra_and_back(dtype: str, layer: str) -> None:
     name, states = LORA["layers"][layer], LORA["states"][dtype]
     base = quantise_weight(model("dev")[f"{name}.weight"])
     main, extra = (lora(dtype, which, name) for which in ("main", "extra"))
-    assert told(merge(base, main, MAIN)) == states["after main"][layer]
-    both = merge_all(base, [(main, MAIN), (extra, EXTRA)])
-    assert told(both) == states["after main, then extra"][layer]
-    assert told(merge_all(base, [])) == states["after removing main"][layer]
-    assert told(base) == states["before"][layer]
+    first = merge(base, main, MAIN)
+    assert told(first) == states["after main"][layer]
+    assert told(merge(first, extra, EXTRA)) == states["after main, then extra"][layer]
+    assert told(base) == states["before"][layer] == states["after removing main"][layer]
 
 
 @pytest.mark.parametrize("name", ["dev", "schnell"])
