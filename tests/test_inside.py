@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections import Counter
 
 import pytest
 from runtime.comfyui import find_comfyui
@@ -28,8 +29,20 @@ def test_inside() -> None:
     options = ("-c", str(TESTS / "pytest.ini"), "-q", "-rap")
     done = run(python, "-m", "pytest", *options, *map(str, FILES))
     line = re.compile(r"^PASSED inside/(\w+)\.py::.*\n", re.M)
-    assert done.returncode == 0, line.sub("", done.stdout)[-20_000:]
-    assert set(line.findall(done.stdout)) == {path.stem for path in FILES}
+    left = line.sub("", done.stdout)
+    assert done.returncode == 0, left[-20_000:]
+    passed, skipped = Counter(line.findall(done.stdout)), skips(left)
+    # On any ComfyUI that is supported, and on any CPU, far less than a quarter of a file waits.
+    idle = [path.name for path in FILES if passed[path.stem] <= 3 * skipped[path.stem]]
+    assert not idle, f"most of what they test waits for something else: {idle}\n{left[-20_000:]}"
+
+
+def skips(output: str) -> Counter[str]:
+    """How many tests of each file were skipped."""
+    found: Counter[str] = Counter()
+    for count, name in re.findall(r"^SKIPPED \[(\d+)\] inside/(\w+)\.py:", output, re.M):
+        found[name] += int(count)
+    return found
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
