@@ -55,6 +55,24 @@ class Checkpoint:
         """How many numbers the model has."""
         return sum(math.prod(target.shape) for target in self.targets)
 
+    def check_scales(self) -> None:
+        """Check the scales of weights in fp8, of which ComfyUI itself says nothing until it draws.
+
+        Raises:
+            CheckpointError: some are for other parts of a weight than ComfyUI has scales for.
+        """
+        tensors = self.source.tensors
+        for piece in self._pieces:
+            weight, scale = tensors[piece.name], tensors.get(piece.scale or "")
+            if scale is None or not weight.dtype.startswith("F8_") or scale.dtype not in _FLOATS:
+                continue  # formats with scales for blocks, such as mxfp8, have those in 8 bit
+            if scale.shape not in ((), (1,), (1, 1), (*weight.shape[:1], 1)):
+                raise CheckpointError(
+                    f"{self.source.path.name} cannot be used: {piece.scale} is {scale.dtype} "
+                    f"{list(scale.shape)}; ComfyUI knows one scale for a weight or one for each "
+                    "row. Choose flux1-dev or flux1-schnell"
+                )
+
     @property
     def _pieces(self) -> list[Piece]:
         linears = (target for target in self.targets if is_block_linear(target.name))
@@ -76,20 +94,19 @@ def look_at(path: Path) -> Checkpoint:
         read = header.read(path)
     except BadFileError as error:
         raise CheckpointError(str(error)) from error
+    source = Source(path, read.tensors, read.base)
     if is_hosted_file(read.tensors):
         check(read.tensors, path.name)
-        return Checkpoint(Source(path, read.tensors, 0), [], b"")
+        return Checkpoint(source, [], read.head)
     try:
         found = targets({name: entry.shape for name, entry in read.tensors.items()})
     except NotFluxError as error:
         raise CheckpointError(
             f"{path.name} does not hold a FLUX.1 model ({error}); choose flux1-dev or flux1-schnell"
         ) from error
-    with path.open("rb") as file:
-        length = 8 + int.from_bytes(file.read(8), "little")
-        file.seek(0)
-        head = file.read(length)
-    return Checkpoint(Source(path, read.tensors, length), found, head)
+    made = Checkpoint(source, found, read.head)
+    made.check_scales()
+    return made
 
 
 def build(state: dict[str, Tensor], matmul: Matmul | None, name: str) -> ModelPatcher:
@@ -162,11 +179,16 @@ def checked(patcher: ModelPatcher | None, name: str) -> ModelPatcher:
         CheckpointError: it is none.
     """
     if patcher is None or patcher.model.model_config.unet_config.get("image_model") != "flux":
-        raise CheckpointError(
-            f"{name} does not hold a FLUX.1 model that this ComfyUI knows; "
-            "choose flux1-dev or flux1-schnell"
-        )
+        raise unknown(name)
     return patcher
+
+
+def unknown(name: str, why: str = "") -> CheckpointError:
+    """Return that a file is none that this ComfyUI runs; `why` is what ComfyUI says of it."""
+    return CheckpointError(
+        f"{name} does not hold a FLUX.1 model that this ComfyUI knows{why}; "
+        "choose flux1-dev or flux1-schnell"
+    )
 
 
 def signature(function: Any) -> set[str]:

@@ -209,15 +209,11 @@ def check_of(path: Path) -> str:
     """Return a fingerprint of a cached file; empty if it is none."""
     from ..errors import BadFileError
     from ..files import header
+    from ..ops.checkpoint.convert import Source
 
     try:
-        tensors = header.read(path).tensors
-        with path.open("rb") as file:
-            base = 8 + int.from_bytes(file.read(8), "little")
-            file.seek(0)
-            head = file.read(base)
-        spans = [(base + entry.start, base + entry.end) for entry in tensors.values()]
-        return cache.fingerprint(path, head, spans)
+        read = header.read(path)
+        return print_of(Source(path, read.tensors, read.base), read.head)
     except (BadFileError, OSError):
         return ""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ..errors import CheckpointError, MissingFileError
+from ..errors import MissingFileError
 from ..ops.recent import Recent
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .checkpoint import Checkpoint
+    from .trial import Choice
 
 FOLDERS: Final = ("diffusion_models", "checkpoints")
 DEFAULT_FILES: Final = {
@@ -54,7 +55,8 @@ class Route:
 
     Attributes:
         kind: "fast" where go_fast is on, else "bf16": what LoRA strengths go by.
-        engine: "int8", "bf16", or the format of a file that is quantised already.
+        engine: "int8", "int8 storage", "bf16", "fp8", or the format of a file that is quantised
+            already and run by ComfyUI.
         reason: why, or how.
     """
 
@@ -154,22 +156,21 @@ def _load(
 ) -> tuple[ModelPatcher, Route]:
     from .beside import attached, quantised_layers
     from .checkpoint import look_at
-    from .trial import fixed_engine
 
-    fixed = fixed_engine(_administrators())
-    engine = engine if fixed == "auto" else fixed
-    safetensors = path.suffix.lower() in _SAFETENSORS
-    checkpoint = look_at(path) if safetensors or engine == FP8 else None
-    if checkpoint is not None and (checkpoint.is_hosted or (go_fast and engine == FP8)):
+    named = _named(engine)
+    fp8 = go_fast and named is not None and named.engine == FP8
+    # ComfyUI says little of what is wrong with a file, and runs a model that lacks blocks.
+    looked = go_fast or path.suffix.lower() in _SAFETENSORS
+    checkpoint = look_at(path) if looked else None
+    if checkpoint is not None and (checkpoint.is_hosted or fp8):
         import comfy.model_management
 
         from .hosted_files import load_hosted
 
         device = comfy.model_management.get_torch_device()
         return load_hosted(checkpoint, model, device, go_fast=go_fast, clip=clip, dynamic=dynamic)
-    if go_fast:
-        whole = modulation == "int8"
-        made, route = load_fast(path, modulation=whole, engine=engine, dynamic=dynamic)
+    if checkpoint is not None and go_fast:
+        made, route = _fast(checkpoint, modulation == "int8", named, dynamic=dynamic)
     else:
         made, route = load_flux(path, dynamic=dynamic), Route("bf16", "bf16", "go_fast off")
     if quantised_layers(made):
@@ -178,11 +179,11 @@ def _load(
     return made, route
 
 
-def _administrators() -> str | None:
-    """Return the engine that the administrator's variable names."""
-    from .trial import VARIABLE
+def _named(engine: str) -> Choice | None:
+    """Return the engine that the administrator chose, or else the user; None for the trial."""
+    from .trial import VARIABLE, named_engine
 
-    return os.environ.get(VARIABLE)
+    return named_engine(os.environ.get(VARIABLE), engine)
 
 
 def load_flux(path: Path, *, dynamic: bool = True) -> ModelPatcher:
@@ -197,18 +198,13 @@ def load_flux(path: Path, *, dynamic: bool = True) -> ModelPatcher:
     """
     import comfy.sd
 
-    from .checkpoint import look_at
+    from .checkpoint import checked, unknown
 
-    if path.suffix.lower() in _SAFETENSORS:
-        look_at(path)  # the core says little of what is wrong, and runs a model that lacks blocks
-    wrong = f"{path.name} does not hold a FLUX.1 model; choose flux1-dev or flux1-schnell"
     try:
-        patcher: Any = comfy.sd.load_diffusion_model(str(path), **management(dynamic))
-    except RuntimeError as error:
-        raise CheckpointError(f"{wrong} ({error})") from error
-    if patcher.model.model_config.unet_config.get("image_model") != "flux":
-        raise CheckpointError(wrong)
-    return patcher
+        made = comfy.sd.load_diffusion_model(str(path), **management(dynamic))
+    except (RuntimeError, KeyError, ValueError) as error:  # the last two: formats it does not know
+        raise unknown(path.name, f" ({error})") from error
+    return checked(made, path.name)
 
 
 def management(dynamic: bool) -> dict[str, Any]:
@@ -216,29 +212,33 @@ def management(dynamic: bool) -> dict[str, Any]:
     return {} if dynamic else {"disable_dynamic": True}
 
 
-def load_fast(
-    path: Path, *, modulation: bool, engine: str = "auto", dynamic: bool = True
-) -> tuple[ModelPatcher, Route]:
-    """Load a FLUX.1 diffusion model as fast as this machine runs it.
+def load_fast(path: Path, *, modulation: bool) -> tuple[ModelPatcher, Route]:
+    """Load a FLUX.1 diffusion model as fast as this machine runs it; tests and benchmarks do.
 
     Args:
         path: in bf16, fp16, float32 or quantised already.
         modulation: whether the modulation layers go to int8 too.
-        engine: "int8" leaves the trial out; an administrator's choice goes before it.
-        dynamic: see `load`.
 
     Raises:
         CheckpointError: the file cannot be used.
     """
-    from .checkpoint import in_memory, look_at
+    from .checkpoint import look_at
+
+    return _fast(look_at(path), modulation, _named("auto"), dynamic=True)
+
+
+def _fast(
+    checkpoint: Checkpoint, modulation: bool, named: Choice | None, *, dynamic: bool
+) -> tuple[ModelPatcher, Route]:
+    from .checkpoint import in_memory
     from .trial import choose
 
-    checkpoint = look_at(path)
+    path = checkpoint.source.path
     if checkpoint.quantised_as:
         names = " and ".join(checkpoint.quantised_as)
         made = load_flux(path, dynamic=dynamic)
         return made, Route(FAST, names, "as the file is, run by ComfyUI")
-    choice = choose(2 * checkpoint.values, _administrators(), asked=engine)
+    choice = choose(2 * checkpoint.values, named)
     if choice.engine == "bf16":
         return load_flux(path, dynamic=dynamic), Route(FAST, "bf16", choice.reason)
     matmul = choice.engine == "int8"

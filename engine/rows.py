@@ -28,16 +28,15 @@ class Rows:
     group: int
 
     @staticmethod
-    def of(layer: Any, weight: Any = None) -> Rows:
+    def of(layer: Any, weight: Any) -> Rows:
         """Return those of a layer.
 
         Args:
             layer: the layer.
-            weight: its weight as it was loaded, see `engine.unpatched`; None for the live one.
+            weight: its weight as it was loaded, see `engine.unpatched`.
         """
         import torch
 
-        weight = layer.weight if weight is None else weight
         inner = getattr(weight, "_qdata", None)
         if inner is not None and inner.dtype == torch.int8:
             told = weight._params

@@ -49,7 +49,8 @@ class Choice:
     """How go_fast computes.
 
     Attributes:
-        engine: "int8", "storage" (int8 weights, multiplied in bf16) or "bf16".
+        engine: "int8", "storage" (int8 weights, multiplied in bf16) or "bf16"; "fp8" too, where
+            somebody chose.
         reason: why, for the report.
     """
 
@@ -81,37 +82,36 @@ def decide(times: Mapping[str, float], *, bf16_fits: bool, plain: str = "bf16") 
     return Choice("bf16", f"{why}; {slower} faster than {plain} here{by_choice}")
 
 
-def fixed_engine(text: str | None) -> str:
-    """Return the engine that an administrator's variable names; "auto" for none.
+def named_engine(text: str | None, asked: str) -> Choice | None:
+    """Return the engine that somebody chose; None where the trial is to choose.
+
+    Args:
+        text: what the administrator's variable says, None if it is not set.
+        asked: what the user says, where the administrator says nothing.
 
     Raises:
-        SettingsError: it says something else than `CHOICES`.
+        SettingsError: the variable says something else than `CHOICES`.
     """
     fixed = (text or "").strip().lower() or "auto"
     if fixed not in CHOICES:
         raise SettingsError(f"{VARIABLE} is {fixed!r:.60}: write one of {', '.join(CHOICES)}.")
-    return fixed
+    if fixed != "auto":
+        return Choice(fixed, f"{VARIABLE} says so")
+    return None if asked == "auto" else Choice(asked, "as chosen")
 
 
-def choose(size: int, fixed: str | None, asked: str = "auto") -> Choice:
+def choose(size: int, named: Choice | None) -> Choice:
     """Return how go_fast computes on ComfyUI's device.
 
     Args:
         size: bytes of the model in bf16.
-        fixed: what the administrator's variable says, None if it is not set.
-        asked: what the user says, where the administrator says nothing.
-
-    Raises:
-        SettingsError: an administrator's variable says something else than `CHOICES`.
+        named: what somebody chose, see `named_engine`; None for the trial.
     """
     import comfy.model_management as management
 
-    fixed = fixed_engine(fixed)
+    if named is not None:
+        return named
     device: torch.device = management.get_torch_device()
-    if fixed != "auto":
-        return Choice(fixed, f"{VARIABLE} says so")
-    if asked != "auto":
-        return Choice(asked, "as chosen")
     if device.type != "cuda":
         name = "CPU" if device.type == "cpu" else device.type
         return Choice("storage", f"{name} has no int8 matmul")

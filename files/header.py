@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any, NoReturn, cast
@@ -58,10 +58,22 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Header:
-    """The checked head of a file."""
+    """The checked head of a file.
+
+    Attributes:
+        tensors: by their names.
+        metadata: texts that were written beside them.
+        head: the bytes before the data.
+    """
 
     tensors: dict[str, Tensor]
     metadata: dict[str, str]
+    head: bytes = field(repr=False)
+
+    @property
+    def base(self) -> int:
+        """Where the data begins, in bytes."""
+        return len(self.head)
 
 
 def looks_like(head: bytes) -> str | None:
@@ -115,17 +127,17 @@ def read(path: Path, *, name: str | None = None) -> Header:
             _bad(label, f"its head claims {length} bytes, more than any LoRA needs")
         if 8 + length > size:
             _bad(label, f"its head claims {length} bytes and the file has only {size}")
-        file.seek(8)
-        raw = file.read(length)
-    return _parse(label, raw, data=size - 8 - length)
+        file.seek(0)
+        head = file.read(8 + length)
+    return _parse(label, head, data=size - 8 - length)
 
 
 def _length(head: bytes) -> int:
     return int(struct.unpack_from("<Q", head)[0])
 
 
-def _parse(label: str, raw: bytes, *, data: int) -> Header:
-    document = _json(label, raw)
+def _parse(label: str, head: bytes, *, data: int) -> Header:
+    document = _json(label, head[8:])
     metadata = _metadata(label, document.pop("__metadata__", {}))
     if len(document) > MAX_TENSORS:
         _bad(label, f"its head names {len(document)} tensors, more than any LoRA has")
@@ -141,7 +153,7 @@ def _parse(label: str, raw: bytes, *, data: int) -> Header:
         position = tensor.end
     if position != data:
         _bad(label, f"its tensors need {position} bytes of data and the file has {data}")
-    return Header(tensors, metadata)
+    return Header(tensors, metadata, head)
 
 
 def _json(label: str, raw: bytes) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def rotate(tokens: Tensor, table: Tensor) -> Tensor:
 
     Args:
         tokens: [B,H,L,D] bf16.
-        table: [...,L,D/2,2,2] bf16, of `embed.rope`.
+        table: [...,L,D/2,2,2] bf16, RoPE's matrices as ComfyUI makes them.
     """
     pairs = tokens.unflatten(-1, (-1, 1, 2))
     return (table[..., 0] * pairs[..., 0] + table[..., 1] * pairs[..., 1]).flatten(-2)

@@ -110,11 +110,11 @@ class Stand:
         layer = self.fast.model.diffusion_model.get_submodule(QKV)
         self.comfy.model_management.load_models_gpu([self.fast])
         rows = inside.pack("engine.rows").Rows
-        before, stored = layer(TOKENS), rows.of(layer).values.clone()
+        before, stored = layer(TOKENS), rows.of(layer, layer.weight).values.clone()
         self.comfy.model_management.load_models_gpu([made])
         change = layer(TOKENS) - before
         assert stored.dtype == torch.int8
-        assert torch.equal(rows.of(layer).values, stored), "the weight was changed"
+        assert torch.equal(rows.of(layer, layer.weight).values, stored), "the weight was changed"
         self.comfy.model_management.load_models_gpu([self.fast])
         assert torch.equal(layer(TOKENS), before)
         gain = float((change * wanted).sum() / wanted.square().sum())

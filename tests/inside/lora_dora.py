@@ -118,7 +118,7 @@ def test_magnitudes_beside_a_weight_in_int8_are_the_formula(
     monkeypatch.setenv(inside.pack("engine.trial").VARIABLE, route)
     fast, _ = loading.load_fast(models / "diffusion_models" / DEV, modulation=False)
     layer = fast.model.diffusion_model.get_submodule(QKV)
-    weight = inside.pack("engine.rows").Rows.of(layer).exact(slice(None))
+    weight = inside.pack("engine.rows").Rows.of(layer, layer.weight).exact(slice(None))
     delta, lengths, bias = {QKV: loras.blocks()[QKV]}, lengths_of(weight), drawn(3 * H, size=1.0)
     state = loras.native(delta) | {f"diffusion_model.{QKV}.magnitude": lengths}
     state[f"diffusion_model.{QKV}.diff_b"] = bias

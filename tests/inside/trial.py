@@ -105,13 +105,22 @@ def test_a_cpu_stores_only(trial: Any) -> None:
 
 @pytest.mark.parametrize("fixed", ["int8", "storage", "bf16", " INT8 "])
 def test_an_administrator_fixes_it(trial: Any, fixed: str) -> None:
-    choice = trial.choose(SIZE, fixed)
-    assert (choice.engine, choice.reason) == (fixed.strip().lower(), f"{trial.VARIABLE} says so")
+    for asked in ("auto", "fp8"):
+        choice = trial.choose(SIZE, trial.named_engine(fixed, asked))
+        wanted = (fixed.strip().lower(), f"{trial.VARIABLE} says so")
+        assert (choice.engine, choice.reason) == wanted
+
+
+@pytest.mark.parametrize("fixed", [None, "", "auto"])
+def test_where_none_does_the_user_chooses_or_the_trial(trial: Any, fixed: str | None) -> None:
+    choice = trial.choose(SIZE, trial.named_engine(fixed, "int8"))
+    assert (choice.engine, choice.reason) == ("int8", "as chosen")
+    assert trial.named_engine(fixed, "auto") is None
 
 
 def test_nonsense_is_named(trial: Any) -> None:
     with pytest.raises(ValueError, match="FLUX_HOTSWAP_ENGINE is 'turbo': write one of auto, int8"):
-        trial.choose(SIZE, "turbo")
+        trial.named_engine("turbo", "auto")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -116,13 +117,14 @@ def all_plain(state: State) -> State:
     return {name: tensor.to(FP8) for name, tensor in state.items()}
 
 
-def scaled(state: State, end: str = "weight_scale") -> State:
-    """One scale for a weight."""
+def scaled(state: State, end: str = "weight_scale", *, rows: bool = False) -> State:
+    """One scale for a weight, or for each of its rows."""
     made: State = {}
     for name, tensor in state.items():
         made[name] = tensor
         if is_block_linear(name):
-            scale = tensor.float().abs().max() / 448
+            loudest = tensor.float().abs()
+            scale = (loudest.amax(dim=1, keepdim=True) if rows else loudest.max()) / 448
             made[name] = (tensor.float() / scale).to(FP8)
             made[name.removesuffix("weight") + end] = scale
     return made
@@ -141,8 +143,11 @@ def mixed(state: State) -> State:
     return plain(state) | loud
 
 
-def metadata_of(state: State) -> dict[str, str]:
+def metadata_of(state: State) -> dict[str, str] | None:
+    """What tells ComfyUI of the scales that lie beside weights; None without any."""
     names = [name.removesuffix(".weight_scale") for name in state if name.endswith("weight_scale")]
+    if not names:
+        return None
     layers = {name: {"format": "float8_e4m3fn"} for name in names}
     return {"_quantization_metadata": json.dumps({"format_version": "1.0", "layers": layers})}
 
@@ -151,25 +156,21 @@ THEIRS: dict[str, tuple[str, Callable[[State], State], str]] = {
     "plain": ("diffusion_models", plain, "F8_E4M3"),
     "plain, all tensors": ("diffusion_models", all_plain, "F8_E4M3"),
     "scaled": ("diffusion_models", scaled, "F8_E4M3"),
+    "scaled by rows": ("diffusion_models", lambda state: scaled(state, rows=True), "F8_E4M3"),
     "scaled_fp8": ("diffusion_models", with_marker, "F8_E4M3"),
     "e5m2": ("diffusion_models", lambda state: plain(state, E5M2), "F8_E5M2"),
     "e4m3 and e5m2": ("diffusion_models", mixed, "F8_E4M3 and F8_E5M2"),
 }
 
 
-@pytest.mark.parametrize(("folder", "change", "engine"), THEIRS.values(), ids=list(THEIRS))
+@pytest.mark.parametrize("kind", THEIRS)
 def test_a_quantised_file_is_the_cores_to_run(
-    site: Site,
-    full: Tensor,
-    full_with_lora: Tensor,
-    folder: str,
-    change: Callable[[State], State],
-    engine: str,
+    site: Site, full: Tensor, full_with_lora: Tensor, kind: str
 ) -> None:
     """With our LoRAs beside: what a LoRA changes is far less than their rounding."""
+    folder, change, engine = THEIRS[kind]
     state = change(dev())
-    metadata = metadata_of(state) if change is scaled else None
-    name = put(site, f"{folder}/theirs-{len(state)}-{len(engine)}.safetensors", state, metadata)
+    name = put(site, f"{folder}/theirs, {kind}.safetensors", state, metadata_of(state))
     before = site.times_quantised()
     drawn = site.draw(name)
     assert site.reports == [f"{engine} (as the file is, run by ComfyUI)"]
@@ -181,35 +182,17 @@ def test_a_quantised_file_is_the_cores_to_run(
 
 
 def test_what_we_keep_can_be_chosen_where_the_core_knows_it(site: Site, fast: Tensor) -> None:
-    """Elsewhere the core says so; nothing is drawn from steps taken for weights."""
+    """Elsewhere it is refused; nothing is drawn from steps taken for weights."""
     kept = next(path for path in site.kept if path.name.startswith("flux1-dev-int8-"))
     (site.models / "copied.safetensors").write_bytes(kept.read_bytes())
     try:
         drawn = site.draw("copied.safetensors")
     except ExecutionError as refused:
-        assert "copied.safetensors" in refused.message or "int8_tensorwise" in refused.message
+        assert refused.exception_type.endswith("CheckpointError")
+        words = r"copied\.safetensors .* this ComfyUI knows \('int8_tensorwise'\); choose"
+        assert re.search(words, refused.message)
     else:
         assert error(drawn, fast) < 0.05
-
-
-def block_scaled(state: State) -> State:
-    """Scales for blocks of 32 columns, as some formats have."""
-    made = scaled(state)
-    for name, scale in list(made.items()):
-        if name.endswith(".weight_scale"):
-            rows, columns = made[name.removesuffix("_scale")].shape
-            made[name] = scale.expand(rows, columns // 32).clone()
-    return made
-
-
-def test_scales_of_another_shape_are_the_cores(site: Site) -> None:
-    """The core may load them or refuse."""
-    name = put(site, "diffusion_models/blocks.safetensors", block_scaled(dev()))
-    try:
-        site.draw(name)
-    except ExecutionError:
-        return
-    assert site.reports == ["F8_E4M3 (as the file is, run by ComfyUI)"]
 
 
 # --- files that cannot be used ---
@@ -246,6 +229,16 @@ def one_part_of_two(path: Path) -> None:
     save_file({name: t for name, t in dev().items() if "single_blocks" not in name}, path)
 
 
+def scaled_by_blocks(path: Path) -> None:
+    """With a scale for each 32 columns, as some formats have: ComfyUI loads it and cannot draw."""
+    state = scaled(dev())
+    for name, scale in list(state.items()):
+        if name.endswith(".weight_scale"):
+            rows, columns = state[name.removesuffix("_scale")].shape
+            state[name] = scale.expand(rows, columns // 32).clone()
+    save_file(state, path, metadata_of(state))
+
+
 BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "SDXL": (sdxl, r"does not hold a FLUX\.1 model \(it holds Stable Diffusion or SDXL\)"),
     "a web page": (a_text, "it is a web page, not a safetensors file"),
@@ -253,6 +246,10 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "a pickle": (a_pickle, "it is a zip archive, as PyTorch's .pt and .ckpt pickles are"),
     "cut in the data": (cut_in_the_data, "its tensors need [0-9]+ bytes of data and the file has"),
     "cut in the head": (cut_in_the_head, "its head claims [0-9]+ bytes and the file has only"),
+    "scales for blocks": (
+        scaled_by_blocks,
+        r"double_blocks\.0\.img_attn\.proj\.weight_scale is F32 \[[0-9]+, [0-9]+\]; ComfyUI knows",
+    ),
     "a part": (one_part_of_two, r"it lacks single_blocks\.0\.linear1\.bias and"),
 }
 
