@@ -97,6 +97,7 @@ def test_a_row_of_zeros_stays_one() -> None:
     weight[1] = 0
     values, scale = quantise(weight, 64)
     assert not dequantise(values, scale, 64)[1].any()
+    assert (scale > 0).all(), "whoever divides by it would get NaN"
 
 
 def test_loud_channels_do_not_drown_the_others() -> None:
@@ -123,6 +124,12 @@ def test_rounding_by_chance_keeps_small_changes(share: float) -> None:
     assert not torch.equal(*made)
     kept = quantise_evenly(base, scale, 256, 11) == values  # turning back leaves 1e-6 of a step
     assert kept.float().mean() > 0.999
+
+
+def test_what_is_beyond_the_scales_is_cut_on_both_sides_alike() -> None:
+    weight = torch.tensor([[-500.0, 500.0, -126.0, 126.0]])
+    values = quantise_evenly(weight, torch.ones(1, 1), 1, seed=1)
+    assert values.tolist() == [[-127, 127, -126, 126]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)

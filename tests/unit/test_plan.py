@@ -156,13 +156,17 @@ BOTH = {"lora": "a", "lora_scale": 0.5, "extra_lora": "b", "extra_lora_scale": 0
 
 
 @pytest.mark.parametrize(
-    ("arrival", "merged"), [("hosted", [0.75, 0.8]), ("whole", [0.75, pytest.approx(1.2)])]
+    ("arrival", "merged"),
+    [
+        ("hosted", ["0.75 (0.5 times 1.5 with go_fast)", "0.8"]),
+        ("whole", ["0.75 (0.5 times 1.5 with go_fast)", "1.2 (0.8 times 1.5 with go_fast)"]),
+    ],
 )
 def test_engine_fp8_merges_the_extra_lora_without_the_multiplier(
-    arrival: str, merged: list[float]
+    arrival: str, merged: list[str]
 ) -> None:
     loras = planned(BOTH, strengths=Strengths(arrival=arrival)).loras
-    assert [lora.merged.strength for lora in loras] == merged
+    assert [lora.merged.reckoning for lora in loras] == merged
     assert [lora.strength for lora in loras] == [0.75, pytest.approx(1.2)]
 
 
@@ -174,7 +178,7 @@ def test_output_fields() -> None:
 def test_plan_is_frozen_and_repeatable() -> None:
     assert planned(LORAS) == planned(LORAS)
     plan = planned(LORAS)
-    for part, name in ((plan, "seed"), (plan.loras[0], "strength")):
+    for part, name in ((plan, "seed"), (plan.loras[0], "strength"), (Strengths(), "arrival")):
         with pytest.raises(FrozenInstanceError):
             setattr(part, name, 1)
 
