@@ -53,11 +53,11 @@ HEAD = """\
 
 # Numbers
 
-Ours and the peer's come from the same run, in which they took turns. Times are medians, by the
-clock unless a table says otherwise. "ours / peer" below 1 is less time or memory than the peer's,
-or less throughput where MB/s are compared. "spread" is that of our runs unless it says otherwise.
-Peak memory is what the operating system counts. A cell of "goal" speaks of the ratio unless it
-names something else.
+Ours and the peer's come from the same run, in which they took turns unless the section says that
+one came after the other. Times are medians, by the clock, unless a table says otherwise. "ours /
+peer" below 1 is less time or memory than the peer's, or less throughput where MB/s are compared.
+"spread" is that of our runs unless it says otherwise. Peak memory is what the operating system
+counts. A cell of "goal" speaks of the ratio unless it names something else.
 
 `python3 dev.py bench` lists the benchmarks, `python3 dev.py bench NAME` runs one, prints its table
 and writes this page anew. `--short` tries one in a short form and writes neither.
@@ -67,7 +67,7 @@ CURRENT = "_current"
 """At the end of the name of results that came from a ComfyUI of today instead of the pinned one."""
 
 BEFORE = "_before"
-"""At the end of the name of results with the small FLUX as it was before its last training."""
+"""At the end of the name of results with the small FLUX of 2026-11-27, whose edges were ragged."""
 
 NO_GPU = "No GPU has measured this yet. It needs one with 80 GB of memory."
 
@@ -128,7 +128,7 @@ def about(name: str) -> str:
     if name.endswith(CURRENT):
         return f"The same as {name.removesuffix(CURRENT)}, on a ComfyUI of today."
     if name.endswith(BEFORE):
-        return "The small FLUX as it was before its last training."
+        return "The small FLUX of 2026-11-27, which was trained with things moved at random."
     script = BENCH / f"{name}.py"
     if not script.is_file():
         return ""

@@ -58,7 +58,8 @@ def shared_store(report: Report) -> Iterator[Table]:
             f"{found['at_once']['downloads']} for {found['at_once']['processes']} processes",
             f"{found['killed']['seconds_after_the_kill']} s",
             f"{found['index']['entries']} of {found['index']['fetched']}",
-            str(found["eviction"]["forgotten"]),
+            str(max(part["forgotten"] for part in trials(found))),
+            str(sum(part["missing"] for part in trials(found))),
             str(sum(part["broken"] + part.get("wrong", 0) for part in trials(found))),
             str(sum(len(part["errors"]) for part in trials(found))),
         )
@@ -66,7 +67,7 @@ def shared_store(report: Report) -> Iterator[Table]:
     ]
     heads = (
         *("drive", "downloads of one LoRA", "done after a kill", "entries kept"),
-        *("files forgotten", "broken files", "errors"),
+        *("files forgotten", "known, not there", "broken files", "errors"),
     )
     yield Table(rows, heads, "Two mounts of each, three processes at either")
 
@@ -154,8 +155,11 @@ def looks(report: Report) -> Iterator[Table]:
 
 
 def _drawing_parts(report: Report) -> Iterator[Table]:
-    fp8 = [(name, f"{found['median']} dB") for name, found in report["fp8"].items()]
-    yield Table(fp8, ("go_fast", "PSNR to bf16, median"))
+    fp8 = [
+        (name, f"{found['median']} dB", str(len(found["dB"])))
+        for name, found in report["fp8"].items()
+    ]
+    yield Table(fp8, ("go_fast", "PSNR to bf16, median", "prompts"))
     moved = report["lora_scale"]
     scales = list(next(iter(moved.values())))
     rows = [(style, *(number(found[scale]) for scale in scales)) for style, found in moved.items()]

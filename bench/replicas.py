@@ -1,8 +1,8 @@
-"""Ray Serve's replicas behind our API: pictures a minute, its cost, kills, and LoRAs in turn.
+"""Our API over Ray Serve's replicas and without Ray, one after the other; kills; LoRAs in turn.
 
     python3 dev.py bench replicas
 
-Small models on the CPU, one core for each ComfyUI; all in one run, one after another:
+Small models on the CPU, one core for each ComfyUI; all in one run:
 
 - the same calls to our API over ComfyUIs that it starts itself and over replicas of Ray;
 - each part of the cluster is killed while a picture is drawn: seconds until that picture is there,
@@ -223,7 +223,13 @@ def main() -> None:
             found["mix"] = mixed(made, Path(scratch), options.mix)
     for each in ("local_1", "ray_1"):
         found[each]["kept"] = summary(found[each]["kept"])
-    setup = {"ray": "2.60.0", "clients": CLIENTS, "picture": "256x256, 4 steps"}
+    setup = {
+        "ray": "2.60.0",
+        "clients": CLIENTS,
+        "picture": "256x256, 4 steps",
+        "kills": options.kills,
+        "mix": options.mix,
+    }
     write(options.output, {"machine": machine("torch", "aiohttp"), "setup": setup, **found})
 
 

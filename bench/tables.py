@@ -62,7 +62,7 @@ def duel(what: str, ours: Report, peer: Report, name: str, goal: str = "") -> tu
         what,
         seconds(a),
         f"{seconds(b)} ({name})",
-        f"{a / b:.2f}",
+        number(a / b),
         goal,
         extent(ours["seconds"]),
     )
@@ -74,14 +74,17 @@ def duel(what: str, ours: Report, peer: Report, name: str, goal: str = "") -> tu
 def save(report: Report) -> Iterator[Table]:
     """Saving pictures."""
     names = {"pillow": "Pillow", "comfyui_save_image": "SaveImage"}
-    yield Table(
-        [
-            duel(fmt, found["ours"], found[peer], name, "below 1")
-            for fmt, found in report["formats"].items()
-            for peer, name in names.items()
-            if peer in found
-        ]
-    )
+    rows = [
+        (
+            *duel(fmt, found["ours"], found[peer], name, "below 1"),
+            number(found["ours"]["bytes"] / found[peer]["bytes"]),
+        )
+        for fmt, found in report["formats"].items()
+        for peer, name in names.items()
+        if peer in found
+    ]
+    title = f"Ours on {report['setup']['threads']} threads, the others one picture after the other"
+    yield Table(rows, (*HEADS, "bytes, ours / peer"), title)
 
 
 def fetch(report: Report) -> Iterator[Table]:
@@ -130,12 +133,14 @@ def lora(report: Report) -> Iterator[Table]:
 def int8_lora(report: Report) -> Iterator[Table]:
     """Applying LoRAs with go_fast."""
     steps = [key for key in report if key not in ("machine", "setup")]
+    ways = {"ours": "", "ours, whole": ", go_fast_lora whole"}
     yield Table(
         [
-            duel(step, report[step]["ours"], found, name)
+            duel(step + way, report[step][ours], found, name)
             for step in steps
+            for ours, way in ways.items()
             for name, found in report[step].items()
-            if name != "ours"
+            if name not in ways
         ]
     )
 
@@ -224,7 +229,7 @@ def _applied(row: Report) -> tuple[str, ...]:
     told = number(peer["error"]) if peer["weights"] else "nothing of it"
     ratio = f"{ours['error'] / peer['error']:.2f}"
     if peer["weights"] != row["of"]:
-        ratio = "half" if peer["weights"] else "nothing"
+        ratio = "in part" if peer["weights"] else "nothing"
         told += f", {peer['weights']} of {row['of']} weights" if peer["weights"] else ""
     mine = number(ours["error"])
     if ours["weights"] != row["of"]:
