@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from fetch.servers import File, Request
+from fetch.servers import File, Request, sha256, tar
 from fetch.services import (
     COMMIT,
     DATA,
@@ -343,3 +343,10 @@ def test_a_transfer_goes_on_without_a_token_that_ran_out_on_the_way(world: World
     assert found.path.read_bytes() == DATA
     assert [bool(token) for token in asked] == [True, True, False]
     assert len(found.warnings) == 1
+
+
+def test_a_tar_that_holds_another_file_than_the_source_says(world: World) -> None:
+    link = world.cdn.file("/x.tar", tar(("lora.safetensors", DATA)))
+    with pytest.raises(BadFileError, match=f"its SHA-256 is {sha256(DATA)} and the source says 00"):
+        world.fetch(f"{link}#sha256={'0' * 64}")
+    assert world.fetch(f"{link}#sha256={sha256(DATA)}").path.read_bytes() == DATA

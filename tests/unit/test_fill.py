@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from flux_hotswap.errors import RequestError
-from flux_hotswap.prediction.fill import fill_prompt, workflow_for
+from flux_hotswap.prediction.fill import fill_prompt, is_link, save_as, workflow_for
 from flux_hotswap.prediction.spec import FIELDS, Field
 from flux_hotswap.tools.graph import Graph, Prompt
 from flux_hotswap.tools.nodes_info import read_nodes
@@ -150,3 +150,19 @@ def test_the_builder_refuses_what_does_not_fit() -> None:
         graph.add("VAEDecode", samples=vae["VAE"], vae=vae["VAE"])
     with pytest.raises(ValueError, match="samples needs a wire"):
         graph.add("VAEDecode", vae=vae["VAE"])
+
+
+def test_each_picture_is_saved_below_a_prefix() -> None:
+    prompt = load("flux_lora_schema")
+    (saver,) = save_as(prompt, "mine/1")
+    assert prompt[saver]["inputs"]["filename_prefix"] == "mine/1"
+    assert save_as({"1": {"class_type": "SaveImage", "inputs": {}}}, "x") == []
+
+
+@pytest.mark.parametrize(
+    ("value", "wire"),
+    [(["4", 0], True), (["4", 0.0], True), (["4"], False), ([4, 0], False), ("4", False)],
+    ids=str,
+)
+def test_wires(value: object, wire: bool) -> None:
+    assert is_link(value) is wire

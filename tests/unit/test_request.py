@@ -340,3 +340,10 @@ def test_shorten(value: object, shown: str | None) -> None:
     text = shorten(value)
     assert len(text) <= 60
     assert text == (shown or repr(value)[:57] + "...")
+
+
+@pytest.mark.parametrize("half", ["\ud83d", "a\udc00b"], ids=ascii)
+def test_half_of_a_character_is_refused(half: str) -> None:
+    """JSON can hold it; neither a tokenizer nor a file can."""
+    with pytest.raises(RequestError, match=r"prompt.*holds half of a character"):
+        parse_request({"prompt": half})
