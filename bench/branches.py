@@ -1,9 +1,9 @@
-"""Branch coverage of `prediction/` and `lora_fetch/` by their own tests.
+"""Branch coverage of `prediction/`, `files/` and `lora_fetch/` by their own tests.
 
     python bench/branches.py
 
-Runs tests/unit, tests/fetch and tests/faults once, their child processes included, and writes
-bench/results/branches.json. Fails when a line or a branch of the two folders was not run.
+Runs their tests that need no ComfyUI once, child processes included, and writes
+bench/results/branches.json. Fails when a line or a branch of these folders was not run.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import Any
 from common import RESULTS, ROOT, machine, write
 from environment import tools_python
 
-FOLDERS = ("prediction", "lora_fetch")
-TESTS = ("tests/unit", "tests/fetch", "tests/faults")
+FOLDERS = ("prediction", "files", "lora_fetch")
+TESTS = ("tests/unit", "tests/fetch", "tests/faults", "tests/ops", "tests/api/unit")
 SETTINGS = f"""
 [run]
 branch = True

@@ -25,8 +25,8 @@ STEADY = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": "65536",
 }
-"""Threads that wait for each other on a busy machine measure only it. And glibc keeps freed memory or
-does not as it happens, which moves a peak by 40 MB to either side; so told it gives back at once."""
+"""Threads that wait for each other on a busy machine measure only it. And glibc keeps freed memory
+or does not as it happens, which moves a peak by 40 MB; so told, it gives all back at once."""
 
 LORAS = ("one.safetensors", "two.safetensors")
 
