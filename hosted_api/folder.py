@@ -11,7 +11,7 @@ import re
 from collections.abc import Generator
 from pathlib import Path
 from typing import Final, Protocol, cast
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ..errors import SettingsError, StoreError
 from ..files.addresses import bare_url
@@ -131,7 +131,8 @@ def _said(error: Exception, address: str) -> str:
     said = str(error) or type(error).__name__
     query = address[len(bare_url(address)) :]
     values = [value for _, value in parse_qsl(query[1:]) if len(value) >= _SECRET]
-    for secret in (query, urlsplit(address).password or "", *values):
+    password = urlsplit(address).password or ""
+    for secret in (query, password, unquote(password), *values):
         said = said.replace(secret, "...") if secret else said
     return one_line(said, _SAID).rstrip(".")
 
