@@ -6,8 +6,8 @@ Two real ComfyUI servers draw the same request with the small FLUX on one thread
 pack and the shipped text_to_image workflow, one without the pack and with ComfyUI's own nodes. They
 take turns. Every prompt has a new seed, so both draw anew. The stock graph pads T5 to 512 tokens,
 as ours does. Time is the server's processor time, to which other jobs of the machine add nothing;
-a few are wall-clock time and say so. Memory is what the system counts at the peak. Writes
-bench/results/cost.json.
+a few are wall-clock time and say so. Memory is what the system counts at the peak, with an
+allocator that gives back at once what is freed. Writes bench/results/cost.json.
 """
 
 from __future__ import annotations

@@ -11,8 +11,10 @@ from .names import is_text_name
 from .others import no_lora
 
 _SHOWN: Final = 90
-_FEW: Final = 3
 """Most characters of a name that a message shows."""
+
+_FEW: Final = 3
+"""Most names that it shows."""
 
 
 # --- what became of a file ---
