@@ -30,6 +30,9 @@ CHOICES: Final = ("auto", "int8", "storage", "bf16", "fp8")
 SHAPE: Final = (4608, 3072, 12288)
 """Tokens of 1024x1024 with the prompt's, and an MLP of FLUX.1: M, K, N."""
 
+ROOM: Final = 1536 * 2**20
+"""Bytes of a card that are made free for the trial: it holds 0.7e9 in bf16, 0.94e9 in float32."""
+
 ROUNDS: Final = 7
 LIMIT: Final = 0.1
 """Largest error of a way's product; fp8 inputs alone round by 0.05."""
@@ -137,12 +140,18 @@ def measure(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
     Args:
         device: where it is.
         dtype: in what ComfyUI computes the model.
-    """
-    from ..ops.hosted.linear import by_device, find_product
 
-    product = by_device if find_product(device) is by_device else None
+    Raises:
+        torch.OutOfMemoryError: the card is full, and not of models that ComfyUI can move.
+    """
 
     def trial() -> dict[str, float]:
+        import comfy.model_management as management
+
+        from ..ops.hosted.linear import by_device, find_product
+
+        management.free_memory(ROOM, device)
+        product = by_device if find_product(device) is by_device else None
         return timed(ways(device, SHAPE, dtype, fast_matmul(device, dtype), product), device)
 
     return _tried("the trial", trial, device) or {}
@@ -242,11 +251,15 @@ def _once(name: str, run: Callable[[], Tensor], device: torch.device) -> float:
 def _tried(name: str, run: Callable[[], T], device: torch.device) -> T | None:
     """Return what a run makes; None, and the reason in the log, where it does not run here."""
     import comfy.model_management as management
+    import torch
 
+    # The first is an ordinary Exception on older versions. What is full now may be free later: no
+    # engine is left out for it until the process ends.
+    passed = (management.InterruptProcessingException, torch.cuda.OutOfMemoryError)
     try:
         made = run()
         _wait(device)
-    except management.InterruptProcessingException:  # an ordinary Exception on older versions
+    except passed:
         raise
     except Exception as error:  # noqa: BLE001 - a kernel's compiler raises anything
         log.warning("go_fast: %s does not run here (%s: %s)", name, type(error).__name__, error)

@@ -90,6 +90,8 @@ _LIMIT: Final = 0.004
 def _works(product: Product, device: torch.device) -> bool:
     try:
         return _is_right(product, device)
+    except torch.cuda.OutOfMemoryError:  # says nothing of the product, and what is found is kept
+        raise
     except (RuntimeError, ValueError, NotImplementedError, TypeError) as error:
         log.info("fp8 matmul %s does not work on %s: %s", product.__name__, device, error)
         return False

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from subprocess import CalledProcessError
 from typing import Any
 
 import pytest
 import torch
 from runtime import inside
+from runtime.lora_states import DEV
 from torch import Tensor
 
 SIZE = 24 * 10**9
@@ -171,14 +173,51 @@ def test_what_does_not_run_is_left_out(
     assert f"int8 does not run here ({words}" in caplog.text
 
 
-def test_a_cancel_ends_it(comfy: Any, trial: Any) -> None:
+@pytest.mark.parametrize("kind", ["a cancel", "a full card"])
+def test_what_says_nothing_of_an_engine_ends_it(comfy: Any, trial: Any, kind: str) -> None:
     cancel = comfy.model_management.InterruptProcessingException
+    error = {"a cancel": cancel, "a full card": torch.OutOfMemoryError}[kind]
 
-    def cancelled() -> Any:
-        raise cancel
+    def stopped() -> Any:
+        raise error
 
-    with pytest.raises(cancel):
-        trial.timed({"bf16": lambda: torch.ones(1), "int8": cancelled}, CPU)
+    with pytest.raises(error):
+        trial.timed({"bf16": lambda: torch.ones(1), "int8": stopped}, CPU)
+
+
+def test_a_full_card_is_tried_again(
+    comfy: Any, trial: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine is not left out until the process ends for what lay on the card meanwhile."""
+    full = [True]
+    asked: list[tuple[int, torch.device]] = []
+    ways = trial.ways
+
+    def filled(*given: Any) -> Any:
+        if full:
+            raise torch.OutOfMemoryError
+        return ways(given[0], (32, 512, 64), *given[2:])
+
+    trial.measure.cache_clear()
+    monkeypatch.setattr(trial, "ways", filled)
+    monkeypatch.setattr(comfy.model_management, "free_memory", lambda *of: asked.append(of))
+    with pytest.raises(torch.OutOfMemoryError):
+        trial.measure(CPU, torch.bfloat16)
+    full.clear()
+    assert trial.measure(CPU, torch.bfloat16).keys() == {"bf16"}
+    assert asked == [(trial.ROOM, CPU)] * 2
+    trial.measure.cache_clear()
+
+
+def test_a_full_card_is_no_wrong_file(
+    comfy: Any, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr("comfy.sd.load_diffusion_model", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        inside.pack("engine.models").load_flux(models / "diffusion_models" / DEV)
 
 
 def test_a_device_that_fails_at_all_has_no_times(trial: Any, caplog: Any) -> None:

@@ -76,6 +76,10 @@ def fails(*_: object) -> Tensor:
     raise RuntimeError("no fp8 on this card")
 
 
+def is_full(*_: object) -> Tensor:
+    raise torch.OutOfMemoryError
+
+
 def forgets_a_scale(x: Tensor, weight: Quantised, bias: Tensor | None, _: Tensor) -> Tensor:
     return by_float32(x, weight, bias, torch.tensor(1.1 / 9000))
 
@@ -87,3 +91,8 @@ def test_a_device_that_cannot_hold_the_operands_does_not_do_it() -> None:
 @pytest.mark.parametrize("product", [fails, forgets_a_scale])
 def test_what_fails_a_trial_is_not_used(product: module.Product) -> None:
     assert not module._works(product, torch.device("cpu"))
+
+
+def test_a_full_card_says_nothing_of_a_product() -> None:
+    with pytest.raises(torch.OutOfMemoryError):
+        module._works(is_full, torch.device("cpu"))
