@@ -24,7 +24,7 @@ DEFAULT_FILES: Final = {
 }
 DOWNLOADS: Final = {
     "dev": "https://huggingface.co/black-forest-labs/FLUX.1-dev",
-    "schnell": "https://huggingface.co/black-forest-labs/FLUX.1-schnell",
+    "schnell": "https://huggingface.co/Comfy-Org/flux1-schnell",
 }
 CACHE_FOLDER: Final = "flux_hotswap_int8"
 SCALES_FOLDER: Final = "flux_hotswap_fp8"

@@ -284,6 +284,7 @@ def fast_matmul(device: torch.device, dtype: torch.dtype) -> Matmul | None:
     """
     matmul = any_matmul()
     if matmul is None:
+        log.warning("go_fast: comfy-kitchen is not installed, so int8 is not fast here")
         return None
     import comfy_kitchen
     import torch
@@ -302,10 +303,17 @@ def fast_matmul(device: torch.device, dtype: torch.dtype) -> Matmul | None:
     registry: Any = comfy_kitchen.registry
     try:
         name = registry.get_capable_backend("int8_linear", arguments)
-    except comfy_kitchen.exceptions.BackendError:  # none takes it
+    except comfy_kitchen.exceptions.BackendError as error:  # none takes it
+        log.warning("go_fast: comfy-kitchen has no int8 here (%s)", error)
         return None
     amd = torch.version.hip is not None and not core_knows_int8()
-    return matmul if is_fast(name, torch.version.cuda, amd=amd) else None
+    if is_fast(name, torch.version.cuda, amd=amd):
+        return matmul
+    told = (
+        "go_fast: comfy-kitchen would multiply int8 in %r, which is not fast with this torch (%s)"
+    )
+    log.warning(told, name, torch.__version__)
+    return None
 
 
 def any_matmul() -> Matmul | None:

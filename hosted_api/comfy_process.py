@@ -99,7 +99,7 @@ class ComfyProcess:
         """
         if self._process is None or self._process.returncode is not None:
             code = None if self._process is None else self._process.returncode
-            raise WorkerLostError(f"ComfyUI has ended (exit {code}); see {self.log_path.name}.")
+            raise WorkerLostError(f"ComfyUI has ended (exit {code}); see {self.log_path}.")
 
     async def stop(self) -> None:
         """End it, kindly first."""

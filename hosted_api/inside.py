@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -17,7 +16,7 @@ from aiohttp import web
 
 from ..errors import HotswapError, SettingsError
 from .app import Where, build, tell_of_address
-from .options import LOCAL, LOOPBACK, WILDCARDS, is_loopback, read_options
+from .options import LOCAL, LOOPBACK, WILDCARDS, is_loopback, read_options, words_of
 from .state import claimed
 
 PATH: Final = "/hotswap"
@@ -40,10 +39,12 @@ async def mount(
         user: ComfyUI's user folder.
         tls: whether it speaks https.
     """
-    words = [] if given.lower() in ("1", "true", "yes", "on") else shlex.split(given)
     host, near = reached(listen)
     url = f"{'https' if tls else 'http'}://{near}:{port}"
     try:
+        words = (
+            [] if given.lower() in ("1", "true", "yes", "on") else words_of("its options", given)
+        )
         # ComfyUI's address decides whether tokens are needed.
         options = read_options(["--state", str(user / STATE), *words, "--host", host])
         if options.comfyui or options.start or options.workers != LOCAL:

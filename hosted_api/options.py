@@ -236,7 +236,7 @@ def read_options(argv: Sequence[str]) -> Options:
     names = read_names(given["names"]) if "names" in given else {}
     given["names"] = {name: {"lora": name} for name in given.pop("model", ())} | names
     if "arguments" in given:
-        given["arguments"] = tuple(shlex.split(given["arguments"]))
+        given["arguments"] = tuple(words_of("--arguments", given["arguments"]))
     if "upload" in given:
         given["upload"] = _size("--upload", given["upload"])
     for name in ("comfyui", "start", "allow"):
@@ -245,6 +245,8 @@ def read_options(argv: Sequence[str]) -> Options:
     for name in ("public", "outputs_public"):
         if name in given:
             given[name] = _address(f"--{name.replace('_', '-')}", given[name])
+    for place in given.get("start", ()) if "ray_address" not in given else ():
+        _check_comfyui(place)
     given["comfyui"] = tuple(_address("--comfyui", url) for url in given.get("comfyui", ()))
     host = str(given.get("host", LOOPBACK))
     # Who is alone on the machine decides by calling; whoever lets others in has to say what they
@@ -256,6 +258,33 @@ def read_options(argv: Sequence[str]) -> Options:
             "it out."
         )
     return Options(**given)
+
+
+def _check_comfyui(place: Path) -> None:
+    if not place.is_file() and not (place / "main.py").is_file():
+        raise SettingsError(
+            f"--start {place}: no ComfyUI lies there, since {place.resolve()} has no main.py. Give "
+            "ComfyUI's folder."
+        )
+
+
+def words_of(what: str, text: str) -> list[str]:
+    """Return the words of a text. Quotes hold one together; a backslash is a part of a path.
+
+    Args:
+        what: the text is, for the error.
+        text: such as `--base-directory "D:/my files"`.
+
+    Raises:
+        SettingsError: a quote has no end.
+    """
+    lexer = shlex.shlex(text, posix=True)
+    lexer.whitespace_split = True
+    lexer.escape = lexer.commenters = ""
+    try:
+        return list(lexer)
+    except ValueError:
+        raise SettingsError(f"{what}: a quote has no end in {text!r:.200}: write it.") from None
 
 
 def read_names(path: Path) -> dict[str, Mapping[str, Any]]:

@@ -42,12 +42,12 @@ DEV: Final = Model(
 SCHNELL: Final = Model(
     "flux1-schnell.safetensors",
     "diffusion_models",
-    f"{_HUB}black-forest-labs/FLUX.1-schnell/resolve/main/flux1-schnell.safetensors",
+    f"{_HUB}Comfy-Org/flux1-schnell/resolve/main/flux1-schnell.safetensors",
 )
 AE: Final = Model(
     "ae.safetensors",
     "vae",
-    f"{_HUB}black-forest-labs/FLUX.1-schnell/resolve/main/ae.safetensors",
+    f"{_HUB}Comfy-Org/Lumina_Image_2.0_Repackaged/resolve/main/split_files/vae/ae.safetensors",
 )
 CLIP_L: Final = Model(
     "clip_l.safetensors",

@@ -64,10 +64,13 @@ class Cluster:
         if not self.options.start:
             raise SettingsError(
                 f"--ray-address {self.options.ray_address}: no application {APP} runs there. "
-                "Deploy one with `serve deploy deploy/serve.yaml`, or name a ComfyUI that lies on "
-                "each of its machines with --start FOLDER."
+                "Deploy one with `serve deploy deploy/serve.yaml` in a clone of the pack's "
+                "repository, or name a ComfyUI that lies on each of its machines with --start "
+                "FOLDER."
             )
-        settings = settings_of(self.options, ray.cluster_resources().get("GPU", 0.0))
+        gpus = ray.cluster_resources().get("GPU", 0.0)
+        cores = os.cpu_count() if self.own else None  # of others no machine may have that many
+        settings = settings_of(self.options, gpus, cores or 1)
         target = serve.RunTarget(build(as_data(settings)), name=APP, route_prefix=None)
         (handle,) = serve.run_many([target], wait_for_applications_running=False)
         return handle

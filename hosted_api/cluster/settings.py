@@ -59,12 +59,13 @@ class ReplicaSettings:
         return self.least < self.most
 
 
-def settings_of(options: Options, gpus: float) -> ReplicaSettings:
+def settings_of(options: Options, gpus: float, cores: int = 1) -> ReplicaSettings:
     """Return what the command line says of replicas.
 
     Args:
         options: with one folder to start.
         gpus: so many the cluster has.
+        cores: that replicas on GPUs share, where all are on one machine.
 
     Raises:
         SettingsError: `--replicas` or `--start` cannot be used.
@@ -81,6 +82,7 @@ def settings_of(options: Options, gpus: float) -> ReplicaSettings:
         python=str(options.python or ""),
         arguments=options.arguments,
         gpus=1.0 if gpus else 0.0,
+        cpus=float(max(1, cores // most)) if gpus else 1.0,
         least=least,
         most=most,
         idle=options.idle,

@@ -16,7 +16,7 @@ STOP_SECONDS = 10.0
 
 
 class HostedApi:
-    """A running `python -m hosted_api`; use it as a context manager.
+    """A running `python path/to/hosted_api`; use it as a context manager.
 
     Args:
         folder: its state and its log go here.
@@ -35,11 +35,11 @@ class HostedApi:
         self.log_path = folder / "api.log"
         self.url = ""
         self._command = [
-            *(sys.executable, "-m", "hosted_api"),
+            *(sys.executable, str(ROOT / "hosted_api")),
             *(("--comfyui", comfyui) if comfyui else ()),
             *("--port", "0", "--state", str(self.state), *arguments),
         ]
-        ours = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
+        ours = {"PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
         self._env = {**clean_env(), **ours, **(env or {})}
         self._process: subprocess.Popen[str] | None = None
         self._log: IO[bytes] | None = None

@@ -80,6 +80,7 @@ def test_errors_are_the_apis_own(comfy: Comfy) -> None:
         pytest.param("1", "0.0.0.0", "tokens are needed", id="open to others"),  # noqa: S104
         pytest.param("1", "127.0.0.1,0.0.0.0", "tokens are needed", id="open to others too"),
         pytest.param("--names /no/such.json", "127.0.0.1", "--names", id="a bad option"),
+        pytest.param('--names "names.json', "127.0.0.1", "a quote has no end", id="a lone quote"),
         pytest.param("--comfyui http://127.0.0.1:1", "127.0.0.1", "remove them", id="another"),
     ],
 )

@@ -173,12 +173,22 @@ def test_interrupt(world: World, monkeypatch: Any, capsys: Any) -> None:
     assert "goes on from there" in capsys.readouterr().err
 
 
-def test_as_a_program_without_torch_and_comfyui(world: World) -> None:
+WAYS = {
+    "in the pack's folder": (["-m", "lora_fetch"], TOP),
+    "by its path": ([str(TOP / "lora_fetch")], Path.home()),
+    "by its path in the portable ComfyUI's Python": (["-I", str(TOP / "lora_fetch")], Path.home()),
+}
+
+
+@pytest.mark.parametrize(("words", "folder"), WAYS.values(), ids=list(WAYS))
+def test_as_a_program_without_torch_and_comfyui(
+    world: World, words: list[str], folder: Path
+) -> None:
     url = world.cdn.file("/a.safetensors", DATA)
     environ = {**os.environ, "FLUX_HOTSWAP_ALLOW_HOSTS": "127.0.0.1"}
     done = subprocess.run(
-        [sys.executable, "-m", "lora_fetch", url, "--dir", world.loras],
-        cwd=TOP,
+        [sys.executable, *words, url, "--dir", world.loras],
+        cwd=folder,
         env=environ,
         capture_output=True,
         text=True,

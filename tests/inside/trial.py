@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from subprocess import CalledProcessError
 from typing import Any
@@ -242,9 +243,18 @@ def test_what_multiplies_wrongly_is_left_out(trial: Any, caplog: Any, made: Tens
     assert "int8 is wrong here" in caplog.text
 
 
-def test_the_plain_back_end_is_no_fast_one(trial: Any) -> None:
+def test_the_plain_back_end_is_no_fast_one(trial: Any, caplog: Any) -> None:
     assert trial.any_matmul() is not None
     assert trial.fast_matmul(CPU, torch.bfloat16) is None
+    assert f"in 'eager', which is not fast with this torch ({torch.__version__})" in caplog.text
+
+
+def test_without_comfy_kitchen_the_log_says_so(
+    trial: Any, caplog: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "comfy_kitchen", None)
+    assert trial.fast_matmul(CPU, torch.bfloat16) is None
+    assert "comfy-kitchen is not installed" in caplog.text
 
 
 BACK_ENDS: dict[str, tuple[str | None, bool, list[str]]] = {

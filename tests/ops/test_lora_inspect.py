@@ -346,7 +346,8 @@ def test_without_torch_it_says_what_to_do(tmp_path: Path) -> None:
     loras.write(DIFFUSERS, tmp_path / "mine.safetensors")
     code = (
         "import os, sys\nsys.modules['torch'] = None\n"
-        "from flux_hotswap.lora_fetch.__main__ import look, main\n"
+        "from flux_hotswap.lora_fetch.__main__ import look\n"
+        "from flux_hotswap.lora_fetch.cli import main\n"
         "sys.exit(main(sys.argv[1:], os.environ, look))"
     )
     words = ["inspect", "mine.safetensors", "--dir", str(tmp_path)]

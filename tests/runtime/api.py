@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from flux_hotswap.hosted_api.__main__ import main as serve
+from flux_hotswap.hosted_api.run import main as serve
 
 from .comfyui import find_comfyui
 from .demo import check_with_opennsfw, has_opennsfw, load_workflow

@@ -24,7 +24,7 @@ OPTIONS = Options(
         "acme/mapped": {"lora": "sticker.safetensors", "lora_scale": 0.5},
         HEX: {"model": "schnell"},
     },
-    allow=("acme/*", "huggingface:*"),
+    allow=("acme/*", "hf:*"),
 )
 SECRET = "r8_0123456789abcdef0123"  # noqa: S105 - what must not come back
 

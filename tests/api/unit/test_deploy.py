@@ -24,6 +24,8 @@ from flux_hotswap.hosted_api.options import Options, read_options
 
 ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "deploy"
+TOKENS = ("HF_TOKEN", "CIVITAI_API_TOKEN")
+"""That replicas fetch LoRAs with."""
 
 
 def serve_config() -> dict[str, Any]:
@@ -68,8 +70,9 @@ def test_kubernetes_lets_the_operator_in() -> None:
     kinds = {each["kind"]: each for each in yaml.safe_load_all(text)}
     secret = kinds["RayService"]["spec"]["rayClusterConfig"]["authOptions"]["secretName"]
     assert f"kubectl create secret generic {secret} --from-literal=auth_token=" in text
-    used = set(re.findall(r"secretKeyRef: \{ (.+) \}", text))
-    assert used == {f"name: {secret}, key: auth_token"}
+    used = set(re.findall(r"secretKeyRef: \{ (.+?) \}", text))
+    fetching = {f"name: {secret}, key: {name}, optional: true" for name in TOKENS}
+    assert used == {f"name: {secret}, key: auth_token"} | fetching
     rules = kinds["NetworkPolicy"]["spec"]["ingress"]
     (operator,) = [rule for rule in rules if "kuberay-operator" in str(rule)]
     assert operator["ports"] == [{"port": 8265}]
@@ -86,22 +89,27 @@ def test_secrets_stay_here(name: str) -> None:
 
 
 @pytest.mark.parametrize("words", [["--ray-address", "auto"], ["--replicas", "2"], ["--idle", "9"]])
-def test_what_is_for_a_cluster_wants_one(words: list[str]) -> None:
+def test_what_is_for_a_cluster_wants_one(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "main.py").touch()
     with pytest.raises(SettingsError, match=f"{words[0]} is for a cluster.*--workers ray"):
-        read_options(["--start", "/c", *words])
-    read_options(["--start", "/c", "--workers", "ray", *words])
+        read_options(["--start", str(tmp_path), *words])
+    read_options(["--start", str(tmp_path), "--workers", "ray", *words])
 
 
 def test_one_box(tmp_path: Path) -> None:
     composed = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
     check_command(composed["services"]["api"]["command"], tmp_path)
+    assert composed["services"]["api"]["environment"] == list(TOKENS)
 
 
 def check_command(words: list[str], folder: Path) -> None:
     """What a file starts is taken by the command line, with its files where they are here."""
     tokens = folder / "tokens.txt"
     tokens.write_text("a-token-of-a-test\n", encoding="utf-8")
-    here = [f"--tokens={tokens}" if word.startswith("--tokens=") else word for word in words]
+    (folder / "main.py").touch()
+    files = {"--tokens": tokens, "--start": folder}
+    named = [(word, files.get(word.partition("=")[0])) for word in words]
+    here = [f"{word.partition('=')[0]}={file}" if file else word for word, file in named]
     options = read_options(here)
     assert (options.workers, options.host, len(options.tokens)) == ("ray", "0.0.0.0", 1)  # noqa: S104
     assert options.start or options.ray_address
@@ -155,19 +163,22 @@ def test_settings_come_back_as_they_were() -> None:
 @pytest.mark.parametrize(
     ("words", "gpus", "expected"),
     [
-        pytest.param([], 4.0, (1.0, 4, 4), id="one on each GPU"),
-        pytest.param([], 0.0, (0.0, 1, 1), id="one without a GPU"),
-        pytest.param(["--replicas", "0-2"], 8.0, (1.0, 0, 2), id="a range"),
+        pytest.param([], 4.0, (1.0, 5.0, 4, 4), id="one on each GPU"),
+        pytest.param([], 64.0, (1.0, 1.0, 64, 64), id="more GPUs than cores"),
+        pytest.param([], 0.0, (0.0, 1.0, 1, 1), id="one without a GPU"),
+        pytest.param(["--replicas", "0-2"], 8.0, (1.0, 11.0, 0, 2), id="a range"),
     ],
 )
 def test_settings_of_the_command_line(
-    words: list[str], gpus: float, expected: tuple[float, int, int]
+    words: list[str], gpus: float, expected: tuple[float, float, int, int], tmp_path: Path
 ) -> None:
-    options = read_options(["--workers", "ray", "--start", "/c", *words])
-    settings = settings_of(options, gpus)
-    assert (settings.gpus, settings.least, settings.most) == expected
+    (tmp_path / "main.py").touch()
+    options = read_options(["--workers", "ray", "--start", str(tmp_path), *words])
+    settings = settings_of(options, gpus, 22)
+    assert (settings.gpus, settings.cpus, settings.least, settings.most) == expected
 
 
-def test_one_comfyui_is_started_several_times() -> None:
+def test_one_comfyui_is_started_several_times(tmp_path: Path) -> None:
+    (tmp_path / "main.py").touch()
     with pytest.raises(SettingsError, match="one --start"):
-        settings_of(read_options(["--start", "/a", "--start", "/b"]), 0.0)
+        settings_of(read_options(["--start", str(tmp_path)] * 2), 0.0)

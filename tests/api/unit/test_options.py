@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from flux_hotswap.errors import SettingsError
 from flux_hotswap.hosted_api.app import tell_of_address
-from flux_hotswap.hosted_api.options import Options, parser, read_options
+from flux_hotswap.hosted_api.options import Options, parser, read_options, words_of
+from flux_hotswap.lora_fetch.parser import parse
 
+ROOT = Path(__file__).parents[3]
 HEX = "6b8e" * 16
 TOKEN = "r8_0123456789abcdef"  # noqa: S105 - made for this test
 
@@ -54,16 +58,55 @@ def test_with_tokens_only_what_is_named(tmp_path: Path) -> None:
     ("source", "pattern", "permitted"),
     [
         ("replicate:acme/flux", "acme/*", True),
-        ("replicate:acme/flux:" + HEX, "acme/flux", True),
+        ("acme/flux:" + HEX, "acme/flux", True),
         ("replicate:acme/flux", "replicate:acme/*", True),
         ("replicate:other/flux", "acme/*", False),
-        ("huggingface:acme/flux", "huggingface:*", True),
-        ("huggingface:acme/flux", "acme/*", False),
-        ("local:a.safetensors", "none", True),
+        ("https://huggingface.co/acme/flux", "hf:*", True),
+        ("hf:acme/flux", "acme/*", False),
+        ("https://civitai.com/models/12?modelVersionId=3", "civitai:*", True),
+        ("https://example.com/a.safetensors", "https://example.com/*", True),
+        ("https://example.org/a.safetensors", "https://example.com/*", False),
+        ("a.safetensors", "none", True),
     ],
 )
 def test_what_a_pattern_permits(source: str, pattern: str, permitted: bool) -> None:
-    assert Options(allow=(pattern,)).permits(source) is permitted
+    assert Options(allow=(pattern,)).permits(parse(source).canonical()) is permitted
+
+
+WORDS = {
+    r'--listen 127.0.0.1 --base-directory "D:\my files"': [
+        "--listen", "127.0.0.1", "--base-directory", r"D:\my files",
+    ],
+    r"--extra-model-paths-config C:\x\y.yaml --cpu": [
+        "--extra-model-paths-config", r"C:\x\y.yaml", "--cpu",
+    ],
+    "--user-directory='/a b/c' #1": ["--user-directory=/a b/c", "#1"],
+    "": [],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "words"), WORDS.items(), ids=list(WORDS))
+def test_words_of_a_text(text: str, words: list[str]) -> None:
+    assert words_of("--arguments", text) == words
+    assert read_options([f"--arguments={text}"]).arguments == tuple(words)
+
+
+def test_a_quote_without_an_end() -> None:
+    with pytest.raises(SettingsError, match="--arguments: a quote has no end"):
+        read_options(["--arguments", '--a "b'])
+
+
+def test_a_folder_without_comfyui(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="no ComfyUI lies there"):
+        read_options(["--start", str(tmp_path)])
+
+
+@pytest.mark.parametrize("way", [["-m", "hosted_api"], ["-I", "hosted_api"]], ids=" ".join)
+def test_as_a_program(way: list[str]) -> None:
+    """In the portable ComfyUI, Python looks in no folder of its own accord, as with -I."""
+    command = [sys.executable, *way, "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=30)
+    assert "--start FOLDER" in done.stdout
 
 
 def test_models_that_calls_name_by_their_version(tmp_path: Path) -> None:
