@@ -175,10 +175,12 @@ def attach(net: Any) -> None:
     """Put a LoRA beside every int8 layer, as the engine does."""
     beside = inside.pack("engine.beside")
     hooks = beside.attached(net)
+    sides = {}
     for name, layer in quantised(net).items():
         up = torch.empty(layer.out_features, RANK, dtype=torch.bfloat16, device="meta")
         down = torch.empty(RANK, layer.in_features, dtype=torch.bfloat16, device="meta")
-        hooks.add(name, [beside.Factors(up, down)], up.device, up.dtype)
+        sides[name] = [beside.Factors(up, down)]
+    hooks.attach(0, sides)
 
 
 def step(net: Any, side: int) -> dict[str, float]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..ops.checkpoint.layout import is_block_linear
 from ..ops.lora.changes import Place
+from .room import make_room
 from .rows import Rows
 from .unpatched import unpatched
 
@@ -79,6 +80,7 @@ def arrivals_of(
     known = _known(model.model)
     found = known.results.get((key, coefficient))
     if found is None:
+        make_room(device)
         layers = dict(model.model.named_modules())
         strengths = {}
         for name, change in changes.items():

@@ -11,10 +11,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from ..ops.lora.beside import Dense, Factors, Kron, Lengths, rows_of, stack
+from ..ops.lora.beside import Dense, Factors, Kron, Lengths, bytes_of, rows_of, stack
 from ..ops.lora.changes import Place
 from .fetching import progress_bar
 from .models import interruptible
+from .room import make_room, taller
 from .rows import Rows
 from .sides import Side, side_of, sides_with
 from .unpatched import unpatched
@@ -78,6 +79,8 @@ def _with_weights(
 ) -> Iterator[tuple[str, list[Side]]]:
     """Yield the sides of changes that the weight must be read for, each with its layer's name."""
     tell = interruptible(progress_bar())
+    if changes:
+        make_room(model.load_device)
     for count, (name, change) in enumerate(changes):
         tell(count, len(changes))
         rows = Rows.of(layers[name], unpatched(model, f"{name}.weight"))
@@ -120,7 +123,7 @@ def carry(model: ModelPatcher, added: Sides) -> None:
 
     They are kept as they are computed with: each run attaches them anew, which is a copy then.
     """
-    from comfy.patcher_extension import PatcherInjection
+    from comfy.patcher_extension import PatcherInjection, WrappersMP
 
     before = model.get_attachment(INJECTION) or Carried({})
     where = model.offload_device, dtype_of(model)
@@ -128,6 +131,8 @@ def carry(model: ModelPatcher, added: Sides) -> None:
     sides = before.plus(ready)
     model.set_attachments(INJECTION, sides)
     model.set_injections(INJECTION, [PatcherInjection(sides.attach, sides.detach)])
+    model.remove_wrappers_with_key(WrappersMP.PREPARE_SAMPLING, INJECTION)
+    model.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, INJECTION, sides.with_room)
 
 
 class Carried:
@@ -151,10 +156,34 @@ class Carried:
         """Attach them to the layers; ComfyUI calls this when the clone is loaded."""
         hooks = attached(model.model)
         hooks.remove()
-        hooks.holder = id(model)
-        dtype = dtype_of(model)
-        for name, parts in self.sides.items():
-            hooks.add(name, parts, model.load_device, dtype)
+        where = model.load_device, dtype_of(model)
+        try:
+            moved = {
+                name: [part.to(*where) for part in parts] for name, parts in self.sides.items()
+            }
+        except BaseException:
+            # ComfyUI takes the model for one that is not on the card then.
+            model.detach()
+            raise
+        hooks.attach(id(model), moved)
+
+    def with_room(
+        self, load: Callable[..., Any], model: ModelPatcher, shape: Sequence[int], *more: Any,
+        **named: Any,
+    ) -> Any:  # fmt: skip
+        """Let ComfyUI load the model with room for them, where they are not attached yet.
+
+        Args:
+            load: ComfyUI's, which this wraps.
+            model: the clone.
+            shape: of the latent, [B,C,H,W].
+            more: arguments of ComfyUI's.
+            named: further ones.
+        """
+        hooks = attached(model.model)
+        size = sum(bytes_of(part) for parts in self.sides.values() for part in parts)
+        missing = 0 if hooks.holder == id(model) else size - hooks.size
+        return load(model, taller(model.model, shape, missing), *more, **named)
 
     def detach(self, model: ModelPatcher) -> None:
         """Detach them, unless another clone's are there."""
@@ -192,21 +221,24 @@ class Hooks:
 
     Attributes:
         holder: which clone attached it; None if nothing is.
+        size: bytes that it takes on the card.
     """
 
     def __init__(self, layers: Mapping[str, Any]) -> None:
         self.holder: int | None = None
+        self.size = 0
         self._hooks = {name: Beside() for name in layers}
         for name, layer in layers.items():
             layer.register_forward_hook(self._hooks[name])
 
-    def add(
-        self, name: str, parts: Sequence[Side], device: torch.device, dtype: torch.dtype
-    ) -> None:
-        """Attach LoRAs to a layer."""
-        hook = self._hooks[name]
-        hook.added = tuple(p.to(device, dtype) for p in parts if not isinstance(p, Lengths))
-        hook.lengths = tuple(p.to(device, dtype) for p in parts if isinstance(p, Lengths))
+    def attach(self, holder: int, sides: Mapping[str, Sequence[Side]]) -> None:
+        """Attach LoRAs, where the layers compute, to layers that have none."""
+        self.holder = holder
+        self.size = sum(bytes_of(part) for parts in sides.values() for part in parts)
+        for name, parts in sides.items():
+            hook = self._hooks[name]
+            hook.added = tuple(part for part in parts if not isinstance(part, Lengths))
+            hook.lengths = tuple(part for part in parts if isinstance(part, Lengths))
 
     def remove(self) -> None:
         """Detach all; say so if a layer ran without its own, which must not happen."""
@@ -220,7 +252,7 @@ class Hooks:
             )
         for hook in used.values():
             hook.added, hook.lengths, hook.ran = (), (), False
-        self.holder = None
+        self.holder, self.size = None, 0
 
 
 class Beside:

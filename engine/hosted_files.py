@@ -16,6 +16,7 @@ from ..prediction.schedule import full_schedule
 from ..prediction.sizes import Size
 from .fetching import progress_bar
 from .models import FAST, FP8, SCALES_FOLDER, Route, interruptible, own_folder
+from .room import make_room
 from .trial import VARIABLE
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def load_hosted(
         )
     _check_model(checkpoint, [target.name for target in checkpoint.targets], model)
     tell = interruptible(progress_bar())
+    make_room(device)
     state = quantise(checkpoint.source, checkpoint.targets, device, tell)
     made = build(state, checkpoint.source.path.name)
     return made, _route(made, _find_scales(made, checkpoint, model, clip))

@@ -21,6 +21,7 @@ from .arrival import part_of
 from .fetching import progress_bar
 from .hosted import hosted_layers
 from .models import interruptible
+from .room import make_room
 from .stored_linear import parameter
 from .unpatched import unpatched
 
@@ -58,6 +59,8 @@ def merge_patches(
             done.add(key)
     tell = interruptible(progress_bar())
     device = comfy.model_management.get_torch_device()
+    if chosen:
+        make_room(device)
     for count, (layer, parts) in enumerate(chosen.items()):
         tell(count, len(chosen))
         _put(model, layer, _merged(_weight_of(model, layer, device), parts, strength))

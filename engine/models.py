@@ -197,15 +197,15 @@ def load_flux(path: Path, *, dynamic: bool = True) -> ModelPatcher:
         CheckpointError: the file holds something else.
     """
     import comfy.sd
-    import torch
 
+    from ..ops.full import is_full
     from .checkpoint import checked, unknown
 
     try:
         made = comfy.sd.load_diffusion_model(str(path), **management(dynamic))
-    except torch.cuda.OutOfMemoryError:  # ComfyUI says it, and makes room
-        raise
     except (RuntimeError, KeyError, ValueError) as error:  # the last two: formats it does not know
+        if is_full(error):  # ComfyUI says it, and makes room
+            raise
         raise unknown(path.name, f" ({error})") from error
     return checked(made, path.name)
 

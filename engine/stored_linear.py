@@ -158,6 +158,8 @@ class StoredLinear(comfy.ops.manual_cast.Linear):
         """Take a changed weight [N,K]."""
         if return_weight:
             return weight
+        if self.weight.is_pinned():  # ComfyUI changes it in place and unpins it later; we let it go
+            comfy.model_management.unpin_memory(self.weight)
         self.take("weight", self.stored_again(weight, inplace=inplace_update, seed=seed or 0))
         return None
 

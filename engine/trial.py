@@ -30,10 +30,11 @@ CHOICES: Final = ("auto", "int8", "storage", "bf16", "fp8")
 SHAPE: Final = (4608, 3072, 12288)
 """Tokens of 1024x1024 with the prompt's, and an MLP of FLUX.1: M, K, N."""
 
-ROOM: Final = 1536 * 2**20
-"""Bytes of a card that are made free for the trial: it holds 0.7e9 in bf16, 0.94e9 in float32."""
-
 ROUNDS: Final = 7
+GAIN: Final = 0.9
+"""The time that int8 may take, in that of a model as it is. What is nearly as fast would be chosen
+at one start and not at the next, and a picture hangs on it."""
+
 LIMIT: Final = 0.1
 """Largest error of a way's product; fp8 inputs alone round by 0.05."""
 
@@ -75,14 +76,14 @@ def decide(times: Mapping[str, float], *, bf16_fits: bool, plain: str = "bf16") 
     own, int8, fp8 = (times.get(name, math.inf) for name in (plain, "int8", "fp8"))
     told = ", ".join(f"{name} {value:.2f} ms" for name, value in sorted(times.items()))
     by_choice = "; engine fp8 is faster, by choice" if fp8 < min(own, int8) else ""
-    if int8 < own:
+    if int8 < own * (GAIN if bf16_fits else 1.0):
         return Choice("int8", f"trial: {told}{by_choice}")
     why = f"trial: {told}" if len(times) > 1 else ""
     why += "" if "int8" in times else f"{'; ' if why else ''}no fast int8 kernel runs here"
     if not bf16_fits:
         return Choice("storage", f"{why}; {plain} does not fit into its memory{by_choice}")
     slower = "int8 is not" if by_choice else "nothing is"
-    return Choice("bf16", f"{why}; {slower} faster than {plain} here{by_choice}")
+    return Choice("bf16", f"{why}; {slower} a tenth faster than {plain} here{by_choice}")
 
 
 def named_engine(text: str | None, asked: str) -> Choice | None:
@@ -112,9 +113,9 @@ def choose(size: int, named: Choice | None) -> Choice:
     """
     import comfy.model_management as management
 
-    if named is not None:
-        return named
     device: torch.device = management.get_torch_device()
+    if named is not None:
+        return named if named.engine != "int8" else _as_it_runs(named, device)
     if device.type != "cuda":
         name = "CPU" if device.type == "cpu" else device.type
         return Choice("storage", f"{name} has no int8 matmul")
@@ -122,6 +123,20 @@ def choose(size: int, named: Choice | None) -> Choice:
     dtype = computed_in(device)
     fits = room > 1.15 * size
     return decide(measure(device, dtype), bf16_fits=fits, plain=NAMES[str(dtype)])
+
+
+def _as_it_runs(named: Choice, device: torch.device) -> Choice:
+    """Return int8 as somebody chose it; its storage alone where nothing multiplies in it."""
+    import torch
+
+    matmul = any_matmul()
+
+    def small() -> Tensor:
+        return ways(device, (32, 256, 256), torch.bfloat16, matmul, None)["int8"]()
+
+    if matmul is not None and _tried("int8", small, device) is not None:
+        return named
+    return Choice("storage", f"{named.reason}; nothing multiplies in int8 here")
 
 
 def computed_in(device: torch.device) -> torch.dtype:
@@ -146,11 +161,10 @@ def measure(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
     """
 
     def trial() -> dict[str, float]:
-        import comfy.model_management as management
-
         from ..ops.hosted.linear import by_device, find_product
+        from .room import make_room
 
-        management.free_memory(ROOM, device)
+        make_room(device)
         product = by_device if find_product(device) is by_device else None
         return timed(ways(device, SHAPE, dtype, fast_matmul(device, dtype), product), device)
 
@@ -251,17 +265,17 @@ def _once(name: str, run: Callable[[], Tensor], device: torch.device) -> float:
 def _tried(name: str, run: Callable[[], T], device: torch.device) -> T | None:
     """Return what a run makes; None, and the reason in the log, where it does not run here."""
     import comfy.model_management as management
-    import torch
 
-    # The first is an ordinary Exception on older versions. What is full now may be free later: no
-    # engine is left out for it until the process ends.
-    passed = (management.InterruptProcessingException, torch.cuda.OutOfMemoryError)
+    from ..ops.full import is_full
+
     try:
         made = run()
         _wait(device)
-    except passed:
+    except management.InterruptProcessingException:  # an ordinary Exception on older versions
         raise
-    except Exception as error:  # noqa: BLE001 - a kernel's compiler raises anything
+    except Exception as error:  # a kernel's compiler raises anything
+        if is_full(error):  # there may be room later, and what is left out is so until the end
+            raise
         log.warning("go_fast: %s does not run here (%s: %s)", name, type(error).__name__, error)
         return None
     return made

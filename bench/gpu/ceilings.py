@@ -44,7 +44,7 @@ def multiply(kit: Kit, count: int, height: int, width: int) -> None:
     for name, call in ways(kit.device, count, height, width).items():
         what = f"{name}, M {count} N {height} K {width}"
         if kit.attempt(what, call):
-            found[name] = kit.median(call, runs=5, warm=1)
+            found[name] = kit.median_of_short(call, runs=5)
     work = 2 * count * height * width
     for name, taken in found.items():
         kit.note(

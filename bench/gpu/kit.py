@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 import sys
@@ -14,6 +15,9 @@ from typing import Any
 
 import torch
 from runtime import inside
+
+LONG_ENOUGH = 2e-3
+"""Seconds of a measurement in which launching and waiting are little."""
 
 ON_CPU = ("--cpu", "--supports-fp8-compute", "--use-pytorch-cross-attention")
 """Arguments of ComfyUI where there is no card."""
@@ -100,6 +104,12 @@ class Kit:
         """The median seconds of a call, the first ones left out."""
         times = [self.seconds(call) for _ in range(warm + runs)]
         return statistics.median(times[warm:])
+
+    def median_of_short(self, call: Callable[[], object], *, runs: int) -> float:
+        """The median seconds of a call that may be over before the next one is launched."""
+        self.seconds(call)
+        count = min(100, max(1, math.ceil(LONG_ENOUGH / self.seconds(call))))
+        return self.median(lambda: [call() for _ in range(count)], runs=runs, warm=1) / count
 
     def peak(self) -> float | None:
         """GB of the card's memory that tensors took at most since `forget_peak`; None on a CPU."""

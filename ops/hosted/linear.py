@@ -9,6 +9,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from ..full import is_full
 from .quantise import Quantised, quantise_input, quantise_weight
 
 Product = Callable[[Tensor, Quantised, "Tensor | None", Tensor], Tensor]
@@ -90,9 +91,9 @@ _LIMIT: Final = 0.004
 def _works(product: Product, device: torch.device) -> bool:
     try:
         return _is_right(product, device)
-    except torch.cuda.OutOfMemoryError:  # says nothing of the product, and what is found is kept
-        raise
     except (RuntimeError, ValueError, NotImplementedError, TypeError) as error:
+        if is_full(error):  # it says nothing of the product, and what is found is kept
+            raise
         log.info("fp8 matmul %s does not work on %s: %s", product.__name__, device, error)
         return False
 

@@ -138,6 +138,11 @@ def hadamard(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Fac
     return Factors(up, (b1[:, None, :] * b2[None, :, :]).flatten(end_dim=1))
 
 
+def bytes_of(part: Factors | Kron | Dense | Lengths) -> int:
+    """Return how many bytes a part takes."""
+    return sum(value.nbytes for value in vars(part).values() if isinstance(value, Tensor))
+
+
 def stack(parts: Sequence[Factors]) -> Factors:
     """Return several LoRAs of one weight as one, of the rows from their first to their last.
 

@@ -191,3 +191,79 @@ def test_each_run_only_copies_what_is_ready(comfy: Any, fast: Any, models: Path)
         comfy.model_management.load_models_gpu([fast])
         assert not hook.holds
     assert places == {kept.up.data_ptr()}, "on the processor there is nothing to copy"
+
+
+@pytest.fixture
+def adapted(fast: Any, models: Path) -> Any:
+    path = models / "loras" / "whole.safetensors"
+    loras.write(loras.diffusers(loras.blocks(seed=3)), path)
+    return inside.pack("engine.loras").apply(path, fast, None, 1.0)[0]
+
+
+def test_a_card_that_becomes_full_keeps_no_part_of_a_lora(
+    comfy: Any, fast: Any, adapted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    management = comfy.model_management
+    layer = fast.model.diffusion_model.get_submodule(QKV)
+    management.load_models_gpu([fast])
+    plain = layer(TOKENS)
+    factors, count = inside.pack("ops.lora.beside").Factors, [0]
+    to = factors.to
+
+    def until_it_is_full(*given: Any) -> Any:
+        count[0] += 1
+        if count[0] == 3:
+            raise torch.OutOfMemoryError
+        return to(*given)
+
+    with monkeypatch.context() as patch, pytest.raises(torch.OutOfMemoryError):
+        patch.setattr(factors, "to", until_it_is_full)
+        management.load_models_gpu([adapted])
+    assert adapted.loaded_size() == 0, "ComfyUI takes it for one that is not on the card"
+    management.load_models_gpu([fast])
+    torch.testing.assert_close(layer(TOKENS), plain, rtol=0, atol=0)
+    management.load_models_gpu([adapted])
+    assert not torch.equal(layer(TOKENS), plain)
+
+
+@pytest.mark.parametrize("size", [(1, 16, 128, 128), (4, 16, 32, 48)], ids=str)
+def test_the_model_is_loaded_with_room_for_a_lora(
+    comfy: Any, fast: Any, adapted: Any, monkeypatch: pytest.MonkeyPatch, size: tuple[int, ...]
+) -> None:
+    """ComfyUI counts what a latent needs, then fills a small card with weights up to that."""
+    beside = inside.pack("engine.beside")
+    management, options = comfy.model_management, {"transformer_options": {"wrappers": {}}}
+    parts = [
+        part for each in adapted.get_attachment(beside.INJECTION).sides.values() for part in each
+    ]
+    lora = sum(part.up.nbytes + part.down.nbytes for part in parts)
+    row = fast.model.memory_required(list(size)) / size[2]
+    kept: list[float] = []
+    load = management.load_models_gpu
+
+    def loaded(models: Any, minimum_memory_required: float, **named: Any) -> None:
+        kept.append(minimum_memory_required)
+        load(models, minimum_memory_required=minimum_memory_required, **named)
+
+    monkeypatch.setattr(management, "load_models_gpu", loaded)
+    for model in (fast, adapted, adapted, adapted.clone()):
+        options["transformer_options"]["wrappers"] = model.wrappers
+        comfy.sampler_helpers.prepare_sampling(model, size, {}, options)
+    plain, first, again, another = kept
+    assert lora <= first - plain <= lora + 1.01 * row
+    assert again == plain, "it is there already"
+    assert another == plain, "it takes the place of as large a one"
+
+
+def test_what_comfyui_pinned_is_let_go_before_it_is_replaced(
+    comfy: Any, fast: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its memory would be given to others while the card's driver still has hold of it."""
+    layer = fast.model.diffusion_model.get_submodule(QKV)
+    gone: list[torch.Tensor] = []
+    monkeypatch.setattr(torch.Tensor, "is_pinned", lambda _: True)
+    monkeypatch.setattr(comfy.model_management, "unpin_memory", gone.append)
+    before = layer.weight
+    layer.set_weight(layer.convert_weight(before.detach().float()), inplace_update=True, seed=1)
+    assert [tensor is before for tensor in gone] == [True]
+    assert layer.weight is not before
