@@ -104,11 +104,14 @@ class FluxHotswapSave(io.ComfyNode):
             place=Place(Path(folder), filename, counter, subfolder),
         )
         logger.info("%s", saved.report)
-        ui = {"images": saved.images, "flux_hotswap": told(record)}
-        if asked is not None:
-            ui["flux_hotswap_request"] = told(asked)
-        if request is not None and (before := keep_before(request)):
-            ui["flux_hotswap_before"] = told(before)
+        before = keep_before(request) if request is not None else None
+        ui = {
+            "images": saved.images,
+            "flux_hotswap": told(record),
+            # Each key in each call: of a list, ComfyUI joins the calls by the keys of the first.
+            "flux_hotswap_request": [] if asked is None else told(asked),
+            "flux_hotswap_before": [] if before is None else told(before),
+        }
         return io.NodeOutput(saved.uris, saved.report, ui=ui)
 
     @classmethod

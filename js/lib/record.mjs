@@ -22,10 +22,10 @@ import { toRequest } from "./request.mjs";
 
 /**
  * @param {unknown} told - what a node told under one key of its output: a JSON text in a list
- * @returns {any} null: nothing
+ * @returns {any} null: nothing, or several after a run over a list, of which none is that of all
  */
 export function readTold(told) {
-  const text = Array.isArray(told) ? told[0] : undefined;
+  const text = Array.isArray(told) && told.length === 1 ? told[0] : undefined;
   return typeof text === "string" ? JSON.parse(text) : null;
 }
 

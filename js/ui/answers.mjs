@@ -23,24 +23,46 @@ export class Answers {
     this.onKnown = onKnown;
     /** @type {Map<string, Told | null>} */
     this.known = new Map();
+    /**
+     * The texts about which all is known that there is by now.
+     *
+     * @type {Set<string>}
+     */
+    this.fresh = new Set();
+    /**
+     * Those whose answers are on the way.
+     *
+     * @type {Set<string>}
+     */
+    this.asked = new Set();
     /** @type {Set<string>} */
     this.wanted = new Set();
+    /**
+     * Those that the refresh before wanted.
+     *
+     * @type {Set<string>}
+     */
+    this.waiting = new Set();
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.timer = undefined;
   }
 
   /**
    * @param {unknown} text
-   * @returns {Told | null} null: nothing is known (yet)
+   * @returns {Told | null} null: nothing is known (yet); what was known stays until it is told anew
    */
   about(text) {
     if (typeof text !== "string" || !text.trim() || text.length > this.longest) return null;
-    const known = this.known.get(text);
-    if (known !== undefined) return known;
+    if (!this.fresh.has(text) && !this.asked.has(text)) this.want(text);
+    return this.known.get(text) ?? null;
+  }
+
+  /** @param {string} text */
+  want(text) {
     this.wanted.add(text);
+    if (this.waiting.has(text)) return; // else refreshes without a pause would put it off for ever
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.ask(), PAUSE_MS);
-    return null;
   }
 
   /**
@@ -48,19 +70,28 @@ export class Answers {
    * way to them.
    */
   begin() {
-    this.wanted.clear();
+    this.waiting = this.wanted;
+    this.wanted = new Set();
   }
 
   /** Ask again about everything: what is told may be another thing by now. */
   forget() {
-    this.known = new Map(); // what is on its way goes into the one before
+    this.fresh = new Set(); // what is on its way goes into the one before
+    this.asked = new Set();
   }
 
   async ask() {
-    const { known } = this;
     const texts = [...this.wanted];
-    this.wanted.clear();
-    await Promise.all(texts.map((text) => this.learn(text, (told) => this.keep(known, text, told))));
+    for (const wishes of [this.wanted, this.waiting]) wishes.clear();
+    await Promise.all(texts.map((text) => this.askAbout(text)));
+  }
+
+  /** @param {string} text */
+  async askAbout(text) {
+    const { fresh, asked } = this;
+    asked.add(text);
+    await this.learn(text, (told) => this.keep(fresh, text, told));
+    asked.delete(text);
   }
 
   /**
@@ -75,14 +106,15 @@ export class Answers {
   }
 
   /**
-   * @param {Map<string, Told | null>} known - what was known when it was asked
+   * @param {Set<string>} fresh - as it was when it was asked
    * @param {string} text
    * @param {Told | null | undefined} told - undefined: no answer has come; the next refresh asks again
    */
-  keep(known, text, told) {
-    if (told === undefined || known !== this.known) return;
-    if (known.size >= KEPT) known.clear();
-    known.set(text, told);
+  keep(fresh, text, told) {
+    if (told === undefined || fresh !== this.fresh) return;
+    if (this.known.size >= KEPT) for (const kept of [this.known, fresh]) kept.clear();
+    this.known.set(text, told);
+    fresh.add(text);
     this.onKnown();
   }
 

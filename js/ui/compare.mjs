@@ -84,7 +84,7 @@ function compareBox(before, after, { say, refresh }) {
   const slider = document.createElement("input");
   Object.assign(slider, { type: "range", min: "0", max: "100", step: "1", value: String(MIDDLE) });
   slider.ariaLabel = slider.title = say("compare_share");
-  Object.assign(box.style, { position: "relative", height: "100%", margin: "0 auto" });
+  Object.assign(box.style, { position: "relative", margin: "0 auto" });
   Object.assign(line.style, { ...FILL, width: "2px", background: "#fff", boxShadow: "0 0 3px #000" });
   Object.assign(slider.style, { ...FILL, opacity: "0", cursor: "ew-resize", margin: "0" });
   const show = () => {
@@ -92,14 +92,8 @@ function compareBox(before, after, { say, refresh }) {
     line.style.left = `calc(${slider.value}% - 1px)`;
   };
   const under = picture(after);
-  // As large as there is room for, so that the slider's ends are those of the image.
-  under.addEventListener("load", () => {
-    const ratio = under.naturalWidth / under.naturalHeight;
-    const height = Math.min(MOST * LINE, place.clientWidth / ratio);
-    Object.assign(box.style, { height: `${height}px`, width: `${height * ratio}px` });
-    place.dataset.lines = String(Math.ceil(height / LINE));
-    refresh();
-  });
+  fit(box, under);
+  followHeight(place, box, refresh);
   for (const name of ["pointerdown", "pointermove", "wheel"])
     slider.addEventListener(name, (event) => event.stopPropagation());
   slider.addEventListener("input", show);
@@ -111,6 +105,38 @@ function compareBox(before, after, { say, refresh }) {
   place.append(box);
   show();
   return place;
+}
+
+/**
+ * Make a box as large as there is room for, so that the slider's ends are those of its image. By CSS:
+ * out of sight nothing has a size yet, and a node may be made wider at any time.
+ *
+ * @param {HTMLElement} box
+ * @param {HTMLImageElement} image
+ */
+function fit(box, image) {
+  image.addEventListener("load", () => {
+    const ratio = image.naturalWidth / image.naturalHeight;
+    const width = `min(100%, ${MOST * LINE * ratio}px)`;
+    Object.assign(box.style, { width, aspectRatio: String(ratio) });
+  });
+}
+
+/**
+ * Keep the lines of a row as high as its box. The observer goes when the box does, with its node.
+ *
+ * @param {HTMLElement} place
+ * @param {HTMLElement} box
+ * @param {() => void} changed
+ */
+function followHeight(place, box, changed) {
+  const observer = new ResizeObserver(([{ contentRect }]) => {
+    const lines = String(Math.min(Math.ceil(contentRect.height / LINE), MOST));
+    if (!contentRect.height || place.dataset.lines === lines) return; // none: it is out of sight
+    place.dataset.lines = lines;
+    changed();
+  });
+  observer.observe(box);
 }
 
 const FILL = { position: "absolute", top: "0", left: "0", width: "100%", height: "100%" };

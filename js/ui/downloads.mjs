@@ -27,12 +27,12 @@ export class Downloads {
     this.onEnd = onEnd;
     this.onProgress = onProgress;
     /**
-     * Of the graph that was open when the run began; undefined: not known. Nobody says from which one it
-     * was queued, so that where that was another its downloads show here.
+     * What was open when the run began; null: not known. Nobody says from where it was queued, so that
+     * where that was another tab its downloads show here.
      *
-     * @type {string | undefined}
+     * @type {{ graphId: string | undefined, tab: { path: string } | null } | null}
      */
-    this.graphId = undefined;
+    this.began = null;
     /** @type {Map<Node, Download>} */
     this.running = new Map();
     /** @type {Map<Node, { ending: Ending, texts: string }>} */
@@ -46,7 +46,7 @@ export class Downloads {
     this.api.addEventListener?.("execution_interrupted", () => this.end("cancelled"));
     this.api.addEventListener?.("execution_error", (/** @type {any} */ event) => this.fail(event.detail));
     this.api.addEventListener?.("execution_start", () => {
-      this.graphId = this.graph()?.id;
+      this.began = { graphId: this.graph()?.id, tab: this.tab() };
       this.ended.clear();
       this.onEnd();
     });
@@ -57,14 +57,26 @@ export class Downloads {
     return this.app.rootGraph ?? this.app.graph;
   }
 
+  /** The open tab; null in editors that know none. */
+  tab() {
+    return this.app.extensionManager?.workflow?.activeWorkflow ?? null;
+  }
+
+  /** Whether what runs is open. Tabs of one template have the same graph id. */
+  isOpen() {
+    if (!this.began) return true;
+    const { graphId, tab } = this.began;
+    // Its path as it is by now: one that is saved under another name is still the same.
+    return graphId === this.graph()?.id && tab?.path === this.tab()?.path;
+  }
+
   /**
    * A node of the graph that runs; undefined while another one is open, where the same ids may stand.
    *
    * @param {unknown} id
    */
   nodeOf(id) {
-    const graph = this.graph();
-    return [undefined, graph?.id].includes(this.graphId) ? nodeById(graph, id) : undefined;
+    return this.isOpen() ? nodeById(this.graph(), id) : undefined;
   }
 
   /** @param {any} detail - {value, max, node, prompt_id} */

@@ -60,15 +60,23 @@ export function extension(app, api) {
     pictures: new Pictures(api, refresh),
     prompts: new Prompts(api, refresh),
     sources: new Sources(api, refresh),
-    downloads: new Downloads(app, api, () => {
-      world.sources.forget();
-      refresh();
-    }, refresh),
+    downloads: new Downloads(app, api, lookAgain, refresh),
     runs: new Runs(api, refresh),
     refresh,
   };
 
-  const suggestions = new Suggestions(app, api, () => world.say);
+  const suggestions = new Suggestions(app, api, () => world.say, lookAgain);
+
+  /** Ask about LoRAs again: files have come, or gone. */
+  function lookAgain() {
+    world.sources.forget();
+    refresh();
+  }
+
+  async function learnLanguage() {
+    world.say = (await speakerOf(app, api)) ?? world.say;
+    refresh();
+  }
 
   const shownGraph = () => app.canvas?.graph ?? app.graph;
 
@@ -111,8 +119,7 @@ export function extension(app, api) {
       // A node that is muted, a wire at a reroute: no hook of our own nodes tells of those.
       api.addEventListener?.("graphChanged", refresh);
       app.canvas?.canvas?.addEventListener?.("litegraph:set-graph", refresh);
-      world.say = await speakerOf(app, api);
-      refresh();
+      await learnLanguage();
     },
     /** @param {Node} node */
     nodeCreated(node) {
@@ -128,9 +135,14 @@ export function extension(app, api) {
     },
     onNodeOutputsUpdated: refresh,
     afterConfigureGraph() {
-      world.sources.forget();
       world.pictures.forget();
-      refresh();
+      lookAgain();
+    },
+    /** The editor's key R, and a change of its language. */
+    async refreshComboInNodes() {
+      world.pictures.reload();
+      lookAgain();
+      await learnLanguage();
     },
     /** @param {Node} node */
     getNodeMenuItems(node) {
@@ -180,6 +192,7 @@ function later(run) {
 /**
  * @param {import("./nodes.mjs").App} app
  * @param {import("./nodes.mjs").Api} api
+ * @returns {Promise<import("../lib/words.mjs").Say | null>} null: the server has not answered
  */
 async function speakerOf(app, api) {
   try {
@@ -187,6 +200,6 @@ async function speakerOf(app, api) {
     const answer = await api.fetchApi("/i18n");
     return speaker(await answer.json(), locale);
   } catch {
-    return speaker(null, "en");
+    return null;
   }
 }

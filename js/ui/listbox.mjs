@@ -12,6 +12,12 @@ const WIDTH = 360;
 const HEIGHT = 260;
 const GAP = 4;
 
+/** What a field with a list is to a screen reader. */
+const COMBOBOX = {
+  ...{ role: "combobox", "aria-autocomplete": "list", "aria-haspopup": "listbox" },
+  ...{ "aria-controls": ID, "aria-expanded": "true" },
+};
+
 /** One list for all fields: only one of them has the focus. */
 export class ListBox {
   /** @param {(value: string) => void} onChosen */
@@ -61,15 +67,14 @@ export class ListBox {
     document.body.append(this.element);
     this.element.scrollTop = 0;
     this.place(field);
-    field.setAttribute("aria-controls", ID);
-    field.setAttribute("aria-expanded", "true");
+    for (const [name, value] of Object.entries(COMBOBOX)) field.setAttribute(name, value);
   }
 
   hide() {
     this.element.remove();
     this.options = [];
     this.active = -1;
-    for (const name of ["aria-controls", "aria-expanded", "aria-activedescendant"])
+    for (const name of [...Object.keys(COMBOBOX), "aria-activedescendant"])
       this.field?.removeAttribute(name);
     this.field = null;
   }

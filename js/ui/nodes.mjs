@@ -64,11 +64,23 @@ export function isLinked(node, name) {
  * @returns {Origin | null | undefined}
  */
 export function originOf(node, name) {
+  const source = sourceOf(node, name);
+  return source && isMuted(source.node) ? null : source;
+}
+
+/**
+ * The same, but also one that is muted, so that nothing comes from it.
+ *
+ * @param {Node} node
+ * @param {string} name
+ * @returns {Origin | null | undefined}
+ */
+export function sourceOf(node, name) {
   let origin = into(node, name);
   let type = inputOf(node, name)?.type;
   for (let hop = 0; origin && hop < HOPS; hop++) {
     const { node: from, slot } = origin;
-    if (from.mode === NEVER) return null;
+    if (isMuted(from)) return origin;
     if (from.mode === BYPASS) {
       const input = passedOn(from, slot, type);
       if (!input) return null;
@@ -79,6 +91,11 @@ export function originOf(node, name) {
     else return origin;
   }
   return origin ? undefined : origin;
+}
+
+/** @param {Node} node */
+export function isMuted({ mode }) {
+  return mode === NEVER;
 }
 
 /**
@@ -138,10 +155,11 @@ function along(graph, id) {
   const link = graph?.getLink?.(id) ?? graph?.links?.[id];
   if (!link) return undefined;
   if (Number(link.origin_id) === BORDER) {
-    const host = allNodes(graph.rootGraph).find((node) => node.subgraph === graph);
-    const input = host?.inputs?.[link.origin_slot];
+    const hosts = allNodes(graph.rootGraph).filter((node) => node.subgraph === graph);
+    if (hosts.length !== 1) return undefined; // of several each hands in its own
+    const input = hosts[0].inputs?.[link.origin_slot];
     if (input?.widget && input.link == null) return undefined; // its value stands in that widget
-    return host && into(host, input?.name ?? "");
+    return into(hosts[0], input?.name ?? "");
   }
   const node = graph.getNodeById?.(link.origin_id);
   return node ? { node, slot: link.origin_slot } : undefined;
@@ -184,16 +202,17 @@ export function outputName({ node, slot }) {
 }
 
 /**
- * Every node of a graph and of the subgraphs in it.
+ * Every node of a graph and of the subgraphs in it, once however often a subgraph stands there.
  *
  * @param {any} graph
  * @returns {Node[]}
  */
 export function allNodes(graph) {
   const nodes = graph?.nodes ?? graph?._nodes ?? [];
-  return nodes.flatMap((/** @type {Node} */ node) =>
+  const all = nodes.flatMap((/** @type {Node} */ node) =>
     node.subgraph ? [node, ...allNodes(node.subgraph)] : [node],
   );
+  return [...new Set(all)];
 }
 
 /**

@@ -10,6 +10,7 @@ import { formOf, valueOf } from "./values.mjs";
 
 const LOADERS = new Set(["LoadImage", "LoadImageMask", "LoadImageOutput"]);
 const KEPT = 50;
+const AGAIN_MS = 3000;
 
 /** The pictures of the graph; each file is looked at once. */
 export class Pictures {
@@ -22,6 +23,7 @@ export class Pictures {
     this.onKnown = onKnown;
     /** @type {Map<string, Size | null>} */
     this.sizes = new Map();
+    this.since = "";
   }
 
   /**
@@ -34,7 +36,11 @@ export class Pictures {
     const connected = this.connected(node, "input_image");
     if (connected.given) return connected;
     const text = valueOf(node, "image", this);
-    return text === undefined && isLinked(node, "image") ? { given: true, size: null } : this.named(text);
+    if (text !== undefined || !isLinked(node, "image")) return this.named(text);
+    // From a muted node nothing comes: if the widget is blank too, there is none for sure.
+    const isSilent = originOf(node, "image") === null;
+    const isNone = isSilent && !this.named(widgetOf(node, "image")?.value).given;
+    return isNone ? { given: false } : { given: true, size: null };
   }
 
   /**
@@ -65,7 +71,7 @@ export class Pictures {
   named(source, given = false) {
     if (typeof source !== "string" || !source.trim())
       return given ? { given: true, size: null } : { given: false };
-    const address = addressOf(source.trim(), this.api);
+    const address = addressOf(source.trim(), this.api, this.since);
     return { given: true, size: address ? this.measure(address) : null };
   }
 
@@ -74,31 +80,41 @@ export class Pictures {
    * @returns {Size | null} null: not known yet, or no picture
    */
   measure(address) {
-    const known = this.sizes.get(address);
+    const { sizes } = this;
+    const known = sizes.get(address);
     if (known !== undefined) return known;
-    if (this.sizes.size >= KEPT) this.sizes.clear();
-    this.sizes.set(address, null);
+    if (sizes.size >= KEPT) sizes.clear();
+    sizes.set(address, null);
     const image = new Image();
     image.onload = () => {
-      this.sizes.set(address, { width: image.naturalWidth, height: image.naturalHeight });
+      sizes.set(address, { width: image.naturalWidth, height: image.naturalHeight });
       this.onKnown();
     };
+    // The file may come: a refresh after a while looks again. Not each one, there may be ten a second.
+    image.onerror = () => setTimeout(() => sizes.delete(address), AGAIN_MS);
     image.src = address;
     return null;
   }
 
   /** Look at every file again: one of them may have changed. */
   forget() {
-    this.sizes.clear();
+    this.sizes = new Map(); // what is on its way goes into the one before
+  }
+
+  /** The same, and past the files that the browser has kept. */
+  reload() {
+    this.since = String(Date.now());
+    this.forget();
   }
 }
 
 /**
  * @param {string} source
  * @param {import("./nodes.mjs").Api} api
+ * @param {string} since - another one makes the browser ask the server
  * @returns {string | null} null: a link, which only the server fetches
  */
-function addressOf(source, api) {
+function addressOf(source, api, since) {
   if (/^data:image\//i.test(source)) return source;
   if (/^[a-z]+:/i.test(source)) return null;
   const [, path, type = "input"] = /^(.*?)(?:\s*\[(input|output|temp)\])?$/s.exec(source) ?? [];
@@ -106,7 +122,7 @@ function addressOf(source, api) {
   const query = new URLSearchParams({
     filename: parts.pop() ?? "",
     subfolder: parts.join("/"),
-    type,
+    ...{ type, since },
   });
   return api.apiURL(`/view?${query}`);
 }

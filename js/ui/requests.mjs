@@ -3,7 +3,7 @@
 
 import { readRequest, RequestError, toRequest, toWidgets } from "../lib/request.mjs";
 import { FIELDS } from "../lib/spec.mjs";
-import { isLinked, widgetOf } from "./nodes.mjs";
+import { isLinked, originOf, widgetOf } from "./nodes.mjs";
 import { valuesOf } from "./values.mjs";
 
 /** @typedef {import("./nodes.mjs").Node} Node */
@@ -11,6 +11,10 @@ import { valuesOf } from "./values.mjs";
 
 const LIFE_MS = 6000;
 const CONTROL = "control_after_generate";
+const NAMES = FIELDS.map((field) => field.name);
+
+/** The connections that are used instead of a field. */
+const INSTEAD = { input_image: "image", input_mask: "mask" };
 
 /**
  * Fill a form in from a request in the clipboard, or in a dialog where the browser keeps the
@@ -30,9 +34,9 @@ export async function pasteRequest(app, form, say) {
     if (!(error instanceof RequestError)) throw error;
     return tell(app, "error", say("not_pasted"), say(error.key, error.params));
   }
-  const names = FIELDS.map((field) => field.name).filter((name) => isLinked(form, name));
-  const detail = names.length ? say("left_out", { names: names.join(", ") }) : undefined;
-  tell(app, "success", say("pasted"), detail);
+  const names = NAMES.filter((name) => isLinked(form, name));
+  const used = insteadOf(form).map(([socket]) => socket);
+  tell(app, "success", say("pasted"), leftOut([...names, ...used], say));
 }
 
 /**
@@ -45,13 +49,30 @@ export async function pasteRequest(app, form, say) {
  */
 export async function copyRequest(app, form, say, pictures) {
   if (!form) return tell(app, "warn", say("copy"), say("no_form"));
-  const names = FIELDS.map((field) => field.name);
-  const known = valuesOf(form, names, pictures);
+  const known = valuesOf(form, NAMES, pictures);
+  const unknown = NAMES.filter((name) => known[name] === undefined && isLinked(form, name));
+  const used = insteadOf(form);
+  for (const [, field] of used) delete known[field];
   const text = JSON.stringify(toRequest(known), null, 2);
-  const left = ["input_image", "input_mask", ...names.filter((name) => known[name] === undefined)];
-  const unknown = left.filter((name) => isLinked(form, name));
-  const detail = unknown.length ? say("left_out", { names: unknown.join(", ") }) : undefined;
-  await copyText(app, text, detail, say);
+  await copyText(app, text, leftOut([...used.map(([socket]) => socket), ...unknown], say), say);
+}
+
+/**
+ * The connections over which something comes that is used instead of a field.
+ *
+ * @param {Node} form
+ * @returns {[string, string][]} each with its field
+ */
+function insteadOf(form) {
+  return Object.entries(INSTEAD).filter(([socket]) => originOf(form, socket) !== null);
+}
+
+/**
+ * @param {string[]} names - of what is connected
+ * @param {Say} say
+ */
+function leftOut(names, say) {
+  return names.length ? say("left_out", { names: names.join(", ") }) : undefined;
 }
 
 /**
@@ -78,7 +99,7 @@ export async function copyText(app, text, detail, say) {
 export function useSeed(app, form, seed, say) {
   if (!form) return tell(app, "warn", say("use_seed"), say("no_form"));
   if (isLinked(form, "seed"))
-    return tell(app, "warn", say("use_seed"), say("left_out", { names: "seed" }));
+    return tell(app, "warn", say("use_seed"), leftOut(["seed"], say));
   edit(app, form, () => {
     setWidget(app, form, "seed", seed);
     setWidget(app, form, CONTROL, "fixed");

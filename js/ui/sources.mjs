@@ -26,7 +26,9 @@ export class Sources extends Answers {
    */
   async learn(text, keep) {
     const source = await this.fetch({ source: text });
-    keep(source);
+    const before = this.known.get(text);
+    const isSame = source?.file && source.file === before?.file && source.size === before.size;
+    keep(isSame ? { ...source, inside: before.inside } : source);
     if (source?.file) keep(await this.fetch({ source: text, inside: true }));
   }
 }

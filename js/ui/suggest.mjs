@@ -19,11 +19,13 @@ export class Suggestions {
    * @param {App} app
    * @param {import("./nodes.mjs").Api} api
    * @param {() => import("../lib/words.mjs").Say} say
+   * @param {() => void} onChosen - called when one was chosen: it is here, whatever was told of it
    */
-  constructor(app, api, say) {
+  constructor(app, api, say, onChosen) {
     this.app = app;
     this.api = api;
     this.say = say;
+    this.onChosen = onChosen;
     /** @type {HTMLInputElement | null} */
     this.field = null;
     /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -143,6 +145,7 @@ export class Suggestions {
     const bubbles = true;
     field.dispatchEvent(new Event("input", { bubbles }));
     clearTimeout(this.timer); // that was no typing
+    this.onChosen();
     if (!field.closest(".graphdialog")) return;
     field.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter", bubbles }));
     this.close();

@@ -2,7 +2,7 @@
 // @ts-check
 
 import { finalSize, knownRoute } from "../lib/plan.mjs";
-import { FIELDS, INPUTS, isLinked, kindOf, originOf, outputName, widgetOf } from "./nodes.mjs";
+import { FIELDS, INPUTS, isLinked, isMuted, kindOf, originOf, outputName, sourceOf, widgetOf } from "./nodes.mjs";
 
 /** @typedef {import("./nodes.mjs").Node} Node */
 /** @typedef {import("./pictures.mjs").Pictures} Pictures */
@@ -32,9 +32,10 @@ export function formOf(node) {
  */
 export function valueOf(node, name, pictures) {
   if (!isLinked(node, name)) return widgetOf(node, name)?.value;
-  const origin = originOf(node, name);
+  const origin = sourceOf(node, name);
   if (origin === null) return widgetOf(node, name)?.value; // the wire brings nothing
-  if (!origin) return undefined;
+  // From a muted node: older editors queue the default then, newer ones what the widget holds.
+  if (!origin || isMuted(origin.node)) return undefined;
   const kind = String(kindOf(origin.node));
   if (kind.startsWith("Primitive")) return origin.node.widgets?.[0]?.value;
   const form = kind === FIELDS ? formOf(origin.node) : kind === INPUTS && origin.node;

@@ -43,6 +43,21 @@ def test_names_and_lines_are_translated(foreign: Editor) -> None:
     assert len(foreign.lines()) == 1, "the latent follows the form, whatever it is called"
 
 
+def test_lines_follow_a_change_of_language(editor: Editor) -> None:
+    editor.add(INPUTS)
+    editor.set_widgets(INPUTS, aspect_ratio="custom")
+    # 1.32.9 opens anew what was opened, as it was then.
+    editor.load(editor.page.evaluate("() => window.app.graph.serialize()"))
+    editor.wait_for_line("bf16: custom size")
+    choose = "locale => window.app.extensionManager.setting.set('Comfy.Locale', locale)"
+    try:
+        editor.page.evaluate(choose, "zh")
+        editor.wait_for_line(SAID["zh"][2])
+    finally:
+        editor.page.evaluate(choose, "en")
+    editor.wait_for_line("bf16: custom size")
+
+
 def test_a_source_is_recognised_while_it_is_typed(browser: Browser, newest: Comfy) -> None:
     editor = Editor.open(browser, newest, **{"Comfy.VueNodes.Enabled": True})
     editor.clear()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from browser.conftest import LOOKS
-from browser.editor import INPUTS, Editor, shipped
+from browser.editor import INPUTS, Editor, picture, shipped
 from mini_flux import loras
 from playwright.sync_api import Locator
 
@@ -83,6 +83,31 @@ def test_a_prompt_that_is_longer_than_what_is_read_is_told(editor: Editor) -> No
     editor.wait_for_line("of 512 tokens for T5, 102 of 77 for CLIP")
     editor.set_widgets(INPUTS, prompt="a fox")
     editor.wait("() => !document.body.innerText.includes('for CLIP')")
+
+
+def test_files_that_have_come_are_seen_when_the_editor_looks_again(editor: Editor) -> None:
+    name = f"late{id(editor)}"
+    editor.comfy.client.upload("changed.png", picture(512, 256))
+    editor.add(INPUTS)
+    editor.add(LORA, (600, 150))
+    editor.show(scale=0.6)
+    editor.set_widgets(INPUTS, image=f"{name}.png", lora="changed.safetensors")
+    editor.set_widgets(LORA, source=f"{name}.safetensors")
+    editor.wait_for_line("Size: set by the image")
+    editor.wait_for_line("No such file in the loras folders")
+    editor.comfy.client.upload(f"{name}.png", picture(500, 300))
+    put_lora(editor, f"{name}.safetensors", "")
+    look_again(editor)
+    editor.wait_for_line("512 × 304")
+    editor.wait_for_line(f"Is here: {name}.safetensors")
+    editor.comfy.client.upload(f"{name}.png", picture(256, 256))
+    look_again(editor)
+    editor.wait_for_line("256 × 256")
+
+
+def look_again(editor: Editor) -> None:
+    """What the editor's key R does."""
+    editor.command("Comfy.RefreshNodeDefinitions")
 
 
 def click_field(editor: Editor, name: str) -> Locator:

@@ -175,3 +175,67 @@ def test_a_result_is_compared_with_its_input_image(editor: Editor) -> None:
     press(editor, "Compare")
     box.wait_for(state="detached")
     assert editor.height("FluxHotswapSave") == low
+
+
+@pytest.mark.parametrize("look", ["own", "newest, Nodes 2.0"], indirect=True)
+def test_a_comparison_is_there_when_its_node_comes_back_into_sight(editor: Editor) -> None:
+    editor.comfy.client.upload("before.png", picture(256, 128))
+    editor.load(shipped("image_to_image.json"))
+    editor.set_widgets("LoadImage", image="before.png")
+    ask = {"num_inference_steps": 1, "num_outputs": 1, "output_format": "png", "seed": 31}
+    editor.set_widgets(INPUTS, **ask, control_after_generate="fixed", disable_safety_checker=True)
+    editor.wait_for_line("256 × 128")
+    editor.draw()
+    editor.wait_for_line("Seed 31 · ")
+    press(editor, "Compare")
+    wide = wait_for_comparison(editor)
+    move(editor, -20_000)
+    editor.set_widgets(INPUTS, seed=32)
+    editor.draw()
+    editor.page.wait_for_timeout(1000)  # its images are here by then
+    move(editor, 20_000)
+    editor.wait_for_line("Seed 32 · ")
+    assert abs(wait_for_comparison(editor) - wide) < 2
+    resize(editor, 40)
+    editor.wait(f"() => ({COMPARISON}).width > {wide} + 20")
+    resize(editor, -40)
+    editor.wait(f"() => Math.abs(({COMPARISON}).width - {wide}) < 2")
+    wait_for_comparison(editor)
+    press(editor, "Compare")
+
+
+COMPARISON = (
+    "document.querySelector('.flux-hotswap-compare')?.getBoundingClientRect() ?? new DOMRect()"
+)
+
+
+def wait_for_comparison(editor: Editor) -> float:
+    """How wide it is, once it has the shape of its images and the panel has room for it."""
+    shape = "Math.abs(box.width / box.height - 2) < 0.02"
+    panel = "document.querySelector('.flux-hotswap-compare').closest('.flux-hotswap-lines')"
+    room = f"box.bottom <= {panel}.getBoundingClientRect().bottom"
+    editor.wait(f"() => {{ const box = {COMPARISON}; return {shape} && {room} }}")
+    return editor.page.evaluate(f"() => ({COMPARISON}).width")
+
+
+def move(editor: Editor, by: int) -> None:
+    """Move what the canvas shows."""
+    editor.page.evaluate(
+        """by => {
+            window.app.canvas.ds.offset[0] += by
+            window.app.canvas.setDirty(true, true)
+        }""",
+        by,
+    )
+
+
+def resize(editor: Editor, by: int) -> None:
+    """Make the Save node wider."""
+    editor.page.evaluate(
+        """by => {
+            const node = nodeOf('FluxHotswapSave')
+            node.setSize([node.size[0] + by, node.size[1]])
+            window.app.canvas.setDirty(true, true)
+        }""",
+        by,
+    )

@@ -81,3 +81,40 @@ test("an answer that is no longer asked for does not count", async (context) => 
   await pause(context);
   assert.equal(refresh(sources, "a/b")?.name, "new");
 });
+
+test("what was told stays until it is told anew", async (context) => {
+  const kinds = ["replicate", "link"];
+  const { sources, asked } = asking(context, async () => ({ ok: true, json: async () => ({ kind: kinds.shift() }) }));
+  refresh(sources, "a/b");
+  await pause(context);
+  for (const times of [1, 2]) {
+    sources.forget();
+    assert.equal(refresh(sources, "a/b")?.kind, "replicate", `forgotten ${times} times`);
+  }
+  await pause(context);
+  assert.deepEqual([refresh(sources, "a/b")?.kind, asked.length], ["link", 2]);
+});
+
+test("what is inside a file stays while the same file is looked into again", async (context) => {
+  const file = { kind: "local", file: "a.safetensors", size: 3 };
+  const looked = { ...file, inside: { refused: null, words: ["m1x"] } };
+  const [fast, other, slow] = [file, { ...file, size: 4 }, looked].map((told) => async () => ({ ok: true, json: async () => told }));
+  const never = () => new Promise(() => {});
+  const answers = [fast, slow, fast, never, other, never];
+  const { sources } = asking(context, () => answers.shift()());
+  for (const inside of [looked.inside, looked.inside, undefined]) {
+    sources.forget();
+    refresh(sources, "a.safetensors");
+    await pause(context);
+    assert.deepEqual(refresh(sources, "a.safetensors").inside, inside);
+  }
+});
+
+test("refreshes without a pause put no question off, and ask none twice", async (context) => {
+  const { prompts, asked } = asking(context, () => new Promise(() => {}));
+  for (let event = 0; event < 20; event++) {
+    refresh(prompts, "a fox");
+    await pause(context, 100);
+  }
+  assert.deepEqual(asked, ["a fox"]);
+});

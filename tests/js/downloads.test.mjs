@@ -42,6 +42,23 @@ for (const [name, appOf] of Object.entries({
     assert.deepEqual(downloads.nodes(), [ours.node]);
   });
 
+test("a download shows in the tab that runs only, where two have the same template", () => {
+  const [ours, other] = [graphOf("template"), graphOf("template")];
+  const tabs = [{ path: "workflows/one.json" }, { path: "workflows/one (2).json" }];
+  const app = {};
+  const open = (graph, tab) => Object.assign(app, { rootGraph: graph, extensionManager: { workflow: { activeWorkflow: tab } } });
+  open(ours, tabs[0]);
+  const { downloads, tell, progress } = followed(app);
+  tell("execution_start");
+  open(other, tabs[1]);
+  progress();
+  assert.deepEqual(downloads.nodes(), []);
+  tabs[0].path = "workflows/saved.json";
+  open(ours, { ...tabs[0] });
+  progress();
+  assert.deepEqual(downloads.nodes(), [ours.node], "also once it is saved under another name");
+});
+
 test("a download shows that was running when the page was opened", () => {
   const ours = graphOf("one");
   const { downloads, progress } = followed({ rootGraph: ours });

@@ -36,6 +36,7 @@ test("one extension is registered", () => {
 test("no hook needs more than an app and an api that can do nothing", async () => {
   await ours.setup();
   ours.afterConfigureGraph();
+  await ours.refreshComboInNodes();
   for (const comfyClass of [...KINDS, "LoadImage", "KSampler", undefined]) ours.nodeCreated({ comfyClass });
   for (const command of ours.commands) await command.function();
   await tick();
@@ -81,6 +82,25 @@ test("the menu has our entries on the form only", () => {
   assert.deepEqual(ours.getNodeMenuItems({ comfyClass: "KSampler" }), []);
   const entries = ours.getNodeMenuItems({ comfyClass: "FluxHotswapInputs" });
   assert.deepEqual(entries.map(({ content }) => content), ["Paste request JSON", "Copy request JSON"]);
+});
+
+test("node definitions are loaded anew: then the language is the editor's by now", async () => {
+  const catalogue = { de: { fluxHotswap: { paste: "Anfrage einfügen" } } };
+  const [app, api] = [globalThis.stand_in_app, globalThis.stand_in_api];
+  const label = async () => {
+    await ours.refreshComboInNodes();
+    return ours.getNodeMenuItems({ comfyClass: "FluxHotswapInputs" })[0].content;
+  };
+  api.fetchApi = async () => ({ json: async () => catalogue });
+  app.extensionManager = { setting: { get: () => "de" } };
+  assert.equal(await label(), "Anfrage einfügen");
+  delete api.fetchApi;
+  assert.equal(await label(), "Anfrage einfügen", "also while the server is away");
+  api.fetchApi = async () => ({ json: async () => catalogue });
+  app.extensionManager.setting.get = () => "en";
+  assert.equal(await label(), "Paste request JSON");
+  delete api.fetchApi;
+  delete app.extensionManager;
 });
 
 test("nothing global is replaced", () => {

@@ -27,6 +27,10 @@ test("a node tells a JSON text, or nothing", () => {
   for (const nothing of [undefined, null, [], [{}]]) assert.equal(readTold(nothing), null);
 });
 
+test("what a run over a list tells of each picture is told of none", () => {
+  assert.equal(readTold(['{"seed": 7}', '{"seed": 8}']), null);
+});
+
 test("a request can be pasted back", () => {
   const fields = { prompt: "", aspect_ratio: "1:1", seed: 7, go_fast: true, lora_scale: 0.5 };
   assert.deepEqual(readRequest(requestText(fields)), fields);

@@ -1,61 +1,14 @@
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import { formBefore, originOf, selectedForm } from "../../js/ui/nodes.mjs";
+import { allNodes, formBefore, originOf, selectedForm } from "../../js/ui/nodes.mjs";
 import { Pictures } from "../../js/ui/pictures.mjs";
 import { useSeed } from "../../js/ui/requests.mjs";
 import { DECIDED, restWhileUnused, showUnused } from "../../js/ui/unused.mjs";
 import { formOf, valueOf } from "../../js/ui/values.mjs";
+import { formIn, Graph, recorded } from "./graph.mjs";
 
-const recorded = JSON.parse(readFileSync(new URL("../data/object_info.json", import.meta.url)));
 const pictures = new Pictures({ apiURL: (path) => path }, () => {});
 pictures.measure = () => ({ width: 500, height: 300 });
-
-/** A graph as the editor's, with as much of it as our scripts read. */
-class Graph {
-  nodes = [];
-  links = {};
-  rootGraph = this;
-
-  add(type, { widgets = {}, inputs = ["request"], types = {}, ...more } = {}) {
-    const info = recorded[type];
-    const node = {
-      id: this.nodes.length + 1,
-      type,
-      comfyClass: type,
-      graph: this,
-      mode: 0,
-      widgets: Object.entries(widgets).map(([name, value]) => ({ name, value })),
-      inputs: [...inputs, ...Object.keys(widgets)].map((name) => ({ name, link: null, type: types[name] })),
-      outputs: info
-        ? info.output_name.map((name, slot) => ({ name, type: info.output[slot] }))
-        : [{ name: "", type: types[""] }],
-      ...more,
-    };
-    this.nodes.push(node);
-    return node;
-  }
-
-  connect(source, output, target, input) {
-    const id = Object.keys(this.links).length + 1;
-    const origin_slot = source.outputs.findIndex(({ name }) => name === output);
-    this.links[id] = { origin_id: source.id, origin_slot };
-    target.inputs.find(({ name }) => name === input).link = id;
-    return id;
-  }
-
-  getNodeById(id) {
-    return this.nodes.find((node) => node.id === id);
-  }
-}
-
-const FIELDS = { prompt: "a fox", image: "", aspect_ratio: "16:9", megapixels: "1", width: 1000, height: 300, go_fast: true };
-
-function formIn(graph, changed = {}) {
-  const inputs = ["input_image", "input_mask"];
-  const types = { input_image: "IMAGE", input_mask: "MASK", image: "STRING" };
-  return graph.add("FluxHotswapInputs", { widgets: { ...FIELDS, ...changed }, inputs, types });
-}
 
 test("the form behind a request is found through reroutes", () => {
   const graph = new Graph();
@@ -102,6 +55,21 @@ for (const border of [-10, "-10"])
     inner.rootGraph = new Graph();
     assert.equal(formOf(latent), undefined, "a subgraph that stands nowhere");
   });
+
+test("what a subgraph that stands twice gets cannot be told, and it is looked through once", () => {
+  const [graph, inner, deep] = [new Graph(), new Graph(), new Graph()];
+  inner.rootGraph = deep.rootGraph = graph;
+  for (const prompt of ["one", "two"]) {
+    const host = graph.add("uuid", { subgraph: inner });
+    graph.connect(formIn(graph, { prompt }), "request", host, "request");
+  }
+  inner.add("uuid", { subgraph: deep });
+  const latents = [inner, deep].map((at) => at.add("FluxHotswapLatent"));
+  for (const at of [inner, deep]) at.links[9] = { origin_id: -10, origin_slot: 0 };
+  for (const node of [inner.nodes[0], ...latents]) node.inputs[0].link = 9;
+  assert.deepEqual(latents.map(formOf), [undefined, undefined]);
+  assert.equal(new Set(allNodes(graph)).size, allNodes(graph).length);
+});
 
 test("the form is found inside a subgraph", () => {
   const [graph, inner] = [new Graph(), new Graph()];
@@ -166,6 +134,18 @@ test("the picture of a form is found through its outputs", () => {
   assert.deepEqual(pictures.connected(latent, "image"), { given: true, size: { width: 500, height: 300 } });
 });
 
+const SILENT = { "a muted node": [2, undefined], "a bypassed node": [4, "a fox"] };
+
+for (const [name, [mode, value]] of Object.entries(SILENT))
+  test(`what a field is that is wired from ${name}`, () => {
+    const graph = new Graph();
+    const form = formIn(graph);
+    const reroute = graph.add("Reroute", { inputs: [""] });
+    graph.connect(graph.add("PrimitiveString", { inputs: [], widgets: {}, mode }), "", reroute, "");
+    graph.connect(reroute, "", form, "prompt");
+    assert.equal(valueOf(form, "prompt", pictures), value);
+  });
+
 const BYPASSED = {
   "the same slot, if its type fits": [["IMAGE", "IMAGE"], "IMAGE", 0],
   "else the first input of the type": [["MASK", "IMAGE", "IMAGE"], "IMAGE", 1],
@@ -210,13 +190,14 @@ const WIRED = {
   "a file name": [{ value: "a.png" }, { given: true, size: { width: 500, height: 300 } }],
   "a blank text": [{ value: " " }, { given: false }],
   "a muted node": [{ value: "a.png", mode: 2 }, { given: false }],
+  "a muted node, over a name in the widget": [{ value: "a.png", mode: 2, own: "b.png" }, { given: true, size: null }],
   "a node of another pack": [{ value: "", kind: "Switch" }, { given: true, size: null }],
 };
 
-for (const [name, [{ value, mode = 0, kind = "PrimitiveString" }, picture]] of Object.entries(WIRED))
+for (const [name, [{ value, mode = 0, kind = "PrimitiveString", own = "" }, picture]] of Object.entries(WIRED))
   test(`a form's image text comes from ${name}`, () => {
     const graph = new Graph();
-    const form = formIn(graph);
+    const form = formIn(graph, { image: own });
     graph.connect(graph.add(kind, { widgets: { value }, mode }), "", form, "image");
     assert.deepEqual(pictures.ofForm(form), picture);
   });

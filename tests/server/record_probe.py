@@ -23,6 +23,16 @@ class TestItems:
         words = lines.split()
         return (words, [int(word) for word in words])
 
+class TestNames:
+    """Gives the words of a text one by one, a dash as a blank."""
+    RETURN_TYPES, FUNCTION, CATEGORY = ("STRING",), "run", "tests"
+    OUTPUT_IS_LIST = (True,)
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"words": ("STRING", {})}}
+    def run(self, words):
+        return (["" if word == "-" else word for word in words.split()],)
+
 class TestPaint:
     """A picture as bright as the noise's seed says."""
     RETURN_TYPES, FUNCTION, CATEGORY = ("IMAGE",), "run", "tests"
@@ -44,5 +54,6 @@ class TestEither:
     def run(self, first, one=None, two=None):
         return (one if first else two,)
 
-NODE_CLASS_MAPPINGS = {"TestItems": TestItems, "TestPaint": TestPaint, "TestEither": TestEither}
+NODE_CLASS_MAPPINGS = {"TestItems": TestItems, "TestNames": TestNames, "TestPaint": TestPaint}
+NODE_CLASS_MAPPINGS["TestEither"] = TestEither
 '''

@@ -68,6 +68,20 @@ def test_each_picture_of_a_list_has_its_own_record(client: Client, seeds: tuple[
     assert [request["fields"]["prompt"] for request in requests] == lines.split()
 
 
+@pytest.mark.parametrize("images", ["teal.png - teal.png", "- teal.png", "- -"])
+def test_a_list_of_which_some_have_an_input_image(client: Client, images: str) -> None:
+    buffer = BytesIO()
+    Image.new("RGB", (64, 64), "teal").save(buffer, "PNG")
+    client.upload("teal.png", buffer.getvalue())
+    prompt = painted(seed=8, image=["names", 0]) | {"names": node("TestNames", words=images)}
+    result = client.run(prompt)
+    given = images.split()
+    for shown in (result.images(), result.shown("flux_hotswap")):
+        assert len(shown) == len(given)
+    assert len(result.shown("flux_hotswap_request")) == len(given)
+    assert len(result.shown("flux_hotswap_before")) == given.count("teal.png")
+
+
 def test_what_is_made_once_counts_for_every_item(client: Client) -> None:
     """One request, and a list of noises that has nothing to do with it."""
     prompt = painted(seed=8) | {"items": node("TestItems", lines="1 2 3")}
