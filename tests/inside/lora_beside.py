@@ -255,6 +255,7 @@ def test_the_model_is_loaded_with_room_for_a_lora(
     assert another == plain, "it takes the place of as large a one"
 
 
+@pytest.mark.parametrize("fast", ["storage"], indirect=True)
 def test_what_comfyui_pinned_is_let_go_before_it_is_replaced(
     comfy: Any, fast: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
