@@ -372,6 +372,8 @@ class Editor:
 
     def drop(self, file: Path, place: tuple[float, float] = EMPTY) -> None:
         """Drop a file at a place of the page, as a hand does; it has to stay until it is read."""
+        # While the editor opens one file, a mask keeps the next from it.
+        self.wait("() => !document.querySelector('.p-blockui-mask')")
         browser = self.page.context.new_cdp_session(self.page)
         data: dict[str, Any] = {"items": [], "files": [str(file)], "dragOperationsMask": 1}
         for step in ("dragEnter", "dragOver", "drop"):
