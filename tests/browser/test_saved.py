@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from browser.editor import CONTROL, INPUTS, SMALL, Editor, picture, shipped
@@ -132,16 +133,21 @@ def control(editor: Editor) -> str:
     )
 
 
-@pytest.mark.parametrize("look", ["own", "newest, Nodes 2.0"], indirect=True)
-def test_a_result_is_compared_with_its_input_image(editor: Editor) -> None:
+def draw_from_image(editor: Editor, seed: int, **more: Any) -> None:
+    """Open the template and draw from an image of 256 x 128."""
     editor.comfy.client.upload("before.png", picture(256, 128))
     editor.load(shipped("image_to_image.json"))
     editor.set_widgets("LoadImage", image="before.png")
-    ask = {"num_inference_steps": 1, "num_outputs": 2, "output_format": "png", "seed": 21}
-    editor.set_widgets(INPUTS, **ask, disable_safety_checker=True)
+    ask = {"num_inference_steps": 1, "output_format": "png", "disable_safety_checker": True}
+    editor.set_widgets(INPUTS, seed=seed, **ask, **more)
     editor.wait_for_line("256 × 128")
     editor.draw()
-    editor.wait_for_line("Seed 21 · ")
+    editor.wait_for_line(f"Seed {seed} · ")
+
+
+@pytest.mark.parametrize("look", ["own", "newest, Nodes 2.0"], indirect=True)
+def test_a_result_is_compared_with_its_input_image(editor: Editor) -> None:
+    draw_from_image(editor, seed=21, num_outputs=2)
     low = editor.height("FluxHotswapSave")
     box = editor.page.locator(".flux-hotswap-compare >> visible=true")
     assert not box.count()
@@ -179,14 +185,7 @@ def test_a_result_is_compared_with_its_input_image(editor: Editor) -> None:
 
 @pytest.mark.parametrize("look", ["own", "newest, Nodes 2.0"], indirect=True)
 def test_a_comparison_is_there_when_its_node_comes_back_into_sight(editor: Editor) -> None:
-    editor.comfy.client.upload("before.png", picture(256, 128))
-    editor.load(shipped("image_to_image.json"))
-    editor.set_widgets("LoadImage", image="before.png")
-    ask = {"num_inference_steps": 1, "num_outputs": 1, "output_format": "png", "seed": 31}
-    editor.set_widgets(INPUTS, **ask, control_after_generate="fixed", disable_safety_checker=True)
-    editor.wait_for_line("256 × 128")
-    editor.draw()
-    editor.wait_for_line("Seed 31 · ")
+    draw_from_image(editor, seed=31, control_after_generate="fixed")
     press(editor, "Compare")
     wide = wait_for_comparison(editor)
     move(editor, -20_000)
