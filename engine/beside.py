@@ -161,9 +161,8 @@ class Carried:
             moved = {
                 name: [part.to(*where) for part in parts] for name, parts in self.sides.items()
             }
-        except BaseException:
-            # ComfyUI takes the model for one that is not on the card then.
-            model.detach()
+        except RuntimeError:  # there is no room for one
+            model.detach()  # ComfyUI takes it for one that is not on the card then
             raise
         hooks.attach(id(model), moved)
 
@@ -181,8 +180,7 @@ class Carried:
             named: further ones.
         """
         hooks = attached(model.model)
-        size = sum(bytes_of(part) for parts in self.sides.values() for part in parts)
-        missing = 0 if hooks.holder == id(model) else size - hooks.size
+        missing = 0 if hooks.holder == id(model) else _size_of(self.sides) - hooks.size
         return load(model, taller(model.model, shape, missing), *more, **named)
 
     def detach(self, model: ModelPatcher) -> None:
@@ -197,6 +195,11 @@ def _as_one(sides: Sequence[Side]) -> tuple[Side, ...]:
     pairs = [side for side in sides if isinstance(side, Factors)]
     others = [side for side in sides if not isinstance(side, Factors)]
     return (*([stack(pairs)] if len(pairs) > 1 else pairs), *others)
+
+
+def _size_of(sides: Mapping[str, Sequence[Side]]) -> int:
+    """Return how many bytes LoRAs take, by their layers."""
+    return sum(bytes_of(part) for parts in sides.values() for part in parts)
 
 
 def attached(network: Any) -> Hooks:
@@ -234,7 +237,7 @@ class Hooks:
     def attach(self, holder: int, sides: Mapping[str, Sequence[Side]]) -> None:
         """Attach LoRAs, where the layers compute, to layers that have none."""
         self.holder = holder
-        self.size = sum(bytes_of(part) for parts in sides.values() for part in parts)
+        self.size = _size_of(sides)
         for name, parts in sides.items():
             hook = self._hooks[name]
             hook.added = tuple(part for part in parts if not isinstance(part, Lengths))

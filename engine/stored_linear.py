@@ -158,7 +158,9 @@ class StoredLinear(comfy.ops.manual_cast.Linear):
         """Take a changed weight [N,K]."""
         if return_weight:
             return weight
-        if self.weight.is_pinned():  # ComfyUI changes it in place and unpins it later; we let it go
+        # ComfyUI unpins what the layer holds later. That is another tensor by then, and the memory
+        # of this one would be given to others while the card's driver has hold of it.
+        if self.weight.is_pinned():
             comfy.model_management.unpin_memory(self.weight)
         self.take("weight", self.stored_again(weight, inplace=inplace_update, seed=seed or 0))
         return None

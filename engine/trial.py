@@ -115,7 +115,7 @@ def choose(size: int, named: Choice | None) -> Choice:
 
     device: torch.device = management.get_torch_device()
     if named is not None:
-        return named if named.engine != "int8" else _as_it_runs(named, device)
+        return _as_it_runs(named, device) if named.engine == "int8" else named
     if device.type != "cuda":
         name = "CPU" if device.type == "cpu" else device.type
         return Choice("storage", f"{name} has no int8 matmul")
@@ -127,12 +127,10 @@ def choose(size: int, named: Choice | None) -> Choice:
 
 def _as_it_runs(named: Choice, device: torch.device) -> Choice:
     """Return int8 as somebody chose it; its storage alone where nothing multiplies in it."""
-    import torch
-
     matmul = any_matmul()
 
     def small() -> Tensor:
-        return ways(device, (32, 256, 256), torch.bfloat16, matmul, None)["int8"]()
+        return ways(device, (32, 256, 256), computed_in(device), matmul, None)["int8"]()
 
     if matmul is not None and _tried("int8", small, device) is not None:
         return named
@@ -323,9 +321,7 @@ def fast_matmul(device: torch.device, dtype: torch.dtype) -> Matmul | None:
     amd = torch.version.hip is not None and not core_knows_int8()
     if is_fast(name, torch.version.cuda, amd=amd):
         return matmul
-    told = (
-        "go_fast: comfy-kitchen would multiply int8 in %r, which is not fast with this torch (%s)"
-    )
+    told = "go_fast: comfy-kitchen multiplies int8 in %r, which is not fast with this torch (%s)"
     log.warning(told, name, torch.__version__)
     return None
 
