@@ -42,9 +42,8 @@ async def mount(
     host, near = reached(listen)
     url = f"{'https' if tls else 'http'}://{near}:{port}"
     try:
-        words = (
-            [] if given.lower() in ("1", "true", "yes", "on") else words_of("its options", given)
-        )
+        alone = given.lower() in ("1", "true", "yes", "on")
+        words = [] if alone else words_of("its options", given)
         # ComfyUI's address decides whether tokens are needed.
         options = read_options(["--state", str(user / STATE), *words, "--host", host])
         if options.comfyui or options.start or options.workers != LOCAL:

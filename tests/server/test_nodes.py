@@ -202,7 +202,7 @@ PAGES = {"dev": "black-forest-labs/FLUX.1-dev", "schnell": "Comfy-Org/flux1-schn
 def assert_says_where_to_get_it(text: str, model: str) -> None:
     assert f"{MISSING[model]} is not in" in text
     assert "diffusion_models" in text
-    assert PAGES[model] in text
+    assert f"huggingface.co/{PAGES[model]}" in text
 
 
 @pytest.mark.parametrize("model", MISSING)

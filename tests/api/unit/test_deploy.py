@@ -108,9 +108,8 @@ def check_command(words: list[str], folder: Path) -> None:
     tokens.write_text("a-token-of-a-test\n", encoding="utf-8")
     (folder / "main.py").touch()
     files = {"--tokens": tokens, "--start": folder}
-    named = [(word, files.get(word.partition("=")[0])) for word in words]
-    here = [f"{word.partition('=')[0]}={file}" if file else word for word, file in named]
-    options = read_options(here)
+    given = (word.partition("=") for word in words)
+    options = read_options([f"{name}={files.get(name, value)}" for name, _, value in given])
     assert (options.workers, options.host, len(options.tokens)) == ("ray", "0.0.0.0", 1)  # noqa: S104
     assert options.start or options.ray_address
     assert options.public, "clients would be given addresses of 0.0.0.0"
