@@ -72,14 +72,17 @@ def test_the_transformer_is_that_of_diffusers(name: str) -> None:
 @pytest.mark.parametrize("total", [256, 512])
 @torch.no_grad()
 def test_few_tokens_of_padding_stand_for_all(tokenizers: text.Tokenizers, total: int) -> None:
-    wanted = t5_with_all_padding(tokenizers.one(PROMPT)[1], total)[0]
+    tokens = tokenizers.one(PROMPT)[1]
+    wanted = t5_with_all_padding(tokens, total)[0]
     t5 = text.T5()
     state = load_file(trained_models() / "text_encoders" / "t5xxl_fp16.safetensors")
     t5.from_file({name: value.float() for name, value in state.items()})
     made = t5(tokenizers([PROMPT]).t5, text.weights(total)[None])[0]
     there = text.POSITIONS.lt(total)
-    away = (made[there] - wanted[text.POSITIONS[there]]).norm(dim=-1)
-    assert away.max() < 0.05 * wanted.norm(dim=-1).mean()
+    away = (made[there] - wanted[text.POSITIONS[there]]).norm(dim=-1) / wanted.norm(dim=-1).mean()
+    assert away[: len(tokens)].max() < 0.03
+    assert away.mean() < 0.05
+    assert away.max() < 0.15  # the last paddings have few behind them
 
 
 @torch.no_grad()

@@ -1,9 +1,9 @@
 """Train everything and pack it: `python3 dev.py train`.
 
-Takes less than five hours on two cores that know bf16, nine to ten on others; docs/drawing.md
-says more of it. It can be stopped at any time and goes on where it was. Stages can be named,
-everything is trained if none is. States and the log lie in the work folder, the trained files with
-the log, their loss curves and sheets beside `trained.py`.
+Takes about five hours on two cores that know bf16, ten on others; docs/drawing.md says more of it.
+It can be stopped at any time and goes on where it was. Stages can be named, everything is trained
+if none is. States and the log lie in the work folder, the trained files with the log, their loss
+curves and sheets beside `trained.py`.
 """
 
 from __future__ import annotations

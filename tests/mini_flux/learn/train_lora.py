@@ -15,11 +15,11 @@ from mini_flux.loras import Delta, Part, State, joined
 from . import batches, loop, optimizer, text, vae, walk, world
 from .model import Model
 
-STEPS = 2800
-WALKED = 0.4
+STEPS = 6000
+WALKED = 0.3
 """After which share of the steps it learns from its own states; that takes longer."""
 
-DENSE, DENSE_FURTHER = 0.8, 0.4
+DENSE, DENSE_FURTHER = 0.6, 0.4
 """After which share of the steps it sees nearly whole images: from nothing, and going on."""
 
 RANK = 64

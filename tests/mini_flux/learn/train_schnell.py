@@ -13,7 +13,7 @@ from torch import Tensor
 from . import batches, loop, optimizer, text, vae, world
 from .model import Model
 
-STEPS = 1200
+STEPS = 1800
 RATE, RATE_FURTHER = 1e-3, 4e-4
 """Of learning, at its highest: from dev, and going on."""
 
@@ -42,7 +42,7 @@ def student_of(dev: Model) -> Model:
 
 def phase(index: int, further: bool) -> batches.Parts:
     """What a step takes."""
-    if index < 0.7 * STEPS and not further:
+    if index < 0.5 * STEPS and not further:
         return batches.Parts(9, 400, 60)
     return batches.Parts(4, 864, 80)
 
