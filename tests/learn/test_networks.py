@@ -77,12 +77,15 @@ def test_few_tokens_of_padding_stand_for_all(tokenizers: text.Tokenizers, total:
     t5 = text.T5()
     state = load_file(trained_models() / "text_encoders" / "t5xxl_fp16.safetensors")
     t5.from_file({name: value.float() for name, value in state.items()})
-    made = t5(tokenizers([PROMPT]).t5, text.weights(total)[None])[0]
+    stands_for = text.weights(total)
+    made = t5(tokenizers([PROMPT]).t5, stands_for[None])[0]
     there = text.POSITIONS.lt(total)
     away = (made[there] - wanted[text.POSITIONS[there]]).norm(dim=-1) / wanted.norm(dim=-1).mean()
     assert away[: len(tokens)].max() < 0.03
-    assert away.mean() < 0.05
-    assert away.max() < 0.15  # the last paddings have few behind them
+    # One that stands for many sees them all where it is itself, and they are further off.
+    few = stands_for[there].exp() < 40
+    assert away[few].max() < 0.05
+    assert away[~few].max() < 0.15
 
 
 @torch.no_grad()
