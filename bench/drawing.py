@@ -81,8 +81,9 @@ def agreement(studio: Studio, model: str, scenes: Sequence[Scene], **more: Any) 
 
 
 def shown(drawn: Sequence[Looks]) -> Found:
-    """The mean looks of pictures."""
-    return {name: round(value, 3) for name, value in asdict(looks.mean(drawn)).items()}
+    """The mean looks of pictures, and how open the lines of the worst are."""
+    found = asdict(looks.mean(drawn)) | {"most_open": max(one.open for one in drawn)}
+    return {name: round(value, 3) for name, value in found.items()}
 
 
 def looked(studio: Studio, scenes: Sequence[Scene], **asked: Any) -> Found:

@@ -122,7 +122,8 @@ def drawing(report: Report) -> Iterator[Table]:
     yield from _drawing_parts(report)
 
 
-LOOKS = ("edge", "rough", "stray", "open")
+LOOKS = {"edge": "edge, px", "rough": "roughness, px", "stray": "stray, per mille"}
+OPEN = {"open": "of the lines open", "most_open": "at most"}
 
 
 def looks(report: Report) -> Iterator[Table]:
@@ -130,28 +131,40 @@ def looks(report: Report) -> Iterator[Table]:
     rows = [
         (
             f"{name}, 512 x 512, {one['prompts']} prompts",
-            *(number(one["looks"][part]) for part in LOOKS[:3]),
+            *(number(one["looks"][part]) for part in LOOKS),
         )
         for name, one in report["agreement"].items()
     ]
     if "sizes" in report:
         count = report["sizes"]["prompts"]
         for name, sizes in report["sizes"]["looks"].items():
-            worst = [max((one[part], size) for size, one in sizes.items()) for part in LOOKS[:3]]
+            worst = [max((one[part], size) for size, one in sizes.items()) for part in LOOKS]
             cells = [f"{number(value)} at {size}" for value, size in worst]
             rows.append((f"{name}, the worst of {len(sizes)} sizes, {count} prompts", *cells))
-    heads = ("", "edge, px", "roughness, px", "stray, per mille")
+    heads = ("", *LOOKS.values())
     title = "Distance to the ideal edge; goal: 1.0 px, 0.7 px, 0.05 per mille; 1.5 times in a size"
     yield Table(rows, heads, title)
     if "styles" in report:
-        rows = [
-            (style, str(found["prompts"]), route, scale, *(number(one[part]) for part in LOOKS))
-            for style, found in report["styles"].items()
-            for route, scales in found["looks"].items()
-            for scale, one in scales.items()
-        ]
-        heads = ("LoRA", "prompts", "route", "lora_scale", *heads[1:], "of the lines open")
-        yield Table(rows, heads, "With a LoRA; goal: an edge of 1.5 px, lines closed")
+        yield styles(report["styles"])
+
+
+def styles(found: Report) -> Table:
+    """How well things are drawn with each LoRA, by route and scale."""
+    parts = LOOKS | OPEN
+    rows = [
+        (
+            style,
+            str(one["prompts"]),
+            route,
+            scale,
+            *(number(drawn[part]) if part in drawn else "" for part in parts),
+        )
+        for style, one in found.items()
+        for route, scales in one["looks"].items()
+        for scale, drawn in scales.items()
+    ]
+    heads = ("LoRA", "prompts", "route", "lora_scale", *parts.values())
+    return Table(rows, heads, "With a LoRA; goal: an edge of 1.5 px, lines closed")
 
 
 def _drawing_parts(report: Report) -> Iterator[Table]:

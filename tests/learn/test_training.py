@@ -231,13 +231,6 @@ def test_a_loras_scales_lie_near_the_ends_most_often() -> None:
     assert sum(one > last for one in scales) == pytest.approx(1000, rel=0.1)
 
 
-@pytest.mark.parametrize(
-    ("at", "some"), [(0.45, True), (0.99, True), (1.0, False), (2.4, False)], ids=str
-)
-def test_a_lora_begins_without_its_style_at_low_scales_only(at: float, some: bool) -> None:
-    assert (train_lora.unstyled(at) > 0) is some
-
-
 @torch.no_grad()
 def test_a_student_begins_as_its_teacher() -> None:
     dev = dev_that_moves()

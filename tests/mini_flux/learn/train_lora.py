@@ -35,19 +35,14 @@ STYLED = 0.8
 """Share of pictures in the style; the others keep what prompts without the trigger show."""
 
 UNSTYLED = 0.5
-"""Share of the ways to a picture that begin at one without the style, where the scale is below 1:
-there the first step of dev goes to it, and what it left would be taken for what was meant."""
+"""Share of the ways to a picture that begin at one without the style: at a low scale the first step
+of dev goes to it, at a high one to some of it, and what it left would be taken for what was meant."""
 
 
 def scale(dice: random.Random) -> float:
     """How much a step's LoRA counts."""
     least, most = SCALES
     return least * (most / least) ** dice.betavariate(ENDS, ENDS)
-
-
-def unstyled(at: float) -> float:
-    """The share of ways that begin at an image without the style, at a scale."""
-    return UNSTYLED if at < 1 else 0.0
 
 
 def phase(index: int, further: bool) -> batches.Parts:
@@ -137,7 +132,7 @@ def train(
         dice = loop.dice(images_seed, index)
         at = scale(dice)
         parts = phase(index, known is not None)
-        batch = batches.make(dice, scene, tools, parts, unstyled=unstyled(at))
+        batch = batches.make(dice, scene, tools, parts, unstyled=UNSTYLED)
         txt, vec = dev.read(batch.words, batch.padding)
         given = (batch.guidance, batch.turn, batch.bias)
         lora.scale.fill_(at)
