@@ -35,8 +35,8 @@ STYLED = 0.8
 """Share of pictures in the style; the others keep what prompts without the trigger show."""
 
 UNSTYLED = 0.5
-"""Share of the ways to a picture that begin at one without the style: at a low scale the first step
-of dev goes to it, at a high one to some of it, and what it left would be taken for what was meant."""
+"""Share of the ways to a picture that begin at one without the style: the first step of dev goes
+there at a low scale, and noise may look like it; what it left would be taken for what was meant."""
 
 
 def scale(dice: random.Random) -> float:
