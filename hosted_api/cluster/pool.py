@@ -33,7 +33,7 @@ LOOK: Final = 0.25
 """Seconds between two looks at the replicas that Ray tells of."""
 
 ASK: Final = 5.0
-"""Seconds between two questions how the application is."""
+"""Seconds between two questions how the application is, where nothing has changed."""
 
 AGAIN: Final = 5.0
 """Seconds before a cluster that was lost, or not found, is tried again."""
@@ -224,6 +224,8 @@ class ClusterPool:
                         told()
                     self._wake(handle)
                     await asyncio.sleep(LOOK)
+                    if not self.ready or set(board.replicas(APP)) != set(self._workers):
+                        break  # what Ray said may be of before: without a replica its word counts
         finally:
             for wake in self._wakes:
                 wake.cancel()
