@@ -61,7 +61,7 @@ def test_a_change_leaves_as_many_replicas_as_there_are(least: str) -> None:
 @pytest.mark.parametrize("word", ["before", "after"])
 def test_scaled_to_zero_is_ready_as_soon_as_ray_says_so(word: str) -> None:
     """Where Ray was asked last in the midst of an update, which has ended since."""
-    assert float(script("zero.py", word)) < 2.5  # it was 4.8
+    assert float(script("zero.py", word)) < 1.0
 
 
 def script(name: str, *words: str) -> str:
@@ -153,7 +153,7 @@ def test_a_rolling_update_and_scaling_to_zero(running: Farm) -> None:
 
     running.wait(0)
     # The first job brings them back; Ray may tell last of all that the update has ended.
-    running.until(lambda: requests.get(ready, timeout=30).status_code == 200)
+    assert running.until(lambda: requests.get(ready, timeout=30).status_code == 200) < 2.0
     assert caller.end(caller.create(5))["status"] == "succeeded"
 
 
