@@ -145,6 +145,7 @@ def test_inside_a_comfyui_that_speaks_https(comfy: Comfy, tmp_path: Path) -> Non
                     await asyncio.sleep(0.02)  # between polls
             await runner.cleanup()
             assert MEMORY in told, told
+            assert 'hotswap_workers{state="up"} 1\n' in told
 
         asyncio.run(whole())
 
